@@ -1,0 +1,64 @@
+"""Reverse-mode differentiation of a forward graph, rule by rule (Baydin et al., 2018, survey the method)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from onnx import NodeProto
+
+# Importing a family registers its rules.
+from model_export.autodiff import activation, convolution, elementwise, linear, pooling, shape
+from model_export.autodiff.builder import GraphBuilder
+from model_export.autodiff.registry import Node, Shape, find_gradient_rule, objection, supported_operators
+from model_export.errors import ExportError
+
+FAMILIES = (activation, convolution, elementwise, linear, pooling, shape)
+
+
+def require_supported(nodes: Iterable[NodeProto], shapes: Mapping[str, Shape]) -> None:
+    """Raise one `ExportError` that lists every node without a rule and its place in the user's module."""
+    problems = []
+    for proto in nodes:
+        reason = objection(Node(proto, shapes, ()))
+        if reason:
+            problems.append(f"{proto.op_type} at {proto.name}: {reason}")
+    if problems:
+        listed, supported = "; ".join(problems), ", ".join(supported_operators())
+        raise ExportError(f"the model has operators that cannot be trained: {listed} (supported: {supported})")
+
+
+def differentiate(
+    g: GraphBuilder,
+    nodes: Iterable[NodeProto],
+    shapes: Mapping[str, Shape],
+    seeds: Mapping[str, str],
+    wanted: Iterable[str],
+) -> dict[str, str]:
+    """Append the backward pass to `g` and return the gradient's name for each wanted tensor.
+
+    `nodes` are the forward nodes, already in `g`, in topological order; `seeds` gives the gradient of some tensors. A
+    tensor used more than once gets the sum of its gradients. Only what the wanted gradients need is computed.
+    """
+    forward = list(nodes)
+    needed = _depends_on(forward, set(wanted))
+    gradients = dict(seeds)
+    for proto in reversed(forward):
+        if proto.output[0] not in gradients:
+            continue
+        asked = tuple(name in needed for name in proto.input)
+        rule = find_gradient_rule(proto.op_type)
+        if not any(asked) or rule is None:
+            continue
+        results = rule(g, Node(proto, shapes, asked), gradients[proto.output[0]])
+        for name, ask, result in zip(proto.input, asked, results, strict=True):
+            if ask and result is not None:
+                gradients[name] = g.op("Add", gradients[name], result) if name in gradients else result
+    return {name: gradients[name] for name in wanted if name in gradients}
+
+
+def _depends_on(nodes: Iterable[NodeProto], sources: set[str]) -> set[str]:
+    reached = set(sources)
+    for proto in nodes:
+        if any(name in reached for name in proto.input):
+            reached.update(proto.output)
+    return reached

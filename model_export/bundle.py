@@ -1,0 +1,77 @@
+"""A bundle on disk: graphs, initial weights and the manifest that names the SHA-256 of each file."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto, numpy_helper
+from safetensors.numpy import save_file
+
+from model_export.forward_graph import ForwardGraph
+from model_export.training_graphs import evaluate, fisher, train_step
+from wire_protocol.bundle_manifest import (
+    EVALUATE,
+    FISHER,
+    FORMAT,
+    MANIFEST_NAME,
+    PREDICT,
+    TRAIN_STEP,
+    WEIGHTS,
+    BundleFile,
+    BundleManifest,
+    Rung,
+    encode_manifest,
+)
+from wire_protocol.layout import Layout
+from wire_protocol.sub_model import Arrays
+
+
+def write_graphs(folder: Path, graph: ForwardGraph, layout: Layout) -> None:
+    """Write the portable graphs and the initial weights."""
+    models = {
+        TRAIN_STEP: train_step(graph, layout),
+        FISHER: fisher(graph, layout),
+        EVALUATE: evaluate(graph, layout),
+        PREDICT: graph.to_model(),
+    }
+    for name, model in models.items():
+        _save(model, folder / name)
+    save_file(dict(graph.parameters), folder / WEIGHTS)
+
+
+def write_manifest(
+    folder: Path, name: str, graph: ForwardGraph, layout: Layout, rungs: tuple[Rung, ...]
+) -> BundleManifest:
+    """Hash every file in the folder and write the manifest beside them."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
+    manifest = BundleManifest(
+        format=FORMAT,
+        model=name,
+        input_shape=graph.input_shape,
+        classes=graph.classes,
+        layout=layout,
+        files={path.relative_to(folder).as_posix(): _describe(path) for path in paths},
+        rungs=rungs,
+    )
+    (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
+    return manifest
+
+
+def write_predict(bundle: Path, parameters: Arrays, out: Path) -> None:
+    """Write the bundle's inference graph with these float32 parameters (full shapes) in place of the initial ones."""
+    model = onnx.load_model(bundle / PREDICT)
+    for tensor in model.graph.initializer:
+        if tensor.name in parameters:
+            tensor.CopyFrom(numpy_helper.from_array(parameters[tensor.name], tensor.name))
+    _save(model, out)
+
+
+def _save(model: ModelProto, path: Path) -> None:
+    onnx.save_model(model, str(path))
+
+
+def _describe(path: Path) -> BundleFile:
+    content = path.read_bytes()
+    return BundleFile(sha256(content).hexdigest(), len(content))

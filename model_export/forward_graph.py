@@ -1,0 +1,138 @@
+"""A torch module as a normalised ONNX forward graph.
+
+Normalised means: input `batch`, output `output`, trainable parameters as initializers under their torch names, all
+other constants folded, static shapes known for every tensor, no literal of the batch size, and only operators that the
+gradient compiler knows. A flatten is always `Flatten(axis=1)`; every other reshape keeps the batch axis first.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+from torch import nn
+
+from model_export.errors import ExportError
+from model_export.normal_form import (
+    TRACED_BATCH,
+    fold_constants,
+    fuse_transposed_weights,
+    normalise_reshape,
+    static_shapes,
+    with_constants,
+)
+
+OPSET = 17
+IR_VERSION = 8
+INPUT = "batch"
+OUTPUT = "output"
+BATCH_AXIS = "examples"
+
+
+@dataclass(frozen=True)
+class ForwardGraph:
+    """Nodes in topological order; `parameters` float32 by torch name; `constants` of any type.
+
+    `shapes` has the static shape of every tensor, with the traced batch size along a batch axis.
+    """
+
+    nodes: tuple[NodeProto, ...]
+    parameters: dict[str, NDArray[np.float32]]
+    constants: dict[str, NDArray[np.generic]]
+    shapes: dict[str, tuple[int, ...]]
+    input_shape: tuple[int, ...]
+    classes: int
+
+    def to_model(self, parameters: dict[str, NDArray[np.float32]] | None = None) -> ModelProto:
+        """An inference model with these parameters (default: the initial ones) as initializers."""
+        arrays = {**self.constants, **(self.parameters if parameters is None else parameters)}
+        graph = helper.make_graph(
+            list(self.nodes),
+            "forward",
+            [helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, [BATCH_AXIS, *self.input_shape])],
+            [helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, [BATCH_AXIS, self.classes])],
+            [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+        )
+        return make_model(graph)
+
+
+def make_model(graph: onnx.GraphProto) -> ModelProto:
+    """A checked model of the opset and IR version that every supported runtime reads."""
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="fisherfleet",
+    )
+    onnx.checker.check_model(model)
+    return model
+
+
+def trace(module: nn.Module, input_shape: tuple[int, ...]) -> ForwardGraph:
+    """Export `module` for one float32 input of shape (batch, *input_shape) and one output (batch, classes).
+
+    Raises `ExportError` when torch cannot trace it or its output is not logits.
+    """
+    model = _torch_export(module, input_shape)
+    trainable = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    initializers = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    shapes = static_shapes(model)
+    nodes, constants = fold_constants(model.graph.node, initializers, trainable, shapes, OUTPUT)
+    shapes = static_shapes(with_constants(model, nodes, {**initializers, **constants}))
+    output_shape = shapes[OUTPUT]
+    if len(output_shape) != 2 or output_shape[0] != TRACED_BATCH or output_shape[1] < 2:
+        raise ExportError(f"the model's output must be logits (batch, classes >= 2), got {output_shape} for batch 3")
+    nodes = [normalise_reshape(node, constants, shapes) for node in fuse_transposed_weights(nodes, shapes)]
+    used = {name for node in nodes for name in node.input}
+    parameters = {
+        name: initializers[name].astype(np.float32, copy=False)
+        for name, _ in module.named_parameters()
+        if name in trainable & used & set(initializers)
+    }
+    if not parameters:
+        raise ExportError("the model has no trainable parameter that its output depends on")
+    others = {name: array for name, array in {**initializers, **constants}.items() if name not in parameters}
+    return ForwardGraph(
+        tuple(nodes),
+        parameters,
+        {name: array for name, array in others.items() if name in used},
+        shapes,
+        tuple(input_shape),
+        output_shape[1],
+    )
+
+
+def _torch_export(module: nn.Module, input_shape: tuple[int, ...]) -> ModelProto:
+    example = torch.zeros(TRACED_BATCH, *input_shape)
+    try:
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "traced.onnx")
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", message="ONNX Preprocess", category=UserWarning)
+            torch.onnx.export(
+                module,
+                (example,),
+                path,
+                dynamo=False,
+                training=torch.onnx.TrainingMode.TRAINING,
+                do_constant_folding=False,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+            )
+            return onnx.load_model(path)
+    except (RuntimeError, TypeError, ValueError, IndexError, torch.onnx.errors.OnnxExporterError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ExportError(f"torch cannot trace the model on inputs (3, {_listed(input_shape)}): {reason}") from error
+
+
+def _listed(shape: Iterable[int]) -> str:
+    return ", ".join(map(str, shape))

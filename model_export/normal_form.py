@@ -1,0 +1,108 @@
+"""Passes that bring a traced graph into the normal form of `forward_graph`: no batch size, no foldable constants.
+
+While tracing every batch axis has `TRACED_BATCH` entries, so that shapes are static and shape arithmetic folds away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from model_export.errors import ExportError
+
+TRACED_BATCH = 3
+
+
+def static_shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor that shape inference finds; 0 stands for a size it does not."""
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        dims = value.type.tensor_type.shape.dim
+        shapes[value.name] = tuple(dim.dim_value for dim in dims)
+    return shapes
+
+
+def fold_constants(
+    nodes: Iterable[NodeProto],
+    initializers: dict[str, NDArray[np.generic]],
+    trainable: set[str],
+    shapes: dict[str, tuple[int, ...]],
+    output: str,
+) -> tuple[list[NodeProto], dict[str, NDArray[np.generic]]]:
+    """Evaluate what depends on nothing trainable and on no input; `Identity` of anything is bypassed."""
+    known = {name: array for name, array in initializers.items() if name not in trainable}
+    folded: dict[str, NDArray[np.generic]] = {}
+    aliases: dict[str, str] = {}
+    kept = []
+    for node in nodes:
+        node.input[:] = [aliases.get(name, name) for name in node.input]
+        if node.op_type == "Shape" and 0 not in shapes.get(node.input[0], (0,)):
+            result: list[NDArray[np.generic]] = [np.asarray(shapes[node.input[0]], dtype=np.int64)]
+        elif node.op_type == "Identity" and node.output[0] != output:
+            aliases[node.output[0]] = node.input[0]
+            continue
+        elif all(name in known for name in node.input if name):
+            result = _evaluate(node, known)
+        else:
+            kept.append(node)
+            continue
+        folded.update(zip(node.output, result, strict=True))
+        known.update(zip(node.output, result, strict=True))
+    return kept, folded
+
+
+def _evaluate(node: NodeProto, known: dict[str, NDArray[np.generic]]) -> list[NDArray[np.generic]]:
+    results = ReferenceEvaluator(node).run(None, {name: known[name] for name in node.input if name})
+    return [np.asarray(result) for result in results]
+
+
+def with_constants(model: ModelProto, nodes: list[NodeProto], arrays: dict[str, NDArray[np.generic]]) -> ModelProto:
+    """The same inputs and outputs around other nodes and initializers."""
+    graph = helper.make_graph(
+        nodes,
+        "forward",
+        list(model.graph.input),
+        list(model.graph.output),
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()],
+    )
+    return helper.make_model(graph, opset_imports=model.opset_import)
+
+
+def normalise_reshape(
+    node: NodeProto, constants: dict[str, NDArray[np.generic]], shapes: dict[str, tuple[int, ...]]
+) -> NodeProto:
+    """`Flatten(axis=1)` for a reshape to two axes; any other keeps the batch axis and names the rest."""
+    if node.op_type != "Reshape":
+        return node
+    before, after = shapes[node.input[0]], shapes[node.output[0]]
+    if not before or not after or before[0] != TRACED_BATCH or after[0] != TRACED_BATCH:
+        raise ExportError(f"{node.name} reshapes {before} to {after}: the batch axis must stay first")
+    if len(after) == 2:
+        return helper.make_node("Flatten", [node.input[0]], list(node.output), name=node.name, axis=1)
+    target = f"{node.output[0]}.shape"
+    constants[target] = np.asarray([0, *after[1:]], dtype=np.int64)
+    return helper.make_node("Reshape", [node.input[0], target], list(node.output), name=node.name)
+
+
+def fuse_transposed_weights(nodes: list[NodeProto], shapes: dict[str, tuple[int, ...]]) -> list[NodeProto]:
+    """`MatMul(x, Transpose(w))` of matrices, as torch exports a linear layer without bias, becomes one `Gemm`."""
+    transposed = {
+        node.output[0]: node.input[0]
+        for node in nodes
+        if node.op_type == "Transpose" and len(shapes[node.input[0]]) == 2 and node.attribute[0].ints == [1, 0]
+    }
+    fused = []
+    for node in nodes:
+        if node.op_type == "MatMul" and node.input[1] in transposed and len(shapes[node.input[0]]) == 2:
+            inputs = [node.input[0], transposed[node.input[1]]]
+            fused.append(helper.make_node("Gemm", inputs, list(node.output), name=node.name, transB=1))
+        else:
+            fused.append(node)
+    read = {name for node in fused for name in node.input}
+    return [node for node in fused if node.op_type != "Transpose" or node.output[0] in read]

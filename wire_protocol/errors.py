@@ -1,0 +1,19 @@
+"""The errors of the wire: the peer's fault, our own fault, and their common parent."""
+
+
+class FisherfleetError(Exception):
+    """Parent of every error this project raises on purpose; its text is one line fit for a user."""
+
+
+class ProtocolError(FisherfleetError):
+    """The peer sent bytes that are not a valid message."""
+
+
+class InvalidValueError(FisherfleetError, ValueError):
+    """A value of ours is outside its legal range; the text names field, value and range."""
+
+
+def require(condition: bool, field: str, value: object, legal: str) -> None:
+    """Raise `InvalidValueError` naming `field`, `value` and the `legal` range unless `condition`."""
+    if not condition:
+        raise InvalidValueError(f"{field} must be {legal}, got {value!r}")

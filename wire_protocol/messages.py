@@ -1,0 +1,177 @@
+"""Every message on the wire: frozen, validated when made and when read, MessagePack by msgspec.
+
+Each message is a map whose `v` is the protocol version and whose `type` is its name. An unknown version is refused
+before anything else is read. Decoding is total: a message, or `ProtocolError`.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Literal, TypeVar
+
+import msgspec
+
+from wire_protocol import topics
+from wire_protocol.errors import ProtocolError, require
+from wire_protocol.tensor_codec import Precision
+
+PROTOCOL_VERSION = 1
+
+SelectionPolicy = Literal["fisher", "random"]
+SHA256_BYTES = 32
+MAX_CHUNKS = 65_536
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
+    """Parent of all messages."""
+
+    v: int = PROTOCOL_VERSION
+
+
+class RoundPlan(Message, frozen=True, tag="plan"):
+    """The server's order for one round, retained on the broker.
+
+    `resync_round` is the round at which neurons were or are chosen; `resync` means it is this one. `bundle` and
+    `model` are lower-case hexadecimal SHA-256; `deadline` is in seconds since the Unix epoch. `local_steps` steps of
+    SGD at `learning_rate` on batches of `batch_size` examples are asked for. `keep` is the fraction of neurons kept
+    in each group, in (0, 1]. `noise_stddev` is the standard deviation of Gaussian noise that the device adds to
+    every value it sends; alone it is no privacy guarantee.
+    """
+
+    run: str
+    round: int
+    resync_round: int
+    model_version: int
+    bundle: str
+    model: str
+    deadline: float
+    local_steps: int
+    batch_size: int
+    learning_rate: float
+    keep: float
+    selection: SelectionPolicy = "fisher"
+    precision: Precision = "float16"
+    noise_stddev: float = 0.0
+
+    def __post_init__(self) -> None:
+        topics.require_identifier("run", self.run)
+        require(self.round >= 1, "round", self.round, "at least 1")
+        require(1 <= self.resync_round <= self.round, "resync_round", self.resync_round, f"1 to {self.round}")
+        require(self.model_version >= 0, "model_version", self.model_version, "at least 0")
+        require(len(self.bundle) == 2 * SHA256_BYTES, "bundle", self.bundle, "a SHA-256 in hexadecimal")
+        require(len(self.model) == 2 * SHA256_BYTES, "model", self.model, "a SHA-256 in hexadecimal")
+        require(self.local_steps >= 1, "local_steps", self.local_steps, "at least 1")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "above 0 and finite")
+        require(0 < self.keep <= 1, "keep", self.keep, "above 0 and at most 1")
+        require(0 <= self.noise_stddev < float("inf"), "noise_stddev", self.noise_stddev, "at least 0 and finite")
+
+    @property
+    def resync(self) -> bool:
+        """Whether every device takes the whole model and chooses its neurons in this round."""
+        return self.round == self.resync_round
+
+
+class Update(Message, frozen=True, tag="update"):
+    """The change of a sub-model's parameters. `kept` holds a bitmap for each neuron group; `values` is tensor_codec.
+
+    `examples` weighs the update; `trained` and `scored` count the examples (with repetition) that passed forward and
+    backward, for the compute account; `loss` is the mean training loss.
+    """
+
+    run: str
+    round: int
+    model_version: int
+    examples: int
+    trained: int
+    scored: int
+    loss: float
+    kept: dict[str, bytes]
+    precision: Precision
+    values: bytes
+
+    def __post_init__(self) -> None:
+        require(self.round >= 1, "round", self.round, "at least 1")
+        require(self.examples >= 1, "examples", self.examples, "at least 1")
+        require(self.trained >= 1, "trained", self.trained, "at least 1")
+        require(self.scored >= 0, "scored", self.scored, "at least 0")
+        require(isfinite(self.loss), "loss", self.loss, "finite")
+
+
+class Slice(Message, frozen=True, tag="slice"):
+    """The current values of the neurons a device kept, sent between resyncs."""
+
+    run: str
+    round: int
+    model_version: int
+    precision: Precision
+    values: bytes
+
+
+class Manifest(Message, frozen=True, tag="manifest"):
+    """Announces a chunked payload: `sha256` (32 bytes), `size` and `chunk_bytes` in bytes."""
+
+    sha256: bytes
+    size: int
+    chunk_bytes: int
+
+    def __post_init__(self) -> None:
+        require(len(self.sha256) == SHA256_BYTES, "sha256", self.sha256, f"{SHA256_BYTES} bytes")
+        require(self.size >= 1, "size", self.size, "at least 1")
+        require(self.chunk_bytes >= 1, "chunk_bytes", self.chunk_bytes, "at least 1")
+        require(self.chunk_count <= MAX_CHUNKS, "chunks", self.chunk_count, f"at most {MAX_CHUNKS}")
+
+    @property
+    def chunk_count(self) -> int:
+        """Chunks that the payload has."""
+        return -(-self.size // self.chunk_bytes)
+
+
+class Need(Message, frozen=True, tag="need"):
+    """The server's answer to a manifest: the chunks it has not got."""
+
+    run: str
+    round: int
+    missing: tuple[int, ...]
+
+
+class Receipt(Message, frozen=True, tag="receipt"):
+    """The server's word that the update with this hash was counted, or why it never will be."""
+
+    run: str
+    round: int
+    sha256: bytes
+    accepted: bool
+    reason: str = ""
+
+
+class DeviceState(Message, frozen=True, tag="state"):
+    """Retained birth message and last will of a device."""
+
+    online: bool
+    examples: int = 0
+    runtime: str = ""
+    client: str = ""
+
+
+_M = TypeVar("_M", bound=Message)
+
+
+class _Version(msgspec.Struct, frozen=True):
+    v: int
+
+
+def encode(message: Message) -> bytes:
+    """MessagePack bytes of a message."""
+    return msgspec.msgpack.encode(message)
+
+
+def decode(payload: bytes, kind: type[_M]) -> _M:
+    """Read a message of one kind strictly; raises `ProtocolError` on anything else."""
+    try:
+        version = msgspec.msgpack.decode(payload, type=_Version).v
+        if version != PROTOCOL_VERSION:
+            raise ProtocolError(f"protocol version {version} is not known here, expected {PROTOCOL_VERSION}")
+        return msgspec.msgpack.decode(payload, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"not a valid {kind.__name__}: {error}") from error

@@ -1,0 +1,104 @@
+"""The MQTT topic grammar: names made and read in one place::
+
+    fl/v1/up/{device}/{run}/{round}/{manifest | chunk number}     device to server
+    fl/v1/down/{device}/{receipt | need}                          server to device
+    fl/v1/down/{device}/slice/{run}/{round}/{manifest | chunk number}
+    fl/v1/cast/{run}/plan                                         server to all, retained
+    fl/v1/state/{device}                                          retained birth, last will
+
+Numbers are decimal without leading zeros; devices and runs are identifiers (`require_identifier`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from wire_protocol.errors import ProtocolError, require
+
+ROOT = "fl/v1"
+MANIFEST = "manifest"
+UPLINK_FILTER = f"{ROOT}/up/#"
+STATE_FILTER = f"{ROOT}/state/+"
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
+
+
+class Part(NamedTuple):
+    """Where a piece of a chunked payload belongs; `chunk` is None for its manifest."""
+
+    device: str
+    run: str
+    round: int
+    chunk: int | None
+
+
+def require_identifier(field: str, value: str) -> str:
+    """Return `value` where it can name a device or a run, else raise `InvalidValueError`."""
+    legal = "1 to 64 letters, digits, - or _, starting with a letter or digit"
+    require(_IDENTIFIER.fullmatch(value) is not None, field, value, legal)
+    return value
+
+
+def uplink(part: Part) -> str:
+    """Topic of a piece of an update."""
+    return f"{ROOT}/up/{part.device}/{part.run}/{part.round}/{_piece(part)}"
+
+
+def slice_(part: Part) -> str:
+    """Topic of a piece of a slice."""
+    return f"{ROOT}/down/{part.device}/slice/{part.run}/{part.round}/{_piece(part)}"
+
+
+def receipt(device: str) -> str:
+    """Topic of a device's receipts."""
+    return f"{ROOT}/down/{device}/receipt"
+
+
+def need(device: str) -> str:
+    """Topic on which the server asks a device for chunks."""
+    return f"{ROOT}/down/{device}/need"
+
+
+def plan(run: str) -> str:
+    """Topic of a run's plan; with `+` the filter for every run."""
+    return f"{ROOT}/cast/{run}/plan"
+
+
+def state(device: str) -> str:
+    """Topic of a device's birth message and last will."""
+    return f"{ROOT}/state/{device}"
+
+
+def downlink_filter(device: str) -> str:
+    """All that the server sends to one device."""
+    return f"{ROOT}/down/{device}/#"
+
+
+def parse_part(topic: str) -> Part:
+    """Read an uplink or slice topic; raises `ProtocolError` on anything else."""
+    fields = topic.split("/")
+    if fields[:3] == ["fl", "v1", "up"] and len(fields) == 7:
+        device, run, number, piece = fields[3:]
+    elif fields[:3] == ["fl", "v1", "down"] and len(fields) == 8 and fields[4] == "slice":
+        device, (run, number, piece) = fields[3], fields[5:]
+    else:
+        raise ProtocolError(f"not a topic of a chunked payload: {topic!r}")
+    names_legal = _IDENTIFIER.fullmatch(device) and _IDENTIFIER.fullmatch(run)
+    numbers_legal = _NUMBER.fullmatch(number) and (piece == MANIFEST or _NUMBER.fullmatch(piece))
+    if not (names_legal and numbers_legal):
+        raise ProtocolError(f"not a topic of a chunked payload: {topic!r}")
+    return Part(device, run, int(number), None if piece == MANIFEST else int(piece))
+
+
+def parse_state(topic: str) -> str:
+    """Device of a state topic; raises `ProtocolError` on anything else."""
+    prefix, _, device = topic.rpartition("/")
+    if prefix != f"{ROOT}/state" or not _IDENTIFIER.fullmatch(device):
+        raise ProtocolError(f"not a device's state topic: {topic!r}")
+    return device
+
+
+def _piece(part: Part) -> str:
+    return MANIFEST if part.chunk is None else str(part.chunk)
