@@ -25,8 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         input_shape = _shape(options.input)
+        rungs = _fractions(options.rungs)
         module = build_model(options.model, input_shape, options.classes, options.seed)
-        manifest = export_bundle(module, input_shape, options.out, name=options.model, rungs=options.rungs)
+        manifest = export_bundle(module, input_shape, options.out, name=options.model, rungs=rungs)
     except FisherfleetError as error:
         sys.stderr.write(f"fisherfleet export: {error}\n")
         return USAGE_ERROR
@@ -46,8 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="seed of the initial weights (default: %(default)s)")
     parser.add_argument(
         "--rungs",
-        type=_fractions,
-        default=(),
+        default="",
         metavar="1,0.5",
         help="also write onnxruntime-training artifacts for these fractions of neurons (default: none)",
     )
@@ -56,13 +56,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _shape(text: str) -> tuple[int, ...]:
     sizes = text.split(",")
-    if not all(size.strip().isdigit() and int(size) > 0 for size in sizes):
+    if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
         raise ExportError(f"--input must be positive sizes with commas between them, such as 1,28,28, got {text!r}")
     return tuple(map(int, sizes))
 
 
 def _fractions(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    try:
+        fractions = tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        fractions = (0.0,)
+    if not all(0 < fraction <= 1 for fraction in fractions):
+        raise ExportError(f"--rungs must be fractions above 0 and at most 1, such as 1,0.5, got {text!r}")
+    return fractions
 
 
 def _summarise(manifest: BundleManifest, folder: Path, console: Console) -> None:

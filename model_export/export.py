@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ from model_export.bundle import write_graphs, write_manifest
 from model_export.errors import ExportError
 from model_export.forward_graph import ForwardGraph, trace
 from model_export.neuron_groups import discover_layout
+from model_export.normal_form import require_any_batch
 from model_export.ort_artifacts import write_rung
-from wire_protocol.bundle_manifest import MANIFEST_NAME, BundleManifest, Rung
+from wire_protocol.bundle_manifest import MANIFEST_NAME, BundleManifest, Rung, decode_manifest
+from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import widths_at
 
@@ -23,6 +26,7 @@ def compile_model(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[Forw
     """The forward graph of a trainable model and its layout; raises `ExportError` naming all that is unsupported."""
     graph = trace(module, input_shape)
     require_supported(graph.nodes, graph.shapes)
+    require_any_batch(graph.to_model())
     return graph, discover_layout(graph)
 
 
@@ -31,25 +35,53 @@ def export_bundle(
 ) -> BundleManifest:
     """Write a bundle for `module` into the folder `out`, which is new, empty or an older bundle.
 
+    The bundle is made beside `out` and takes its place when it is whole, so that a failure leaves what was there.
     `input_shape` is one example's. Each of `rungs` is a fraction of neurons, in (0, 1], for which onnxruntime-training
     artifacts are written too. Raises `ExportError`.
     """
+    out = out.resolve()
+    _require_replaceable(out)
     graph, layout = compile_model(module, input_shape)
-    _make_room(out)
-    write_graphs(out, graph, layout)
-    ladder = []
-    for number, keep in enumerate(sorted(set(rungs), reverse=True)):
-        rung = Rung(f"ort/{number}", widths_at(layout, keep))
-        write_rung(graph.to_model(), layout, rung.widths, out / rung.folder)
-        ladder.append(rung)
-    return write_manifest(out, name, graph, layout, tuple(ladder))
+    staging = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        staging.mkdir(parents=True)
+        manifest = _write(staging, name, graph, layout, rungs)
+        if out.exists():
+            shutil.rmtree(out)
+        staging.rename(out)
+    except OSError as error:
+        raise ExportError(f"out {out} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return manifest
 
 
-def _make_room(out: Path) -> None:
-    if out.exists() and any(out.iterdir()):
-        if not (out / MANIFEST_NAME).exists():
-            raise ExportError(
-                f"out must be a new or empty folder or an older bundle, got {out}, which holds other files"
-            )
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
+def _write(folder: Path, name: str, graph: ForwardGraph, layout: Layout, rungs: Sequence[float]) -> BundleManifest:
+    ladder = [
+        Rung(f"ort/{number}", widths_at(layout, keep)) for number, keep in enumerate(sorted(set(rungs), reverse=True))
+    ]
+    write_graphs(folder, graph, layout)
+    for rung in ladder:
+        write_rung(graph.to_model(), layout, rung.widths, folder / rung.folder)
+    return write_manifest(folder, name, graph, layout, tuple(ladder))
+
+
+def _require_replaceable(out: Path) -> None:
+    """Raise `ExportError` unless nothing but an older bundle's own files would be lost."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ExportError(f"out must be a folder, got the file {out}")
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
+    foreign = sorted(files - _bundle_files(out))
+    if foreign:
+        raise ExportError(
+            f"out must be a new or empty folder or an older bundle, got {out}, which also holds {foreign[0]}"
+        )
+
+
+def _bundle_files(folder: Path) -> set[str]:
+    try:
+        return {MANIFEST_NAME, *decode_manifest((folder / MANIFEST_NAME).read_bytes()).files}
+    except (OSError, ProtocolError):
+        return set()

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from onnx import NodeProto
 
 from model_export.autodiff.builder import GraphBuilder
-from model_export.autodiff.registry import Node, Shape, find_score_rule
+from model_export.autodiff.registry import Node, Place, Shape, find_score_rule
 from model_export.autodiff.reverse import differentiate
 from model_export.errors import ExportError
 from model_export.forward_graph import OUTPUT
@@ -35,18 +35,20 @@ def neuron_scores(
         for index, name in enumerate(node.input):
             if name in produced:
                 _, cut = produced[name]
-                score = _per_neuron(g, _parameter_scores(g, node, shapes, deltas[node.output[0]], index), cut)
+                place = Place(index, cut.axis)
+                score = _per_neuron(g, _parameter_scores(g, Node(node, shapes, ()), deltas[node.output[0]], place), cut)
                 scores[cut.group] = g.op("Add", scores[cut.group], score) if cut.group in scores else score
     return scores
 
 
-def _parameter_scores(g: GraphBuilder, node: NodeProto, shapes: Mapping[str, Shape], delta: str, index: int) -> str:
-    rule = find_score_rule(node.op_type)
+def _parameter_scores(g: GraphBuilder, node: Node, delta: str, place: Place) -> str:
+    rule = find_score_rule(node.proto.op_type)
     if rule is None:
+        parameter = node.inputs[place.index]
         raise ExportError(
-            f"{node.op_type} at {node.name} holds the parameter {node.input[index]} but has no score rule"
+            f"{node.proto.op_type} at {node.proto.name} holds the parameter {parameter} but has no score rule"
         )
-    return rule(g, Node(node, shapes, ()), delta, index)
+    return rule(g, node, delta, place)
 
 
 def _per_neuron(g: GraphBuilder, scores: str, cut: CutAxis) -> str:

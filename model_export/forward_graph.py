@@ -7,6 +7,7 @@ gradient compiler knows. A flatten is always `Flatten(axis=1)`; every other resh
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import warnings
 from collections.abc import Iterable
@@ -29,6 +30,8 @@ from model_export.normal_form import (
     static_shapes,
     with_constants,
 )
+
+_logger = logging.getLogger(__name__)
 
 OPSET = 17
 IR_VERSION = 8
@@ -72,7 +75,13 @@ def make_model(graph: onnx.GraphProto) -> ModelProto:
         ir_version=IR_VERSION,
         producer_name="fisherfleet",
     )
-    onnx.checker.check_model(model)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        reason = " ".join(str(error).split())
+        raise ExportError(
+            f"the graph is not valid (has a parameter the name of an input or output?): {reason}"
+        ) from error
     return model
 
 
@@ -81,7 +90,12 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> ForwardGraph:
 
     Raises `ExportError` when torch cannot trace it or its output is not logits.
     """
+    taken = sorted({INPUT, OUTPUT} & dict(module.named_parameters()).keys())
+    if taken:
+        raise ExportError(f"no parameter may be called {' or '.join(taken)}: the graphs' own tensors are called so")
     model = _torch_export(module, input_shape)
+    if len(model.graph.output) != 1:
+        raise ExportError(f"the model must return one tensor, the logits, got {len(model.graph.output)}")
     trainable = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     initializers = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     shapes = static_shapes(model)
@@ -100,11 +114,12 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> ForwardGraph:
     if not parameters:
         raise ExportError("the model has no trainable parameter that its output depends on")
     others = {name: array for name, array in {**initializers, **constants}.items() if name not in parameters}
+    used_constants = {name: array for name, array in others.items() if name in used}
     return ForwardGraph(
         tuple(nodes),
         parameters,
-        {name: array for name, array in others.items() if name in used},
-        shapes,
+        used_constants,
+        {**shapes, **{name: array.shape for name, array in used_constants.items()}},
         tuple(input_shape),
         output_shape[1],
     )
@@ -113,10 +128,13 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> ForwardGraph:
 def _torch_export(module: nn.Module, input_shape: tuple[int, ...]) -> ModelProto:
     example = torch.zeros(TRACED_BATCH, *input_shape)
     try:
-        with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            torch.random.fork_rng(devices=[]),
+            warnings.catch_warnings(record=True) as caught,
+        ):
+            warnings.simplefilter("always")
             path = Path(folder, "traced.onnx")
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", message="ONNX Preprocess", category=UserWarning)
             torch.onnx.export(
                 module,
                 (example,),
@@ -128,10 +146,13 @@ def _torch_export(module: nn.Module, input_shape: tuple[int, ...]) -> ModelProto
                 input_names=[INPUT],
                 output_names=[OUTPUT],
             )
-            return onnx.load_model(path)
-    except (RuntimeError, TypeError, ValueError, IndexError, torch.onnx.errors.OnnxExporterError) as error:
-        reason = str(error).strip().splitlines()[0]
+            model = onnx.load_model(path)
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ExportError(f"torch cannot trace the model on inputs (3, {_listed(input_shape)}): {reason}") from error
+    for text in sorted({str(w.message) for w in caught if w.category.__name__ == "TracerWarning"}):
+        _logger.warning("torch: %s", " ".join(text.split()))
+    return model
 
 
 def _listed(shape: Iterable[int]) -> str:

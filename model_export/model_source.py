@@ -11,6 +11,7 @@ from torch import nn
 
 from model_export.errors import ExportError
 from model_export.zoo import ZOO
+from wire_protocol.errors import FisherfleetError, require
 
 
 def build_model(source: str, input_shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
@@ -19,11 +20,17 @@ def build_model(source: str, input_shape: tuple[int, ...], classes: int, seed: i
     A zoo model is built for the shapes; a user's factory is called without arguments. Modules are looked for in the
     working directory too. Raises `ExportError`.
     """
+    require(classes >= 2, "classes", classes, "at least 2")
+    require(0 <= seed < 2**63, "seed", seed, "0 to 2^63 - 1")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if source in ZOO:
-            return ZOO[source](input_shape, classes)
-        return _call_factory(source)
+        try:
+            return ZOO[source](input_shape, classes) if source in ZOO else _call_factory(source)
+        except FisherfleetError:
+            raise
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ExportError(f"model {source!r} could not be built: {reason}") from error
 
 
 def _call_factory(source: str) -> nn.Module:
@@ -34,7 +41,7 @@ def _call_factory(source: str) -> nn.Module:
         sys.path.insert(0, str(Path.cwd()))
     try:
         factory = getattr(importlib.import_module(module_name), factory_name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:
         raise ExportError(f"model {source!r} cannot be imported: {error}") from error
     model = factory()
     if not isinstance(model, nn.Module):

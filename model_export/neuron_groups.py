@@ -2,7 +2,7 @@
 
 Every axis of every tensor gets a label; operators unite labels (union-find). A class of labels that lies on parameter
 axes and never meets the input, the output, the batch or a spatial axis is a neuron group. It is named after the first
-parameter that produces it.
+parameter that produces it. What is computed from parameters alone has no example to be scored by and is never cut.
 """
 
 from __future__ import annotations
@@ -82,6 +82,12 @@ class AxisLabels:
         """Never cut these axes."""
         for label in labels:
             self._parents[self.resolve(label).label] = FIXED
+
+    def fix_all(self, node: NodeProto) -> None:
+        """Never cut an axis of a node's inputs or output."""
+        for name in node.input:
+            self.fix(self.of(name))
+        self.set(node.output[0], [FIXED] * len(self.shapes[node.output[0]]))
 
     def _fresh(self) -> AxisLabel:
         label = AxisLabel(len(self._parents))
@@ -166,8 +172,13 @@ _RULES: dict[str, AxisRule] = {
 def discover_layout(graph: ForwardGraph) -> Layout:
     """The layout of a graph whose operators are all supported; parameters in the module's order."""
     axes = AxisLabels(graph)
+    varying = {INPUT}
     for node in graph.nodes:
+        if varying.isdisjoint(node.input):
+            axes.fix_all(node)
+            continue
         _RULES[node.op_type](axes, node)
+        varying.update(node.output)
     axes.fix(axes.of(OUTPUT))
     names = _group_names(graph, axes)
     sizes: dict[str, int] = {}

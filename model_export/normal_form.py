@@ -16,6 +16,9 @@ from onnx.reference import ReferenceEvaluator
 from model_export.errors import ExportError
 
 TRACED_BATCH = 3
+OTHER_BATCH = 5
+
+_RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
 
 def static_shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
@@ -35,7 +38,7 @@ def fold_constants(
     shapes: dict[str, tuple[int, ...]],
     output: str,
 ) -> tuple[list[NodeProto], dict[str, NDArray[np.generic]]]:
-    """Evaluate what depends on nothing trainable and on no input; `Identity` of anything is bypassed."""
+    """Evaluate what depends on nothing trainable, random or given; `Identity` of anything is bypassed."""
     known = {name: array for name, array in initializers.items() if name not in trainable}
     folded: dict[str, NDArray[np.generic]] = {}
     aliases: dict[str, str] = {}
@@ -47,7 +50,7 @@ def fold_constants(
         elif node.op_type == "Identity" and node.output[0] != output:
             aliases[node.output[0]] = node.input[0]
             continue
-        elif all(name in known for name in node.input if name):
+        elif all(name in known for name in node.input if name) and node.op_type not in _RANDOM:
             result = _evaluate(node, known)
         else:
             kept.append(node)
@@ -77,12 +80,15 @@ def with_constants(model: ModelProto, nodes: list[NodeProto], arrays: dict[str, 
 def normalise_reshape(
     node: NodeProto, constants: dict[str, NDArray[np.generic]], shapes: dict[str, tuple[int, ...]]
 ) -> NodeProto:
-    """`Flatten(axis=1)` for a reshape to two axes; any other keeps the batch axis and names the rest."""
+    """`Flatten(axis=1)` for a reshape to two axes; one to more axes names all but the batch axis.
+
+    A reshape that moves the batch axis stays as it is, which the gradient compiler refuses.
+    """
     if node.op_type != "Reshape":
         return node
-    before, after = shapes[node.input[0]], shapes[node.output[0]]
-    if not before or not after or before[0] != TRACED_BATCH or after[0] != TRACED_BATCH:
-        raise ExportError(f"{node.name} reshapes {before} to {after}: the batch axis must stay first")
+    before, after = shapes.get(node.input[0], ()), shapes.get(node.output[0], ())
+    if not before[:1] == after[:1] == (TRACED_BATCH,):
+        return node
     if len(after) == 2:
         return helper.make_node("Flatten", [node.input[0]], list(node.output), name=node.name, axis=1)
     target = f"{node.output[0]}.shape"
@@ -95,14 +101,27 @@ def fuse_transposed_weights(nodes: list[NodeProto], shapes: dict[str, tuple[int,
     transposed = {
         node.output[0]: node.input[0]
         for node in nodes
-        if node.op_type == "Transpose" and len(shapes[node.input[0]]) == 2 and node.attribute[0].ints == [1, 0]
+        if node.op_type == "Transpose" and node.attribute[0].ints == [1, 0]
     }
     fused = []
     for node in nodes:
-        if node.op_type == "MatMul" and node.input[1] in transposed and len(shapes[node.input[0]]) == 2:
+        if node.op_type == "MatMul" and node.input[1] in transposed and len(shapes.get(node.input[0], ())) == 2:
             inputs = [node.input[0], transposed[node.input[1]]]
             fused.append(helper.make_node("Gemm", inputs, list(node.output), name=node.name, transB=1))
         else:
             fused.append(node)
     read = {name for node in fused for name in node.input}
     return [node for node in fused if node.op_type != "Transpose" or node.output[0] in read]
+
+
+def require_any_batch(model: ModelProto) -> None:
+    """Raise `ExportError` unless the graph's shapes also fit a batch of another size than the traced one."""
+    probe = ModelProto()
+    probe.CopyFrom(model)
+    for value in (*probe.graph.input, *probe.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = OTHER_BATCH
+    try:
+        onnx.shape_inference.infer_shapes(probe, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        reason = " ".join(str(error).split())
+        raise ExportError(f"the model must take batches of any size, but not one of {OTHER_BATCH}: {reason}") from error

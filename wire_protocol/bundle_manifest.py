@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from hashlib import sha256
-from pathlib import PurePosixPath
 
 import msgspec
 
@@ -24,9 +23,11 @@ PREDICT = "predict.onnx"
 WEIGHTS = "weights.safetensors"
 
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+_LEGAL_PATH = "names of letters, digits, -, _ and . joined by /, none starting with ."
 
 
-class BundleFile(msgspec.Struct, frozen=True):
+class BundleFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Hash (lower-case hexadecimal) and size in bytes of one file."""
 
     sha256: str
@@ -37,11 +38,14 @@ class BundleFile(msgspec.Struct, frozen=True):
         require(self.size >= 0, "size", self.size, "at least 0")
 
 
-class Rung(msgspec.Struct, frozen=True):
+class Rung(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A folder of onnxruntime-training artifacts made for these widths (neurons a group)."""
 
     folder: str
     widths: dict[str, int]
+
+    def __post_init__(self) -> None:
+        require(_PATH.fullmatch(self.folder) is not None, "rung folder", self.folder, _LEGAL_PATH)
 
 
 class BundleManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,10 +62,18 @@ class BundleManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         require(self.format == FORMAT, "bundle format", self.format, str(FORMAT))
         require(self.classes >= 2, "classes", self.classes, "at least 2")
+        require(all(size >= 1 for size in self.input_shape), "input_shape", self.input_shape, "positive sizes")
         for name in self.files:
-            path = PurePosixPath(name)
-            safe = not path.is_absolute() and ".." not in path.parts and str(path) == name and "\\" not in name
-            require(safe, "bundle file name", name, "a plain relative path")
+            require(_PATH.fullmatch(name) is not None, "bundle file name", name, _LEGAL_PATH)
+            require(name != MANIFEST_NAME, "bundle file name", name, "another than the manifest's own")
+        for rung in self.rungs:
+            _require_widths_fit(rung, self.layout)
+
+
+def _require_widths_fit(rung: Rung, layout: Layout) -> None:
+    sizes = layout.group_sizes
+    legal = rung.widths.keys() == sizes.keys() and all(1 <= rung.widths[name] <= size for name, size in sizes.items())
+    require(legal, f"widths of rung {rung.folder}", rung.widths, f"1 to the size of every neuron group {sizes}")
 
 
 def encode_manifest(manifest: BundleManifest) -> bytes:

@@ -1,5 +1,9 @@
 """The errors of the wire: the peer's fault, our own fault, and their common parent."""
 
+from reprlib import Repr
+
+_LONGEST_VALUE = 120
+
 
 class FisherfleetError(Exception):
     """Parent of every error this project raises on purpose; its text is one line fit for a user."""
@@ -16,4 +20,12 @@ class InvalidValueError(FisherfleetError, ValueError):
 def require(condition: bool, field: str, value: object, legal: str) -> None:
     """Raise `InvalidValueError` naming `field`, `value` and the `legal` range unless `condition`."""
     if not condition:
-        raise InvalidValueError(f"{field} must be {legal}, got {value!r}")
+        raise InvalidValueError(f"{field} must be {legal}, got {_shortened(value)}")
+
+
+def _shortened(value: object) -> str:
+    """`repr`, but what a hostile peer sent cannot fill a log."""
+    limits = Repr()
+    limits.maxstring = limits.maxother = limits.maxlong = _LONGEST_VALUE
+    limits.maxlist = limits.maxtuple = 16
+    return limits.repr(value)

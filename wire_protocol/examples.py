@@ -44,11 +44,12 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ExamplesError(f"{path} is a single array, expected an .npz archive with arrays x and y")
             with archive:
-                return {name: archive[name] for name in archive.files}
+                arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise ExamplesError(f"{path} does not exist, expected an .npz archive with arrays x and y") from error
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ExamplesError(f"{path} cannot be read as an .npz archive with arrays x and y: {error}") from error
+    return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
 
 
 def load_examples(path: Path) -> Examples:
@@ -68,8 +69,9 @@ def examples_from(arrays: dict[str, NDArray[Any]], source: str) -> Examples:
         raise ExamplesError(f"y in {source} has shape {y.shape}, expected ({len(x)},), one label an example of x")
     if y.dtype.kind not in "iu":
         raise ExamplesError(f"y in {source} has type {y.dtype}, expected integers")
-    if int(y.min()) < 0:
-        raise ExamplesError(f"y in {source} holds label {int(y.min())}, expected labels of at least 0")
+    for label in (int(y.min()), int(y.max())):
+        if not 0 <= label <= np.iinfo(np.int64).max:
+            raise ExamplesError(f"y in {source} holds label {label}, expected labels from 0 to 2^63 - 1")
     if x.dtype.kind not in "iufb":
         raise ExamplesError(f"x in {source} has type {x.dtype}, expected numbers")
     with np.errstate(over="ignore"):

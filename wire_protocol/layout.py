@@ -16,7 +16,7 @@ import msgspec
 from wire_protocol.errors import require
 
 
-class CutAxis(msgspec.Struct, frozen=True):
+class CutAxis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One parameter axis that a neuron group cuts.
 
     Entry `neuron * block + offset` of the axis belongs to `neuron`; `block` > 1 after a flatten, where one channel
@@ -30,7 +30,7 @@ class CutAxis(msgspec.Struct, frozen=True):
     produces: bool = False
 
 
-class Parameter(msgspec.Struct, frozen=True):
+class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A trainable tensor. `uses_per_example` is its multiply-accumulates per element and example (0 for a bias)."""
 
     name: str
@@ -46,7 +46,7 @@ class Parameter(msgspec.Struct, frozen=True):
         require(len(set(axes)) == len(axes), f"cut axes of {self.name}", axes, "distinct")
 
 
-class NeuronGroup(msgspec.Struct, frozen=True):
+class NeuronGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A named set of `size` neurons that are kept or dropped one by one."""
 
     name: str
@@ -56,7 +56,7 @@ class NeuronGroup(msgspec.Struct, frozen=True):
         require(self.size > 0, f"size of neuron group {self.name}", self.size, "at least 1")
 
 
-class Layout(msgspec.Struct, frozen=True):
+class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All parameters of a model in wire order, and its neuron groups."""
 
     parameters: tuple[Parameter, ...]

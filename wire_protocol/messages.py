@@ -6,8 +6,9 @@ before anything else is read. Decoding is total: a message, or `ProtocolError`.
 
 from __future__ import annotations
 
+import re
 from math import isfinite
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -20,6 +21,10 @@ PROTOCOL_VERSION = 1
 SelectionPolicy = Literal["fisher", "random"]
 SHA256_BYTES = 32
 MAX_CHUNKS = 65_536
+MAX_COUNT = 2**53
+"""Counts stay exact as float64 and fit a database's integers."""
+
+_HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
@@ -54,14 +59,14 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     noise_stddev: float = 0.0
 
     def __post_init__(self) -> None:
-        topics.require_identifier("run", self.run)
-        require(self.round >= 1, "round", self.round, "at least 1")
+        _require_round(self.run, self.round)
         require(1 <= self.resync_round <= self.round, "resync_round", self.resync_round, f"1 to {self.round}")
-        require(self.model_version >= 0, "model_version", self.model_version, "at least 0")
-        require(len(self.bundle) == 2 * SHA256_BYTES, "bundle", self.bundle, "a SHA-256 in hexadecimal")
-        require(len(self.model) == 2 * SHA256_BYTES, "model", self.model, "a SHA-256 in hexadecimal")
-        require(self.local_steps >= 1, "local_steps", self.local_steps, "at least 1")
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        _require_count("model_version", self.model_version)
+        _require_hex_sha256("bundle", self.bundle)
+        _require_hex_sha256("model", self.model)
+        require(isfinite(self.deadline), "deadline", self.deadline, "finite")
+        _require_count("local_steps", self.local_steps, least=1)
+        _require_count("batch_size", self.batch_size, least=1)
         require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "above 0 and finite")
         require(0 < self.keep <= 1, "keep", self.keep, "above 0 and at most 1")
         require(0 <= self.noise_stddev < float("inf"), "noise_stddev", self.noise_stddev, "at least 0 and finite")
@@ -91,10 +96,11 @@ class Update(Message, frozen=True, tag="update"):
     values: bytes
 
     def __post_init__(self) -> None:
-        require(self.round >= 1, "round", self.round, "at least 1")
-        require(self.examples >= 1, "examples", self.examples, "at least 1")
-        require(self.trained >= 1, "trained", self.trained, "at least 1")
-        require(self.scored >= 0, "scored", self.scored, "at least 0")
+        _require_round(self.run, self.round)
+        _require_count("model_version", self.model_version)
+        _require_count("examples", self.examples, least=1)
+        _require_count("trained", self.trained, least=1)
+        _require_count("scored", self.scored)
         require(isfinite(self.loss), "loss", self.loss, "finite")
 
 
@@ -107,6 +113,10 @@ class Slice(Message, frozen=True, tag="slice"):
     precision: Precision
     values: bytes
 
+    def __post_init__(self) -> None:
+        _require_round(self.run, self.round)
+        _require_count("model_version", self.model_version)
+
 
 class Manifest(Message, frozen=True, tag="manifest"):
     """Announces a chunked payload: `sha256` (32 bytes), `size` and `chunk_bytes` in bytes."""
@@ -116,7 +126,7 @@ class Manifest(Message, frozen=True, tag="manifest"):
     chunk_bytes: int
 
     def __post_init__(self) -> None:
-        require(len(self.sha256) == SHA256_BYTES, "sha256", self.sha256, f"{SHA256_BYTES} bytes")
+        _require_sha256(self.sha256)
         require(self.size >= 1, "size", self.size, "at least 1")
         require(self.chunk_bytes >= 1, "chunk_bytes", self.chunk_bytes, "at least 1")
         require(self.chunk_count <= MAX_CHUNKS, "chunks", self.chunk_count, f"at most {MAX_CHUNKS}")
@@ -134,6 +144,12 @@ class Need(Message, frozen=True, tag="need"):
     round: int
     missing: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        _require_round(self.run, self.round)
+        require(len(self.missing) <= MAX_CHUNKS, "missing", self.missing, f"at most {MAX_CHUNKS} chunk numbers")
+        legal = all(0 <= index < MAX_CHUNKS for index in self.missing)
+        require(legal, "missing", self.missing, f"chunk numbers from 0 to {MAX_CHUNKS - 1}")
+
 
 class Receipt(Message, frozen=True, tag="receipt"):
     """The server's word that the update with this hash was counted, or why it never will be."""
@@ -144,6 +160,10 @@ class Receipt(Message, frozen=True, tag="receipt"):
     accepted: bool
     reason: str = ""
 
+    def __post_init__(self) -> None:
+        _require_round(self.run, self.round)
+        _require_sha256(self.sha256)
+
 
 class DeviceState(Message, frozen=True, tag="state"):
     """Retained birth message and last will of a device."""
@@ -153,12 +173,33 @@ class DeviceState(Message, frozen=True, tag="state"):
     runtime: str = ""
     client: str = ""
 
+    def __post_init__(self) -> None:
+        _require_count("examples", self.examples)
+
+
+def _require_round(run: str, number: int) -> None:
+    topics.require_identifier("run", run)
+    require(1 <= number <= topics.MAX_NUMBER, "round", number, f"1 to {topics.MAX_NUMBER}")
+
+
+def _require_count(field: str, value: int, least: int = 0) -> None:
+    require(least <= value <= MAX_COUNT, field, value, f"{least} to 2^53")
+
+
+def _require_sha256(digest: bytes) -> None:
+    require(len(digest) == SHA256_BYTES, "sha256", digest, f"{SHA256_BYTES} bytes")
+
+
+def _require_hex_sha256(field: str, digest: str) -> None:
+    require(_HEX_SHA256.fullmatch(digest) is not None, field, digest, "64 lower-case hexadecimal digits")
+
 
 _M = TypeVar("_M", bound=Message)
 
 
-class _Version(msgspec.Struct, frozen=True):
+class _Header(msgspec.Struct, frozen=True):
     v: int
+    type: Any = None
 
 
 def encode(message: Message) -> bytes:
@@ -169,9 +210,11 @@ def encode(message: Message) -> bytes:
 def decode(payload: bytes, kind: type[_M]) -> _M:
     """Read a message of one kind strictly; raises `ProtocolError` on anything else."""
     try:
-        version = msgspec.msgpack.decode(payload, type=_Version).v
-        if version != PROTOCOL_VERSION:
-            raise ProtocolError(f"protocol version {version} is not known here, expected {PROTOCOL_VERSION}")
+        header = msgspec.msgpack.decode(payload, type=_Header)
+        if header.v != PROTOCOL_VERSION:
+            raise ProtocolError(f"protocol version {header.v} is not known here, expected {PROTOCOL_VERSION}")
+        if header.type is None:
+            raise ProtocolError(f"not a valid {kind.__name__}: the field type is missing")
         return msgspec.msgpack.decode(payload, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a valid {kind.__name__}: {error}") from error

@@ -6,7 +6,8 @@
     fl/v1/cast/{run}/plan                                         server to all, retained
     fl/v1/state/{device}                                          retained birth, last will
 
-Numbers are decimal without leading zeros; devices and runs are identifiers (`require_identifier`).
+Numbers are decimal without leading zeros, of at most nine digits; rounds begin at 1. Devices and runs are identifiers
+(`require_identifier`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from wire_protocol.errors import ProtocolError, require
 
 ROOT = "fl/v1"
 MANIFEST = "manifest"
+MAX_NUMBER = 999_999_999
 UPLINK_FILTER = f"{ROOT}/up/#"
 STATE_FILTER = f"{ROOT}/state/+"
 
@@ -86,7 +88,7 @@ def parse_part(topic: str) -> Part:
     else:
         raise ProtocolError(f"not a topic of a chunked payload: {topic!r}")
     names_legal = _IDENTIFIER.fullmatch(device) and _IDENTIFIER.fullmatch(run)
-    numbers_legal = _NUMBER.fullmatch(number) and (piece == MANIFEST or _NUMBER.fullmatch(piece))
+    numbers_legal = _NUMBER.fullmatch(number) and number != "0" and (piece == MANIFEST or _NUMBER.fullmatch(piece))
     if not (names_legal and numbers_legal):
         raise ProtocolError(f"not a topic of a chunked payload: {topic!r}")
     return Part(device, run, int(number), None if piece == MANIFEST else int(piece))

@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from model_export.autodiff.builder import GraphBuilder
-from model_export.autodiff.registry import Node, gradient_rule, score_rule, support_check
+from model_export.autodiff.registry import Node, Place, gradient_rule, score_rule, support_check
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,10 @@ def _weight_gradient(g: GraphBuilder, images: str, dy: str, geometry: Geometry) 
         dilations=geometry.strides,
         pads=geometry.pads,
     )
-    spatial = range(2, 2 + geometry.rank)
-    cut = g.op("Slice", product, g.sizes(*[0] * geometry.rank), g.sizes(*geometry.kernel), g.sizes(*spatial))
-    return g.op("Transpose", cut if _overshoots(geometry) else product, perm=swap)
+    if _overshoots(geometry):
+        spatial = range(2, 2 + geometry.rank)
+        product = g.op("Slice", product, g.sizes(*[0] * geometry.rank), g.sizes(*geometry.kernel), g.sizes(*spatial))
+    return g.op("Transpose", product, perm=swap)
 
 
 def _overshoots(geometry: Geometry) -> bool:
@@ -114,10 +115,10 @@ def _overshoots(geometry: Geometry) -> bool:
 
 
 @score_rule("Conv")
-def conv_scores(g: GraphBuilder, node: Node, dy: str, index: int) -> str:
+def conv_scores(g: GraphBuilder, node: Node, dy: str, place: Place) -> str:
     """Per-example gradients as products of unfolded inputs and deltas (Rochette, Manoel and Tramel, 2019)."""
     geometry = geometry_of(node)
-    if index == 2:
+    if place.index == 2:
         spatial = range(2, 2 + geometry.rank)
         return g.op("ReduceSumSquare", g.op("ReduceSum", dy, g.sizes(*spatial), keepdims=0), axes=[0], keepdims=0)
     positions = prod(geometry.output)

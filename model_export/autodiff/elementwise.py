@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from model_export.autodiff.builder import GraphBuilder
-from model_export.autodiff.registry import Node, Shape, gradient_rule, score_rule
+from model_export.autodiff.registry import Node, Place, Shape, gradient_rule, score_rule
 
 
 @gradient_rule("Add")
@@ -17,12 +17,14 @@ def add(g: GraphBuilder, node: Node, dy: str) -> list[str | None]:
 
 
 @score_rule("Add")
-def add_scores(g: GraphBuilder, node: Node, dy: str, index: int) -> str:
-    """A bias along the last axis: dY summed over positions for each example, squared, summed over examples."""
-    del index
-    middle = range(1, len(node.shape(node.output)) - 1)
-    per_example = g.op("ReduceSum", dy, g.sizes(*middle), keepdims=0) if middle else dy
-    return g.op("ReduceSumSquare", per_example, axes=[0], keepdims=0)
+def add_scores(g: GraphBuilder, node: Node, dy: str, place: Place) -> str:
+    """One example's gradient is dY summed over the axes along which the parameter was broadcast."""
+    shape, own = node.shape(node.output), node.shape(node.inputs[place.index])
+    leading = len(shape) - len(own)
+    stretched = [axis for axis in range(1, len(shape)) if axis < leading or own[axis - leading] != shape[axis]]
+    per_example = g.op("ReduceSum", dy, g.sizes(*stretched), keepdims=1) if stretched else dy
+    others = [axis for axis in range(len(shape)) if axis != place.axis + leading]
+    return g.op("ReduceSumSquare", per_example, axes=others, keepdims=0)
 
 
 def _sum_to(g: GraphBuilder, gradient: str, shape: Shape, target: Shape) -> str:

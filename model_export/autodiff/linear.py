@@ -5,12 +5,14 @@ from __future__ import annotations
 from math import prod
 
 from model_export.autodiff.builder import GraphBuilder
-from model_export.autodiff.registry import Node, gradient_rule, score_rule, support_check
+from model_export.autodiff.registry import Node, Place, gradient_rule, score_rule, support_check
 
 
 @support_check("Gemm")
 def check_gemm(node: Node) -> str | None:
-    """Only y = a b + c and y = a b' + c, which is what torch exports."""
+    """Only y = a b + c and y = a b' + c with a vector c, which is what torch exports for a linear layer."""
+    if len(node.inputs) > 2 and node.shape(node.inputs[2]) != node.shape(node.output)[1:]:
+        return f"Gemm with a third input of shape {node.shape(node.inputs[2])}; supported is a bias for each output"
     plain = node.attribute("alpha", 1.0) == 1.0 and node.attribute("beta", 1.0) == 1.0
     if plain and not node.attribute("transA", 0):
         return None
@@ -28,15 +30,14 @@ def gemm(g: GraphBuilder, node: Node, dy: str) -> list[str | None]:
     if node.wanted[1]:
         gradients[1] = g.op("Gemm", *((dy, a) if transposed else (a, dy)), transA=1)
     if len(node.inputs) > 2 and node.wanted[2]:
-        bias_shape = node.shape(node.inputs[2])
-        gradients[2] = g.op("ReduceSum", dy, g.sizes(0), keepdims=len(bias_shape) - 1)
+        gradients[2] = g.op("ReduceSum", dy, g.sizes(0), keepdims=0)
     return gradients
 
 
 @score_rule("Gemm")
-def gemm_scores(g: GraphBuilder, node: Node, dy: str, index: int) -> str:
+def gemm_scores(g: GraphBuilder, node: Node, dy: str, place: Place) -> str:
     """The gradient of row j for one example is dy_j a, so its square is dy_j^2 |a|^2 (Goodfellow, 2015)."""
-    if index == 2:
+    if place.index == 2:
         return g.op("ReduceSumSquare", dy, axes=[0], keepdims=0)
     norms = g.op("ReduceSumSquare", node.inputs[0], axes=[1], keepdims=1)
     return g.op("ReduceSum", g.op("Mul", g.op("Mul", dy, dy), norms), g.sizes(0), keepdims=0)
@@ -65,9 +66,9 @@ def matmul(g: GraphBuilder, node: Node, dy: str) -> list[str | None]:
 
 
 @score_rule("MatMul")
-def matmul_scores(g: GraphBuilder, node: Node, dy: str, index: int) -> str:
+def matmul_scores(g: GraphBuilder, node: Node, dy: str, place: Place) -> str:
     """Per-example gradients a' dy, squared and summed over examples and inputs."""
-    del index
+    del place
     a, shape = node.inputs[0], node.shape(node.inputs[0])
     if len(shape) == 2:
         norms = g.op("ReduceSumSquare", a, axes=[1], keepdims=1)

@@ -38,16 +38,24 @@ class Node:
         return str(self.proto.output[0])
 
     def shape(self, name: str) -> Shape:
-        """Static shape of a tensor."""
-        return self.shapes[name]
+        """Static shape of a tensor; empty where it is not known."""
+        return self.shapes.get(name, ())
 
     def attribute(self, name: str, default: Any) -> Any:
         """An attribute's value or its default in the ONNX specification."""
         return attribute(self.proto, name, default)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a scored parameter stands: which input of its node it is, and which of its axes its neurons produce."""
+
+    index: int
+    axis: int
+
+
 GradientRule = Callable[[GraphBuilder, Node, str], list[str | None]]
-ScoreRule = Callable[[GraphBuilder, Node, str, int], str]
+ScoreRule = Callable[[GraphBuilder, Node, str, Place], str]
 SupportCheck = Callable[[Node], str | None]
 
 _gradient_rules: dict[str, GradientRule] = {}
@@ -74,7 +82,7 @@ def gradient_rule(op_type: str) -> Callable[[GradientRule], GradientRule]:
 
 
 def score_rule(op_type: str) -> Callable[[ScoreRule], ScoreRule]:
-    """Register `rule(builder, node, output_gradient, input index) -> scores` along the axis the neurons produce."""
+    """Register `rule(builder, node, output_gradient, place) -> scores` along the axis the neurons produce."""
 
     def register(rule: ScoreRule) -> ScoreRule:
         _score_rules[op_type] = rule

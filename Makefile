@@ -1,0 +1,44 @@
+# make emulate   trains a fleet of simulated devices; ARGS="--devices 4 --rounds 3" are passed on
+# make test      checks style, types and import rules and runs all tests; ARGS are passed to pytest
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP := -m pip install --quiet --disable-pip-version-check
+
+.PHONY: emulate test check install install-edge clean
+.DEFAULT_GOAL := emulate
+
+emulate: .venv/server.installed
+	@.venv/bin/fisherfleet emulate $(ARGS)
+
+test: check .venv-edge/installed
+	.venv/bin/pytest $(ARGS)
+
+check: .venv/dev.installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/mypy --python-version 3.10 -p wire_protocol -p edge_client
+	.venv/bin/lint-imports
+
+install: .venv/server.installed
+
+install-edge: .venv-edge/installed
+
+.venv/server.installed: requirements-server.txt pyproject.toml
+	@echo "installing the server's packages into .venv (once, a few minutes)"
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python $(PIP) -r requirements-server.txt
+	@.venv/bin/python $(PIP) --no-deps --editable .
+	@touch $@
+
+.venv/dev.installed: .venv/server.installed requirements-dev.txt
+	@.venv/bin/python $(PIP) -r requirements-dev.txt
+	@touch $@
+
+.venv-edge/installed: requirements-edge.txt pyproject.toml
+	@$(PYTHON) -m venv .venv-edge
+	@.venv-edge/bin/python $(PIP) -r requirements-edge.txt
+	@.venv-edge/bin/python $(PIP) --no-deps --editable .
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-edge build runs .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

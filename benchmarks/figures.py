@@ -1,0 +1,29 @@
+"""What every benchmark prints: a table on the terminal, and the same figures as JSON for `--json FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def benchmark_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the options of every benchmark."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE as JSON")
+    return parser
+
+
+def publish(title: str, rows: Sequence[Mapping[str, str]], figures: Mapping[str, Any], json_file: Path | None) -> None:
+    """Print `rows`, all with the same columns, as a table; write `figures` to `json_file` if there is one."""
+    table = Table(*rows[0], title=title)
+    for row in rows:
+        table.add_row(*row.values())
+    Console().print(table)
+    if json_file is not None:
+        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

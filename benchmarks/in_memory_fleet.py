@@ -1,0 +1,92 @@
+"""A federated run in one process without a network, on the cores that devices and server use: for comparing methods.
+
+Deterministic by seed: devices are visited in order, so equal settings give equal figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from edge_client.fisher import FisherScorer
+from edge_client.local_update import Choice, LocalWork, choose, train_update
+from edge_client.training.portable import PortableRuntime
+from server.aggregation.masked_mean import MaskedMean
+from server.evaluation import Evaluator
+from server.server_optimizer import federated_averaging
+from wire_protocol.bundle_manifest import EVALUATE, WEIGHTS, BundleManifest
+from wire_protocol.examples import Examples
+from wire_protocol.messages import RoundPlan, SelectionPolicy, Update
+from wire_protocol.sub_model import gather, sub_shapes
+from wire_protocol.tensor_codec import decode
+
+_NO_HASH = "0" * 64
+
+
+@dataclass(frozen=True)
+class Method:
+    """How the fleet trains; see `wire_protocol.messages.RoundPlan`."""
+
+    rounds: int
+    keep: float
+    selection: SelectionPolicy = "fisher"
+    resync_every: int = 5
+    local_steps: int = 10
+    batch_size: int = 32
+    learning_rate: float = 0.05
+
+    def plan(self, number: int) -> RoundPlan:
+        """The plan of round `number`, counted from 1."""
+        return RoundPlan(
+            run="benchmark",
+            round=number,
+            resync_round=number - (number - 1) % self.resync_every,
+            model_version=number - 1,
+            bundle=_NO_HASH,
+            model=_NO_HASH,
+            deadline=0.0,
+            local_steps=self.local_steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            keep=self.keep,
+            selection=self.selection,
+        )
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A bundle, each device's examples, the held-out test examples, and the seed of all chance on devices."""
+
+    bundle: Path
+    manifest: BundleManifest
+    shares: Sequence[Examples]
+    test: Examples
+    seed: int
+
+
+def accuracies(fleet: Fleet, method: Method) -> Iterator[tuple[float, int]]:
+    """Train and yield, after every round, the held-out accuracy in [0, 1] and the bytes of values all devices sent."""
+    layout = fleet.manifest.layout
+    runtime = PortableRuntime.open(fleet.bundle, layout, threads=1)
+    scorer = FisherScorer.open(fleet.bundle, layout, threads=1)
+    evaluator = Evaluator(fleet.bundle / EVALUATE, 1)
+    parameters = load_file(fleet.bundle / WEIGHTS)
+    generators = [np.random.default_rng([fleet.seed, number]) for number in range(len(fleet.shares))]
+    choices: dict[int, Choice] = {}
+    for number in range(1, method.rounds + 1):
+        plan, mean, sent = method.plan(number), MaskedMean(layout), 0
+        for device, examples in enumerate(fleet.shares):
+            work = LocalWork(plan, layout, examples, generators[device])
+            if plan.resync:
+                choices[device] = choose(work, parameters, lambda: scorer)
+            sub_model = choices[device].sub_model
+            update: Update = train_update(work, choices[device], gather(layout, sub_model, parameters), runtime)
+            values = decode(update.values, sub_shapes(layout, sub_model.widths), update.precision)
+            mean.add(sub_model, values, update.examples)
+            sent += len(update.values)
+        parameters = federated_averaging(parameters, mean.mean())
+        yield evaluator.evaluate(parameters, fleet.test).accuracy, sent

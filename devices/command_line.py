@@ -1,0 +1,60 @@
+"""`fisherfleet COMMAND ...`: one name for the commands of all packages. Only the chosen command's package is loaded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """The module whose `main(argv)` runs the command, and what it does in one line."""
+
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    "emulate": Command("devices.emulation.__main__", "train a fleet of simulated devices on this machine"),
+    "export": Command("model_export.__main__", "turn a PyTorch model into a bundle of training graphs"),
+    "serve": Command("server.__main__", "run a federated training on your fleet through your MQTT broker"),
+    "device": Command("edge_client.__main__", "take part in trainings as a device (also: fisherfleet-edge)"),
+}
+USAGE_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments in (["--help"], ["-h"]):
+        sys.stdout.write(_usage())
+        return 0
+    if arguments == ["--version"]:
+        sys.stdout.write(f"fisherfleet {version('fisherfleet')}\n")
+        return 0
+    if not arguments or arguments[0] not in COMMANDS:
+        given = repr(arguments[0]) if arguments else "nothing"
+        sys.stderr.write(f"{_usage()}\nfisherfleet: command must be one of {', '.join(COMMANDS)}, got {given}\n")
+        return USAGE_ERROR
+    try:
+        module = import_module(COMMANDS[arguments[0]].module)
+    except ModuleNotFoundError as error:
+        sys.stderr.write(
+            f"fisherfleet {arguments[0]}: the package {error.name} is not installed; "
+            "install requirements-server.txt (a device needs requirements-edge.txt only)\n"
+        )
+        return USAGE_ERROR
+    status: int = module.main(arguments[1:])
+    return status
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    listed = "".join(f"  {name:<{width}}  {command.summary}\n" for name, command in COMMANDS.items())
+    return f"usage: fisherfleet COMMAND [options]   (fisherfleet COMMAND --help explains)\n\n{listed}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

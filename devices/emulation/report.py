@@ -1,0 +1,120 @@
+"""What a run did, as `report.json`: its configuration, rounds, devices and totals.
+
+The keys are stable: programs may rely on them, later versions only add. Bytes are those of MQTT and HTTP payloads
+really sent; `*_dense` is what whole float32 models would have cost for the same exchanges. Reading is strict in types
+and ranges, and ignores keys it does not know.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from devices.errors import ReportError
+
+REPORT_NAME = "report.json"
+NOT_PRIVATE = "none"
+
+Count = Annotated[int, Meta(ge=0)]
+Number = Annotated[int, Meta(ge=1)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class RunConfig(Struct, frozen=True, kw_only=True):
+    """What was asked for. `keep` is the fraction of neurons kept; `group_sizes` the neurons of each whole group."""
+
+    devices: Number
+    rounds: Number
+    keep: Annotated[float, Meta(gt=0, le=1)]
+    resync_every: Number
+    seed: Count
+    dataset: str
+    model: str
+    privacy: str = NOT_PRIVATE
+    group_sizes: dict[str, Number] = {}
+
+
+class RoundEntry(Struct, frozen=True, kw_only=True):
+    """One closed round; `accuracy` and `loss` are those of the new model on the test set, None where not measured."""
+
+    round: Number
+    accuracy: Share | None
+    loss: float | None
+    updates_accepted: Count
+    bytes_up: Count
+    bytes_down: Count
+    bytes_up_dense: Count
+    bytes_down_dense: Count
+    resync: bool
+
+
+class DeviceEntry(Struct, frozen=True, kw_only=True):
+    """One device: how many neurons of each group it kept last, and how many training examples it holds."""
+
+    id: str
+    kept: dict[str, Count]
+    examples: Count
+
+
+class Final(Struct, frozen=True, kw_only=True):
+    """The trained model on the test set."""
+
+    accuracy: Share | None
+    loss: float | None
+
+
+class Totals(Struct, frozen=True, kw_only=True):
+    """Sums over the run.
+
+    `compute_fraction` is multiply-accumulates trained over those of full models, `scoring_fraction` those spent on
+    Fisher scores over the same; both are 0 where nothing was trained. `seconds` is wall-clock time.
+    """
+
+    bytes_up: Count
+    bytes_down: Count
+    bytes_up_dense: Count
+    bytes_down_dense: Count
+    compute_fraction: NotNegative
+    scoring_fraction: NotNegative
+    updates_accepted: Count
+    updates_rejected: Count
+    seconds: NotNegative
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """The whole report; rounds in order, at most `config.rounds` of them (fewer when the run was stopped)."""
+
+    config: RunConfig
+    rounds: tuple[RoundEntry, ...]
+    devices: tuple[DeviceEntry, ...]
+    final: Final
+    totals: Totals
+
+
+def encode_report(report: Report) -> bytes:
+    """Indented JSON; numbers that are not finite become null."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+
+
+def decode_report(payload: bytes) -> Report:
+    """Read a report strictly; raises `ReportError`."""
+    try:
+        return msgspec.json.decode(payload, type=Report)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ReportError(f"not a valid {REPORT_NAME}: {error}") from error
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write `report.json` in one step: a reader, or a kill in between, finds the old file or the new one."""
+    replace_file(path, encode_report(report))
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `content` beside `path`, then move it there."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)

@@ -1,0 +1,104 @@
+"""What an emulation leaves behind: report.json, report.html, predict.onnx and model.safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from devices.emulation.report import (
+    REPORT_NAME,
+    DeviceEntry,
+    Final,
+    Report,
+    RoundEntry,
+    RunConfig,
+    Totals,
+    write_report,
+)
+from devices.emulation.report_page import PAGE_NAME, write_report_page
+from devices.emulation.settings import EmulationSettings
+from model_export.bundle import write_predict
+from server.records import DeviceRecord, RoundRecord
+from wire_protocol.bundle_manifest import PREDICT
+
+MODEL_NAME = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the server's database holds when the run is over or was stopped."""
+
+    rounds: Sequence[RoundRecord]
+    devices: Sequence[DeviceRecord]
+    group_sizes: Mapping[str, int]
+    seconds: float
+
+
+def build_report(settings: EmulationSettings, outcome: Outcome) -> Report:
+    """Sum up an outcome."""
+    return Report(
+        config=RunConfig(
+            devices=settings.devices,
+            rounds=settings.rounds,
+            keep=settings.keep,
+            resync_every=settings.resync_every,
+            seed=settings.seed,
+            dataset=settings.dataset,
+            model=settings.model,
+            group_sizes=dict(outcome.group_sizes),
+        ),
+        rounds=tuple(map(_round_entry, outcome.rounds)),
+        devices=tuple(DeviceEntry(id=d.id, kept=dict(d.kept), examples=d.examples) for d in outcome.devices),
+        final=_final(outcome.rounds),
+        totals=_totals(outcome),
+    )
+
+
+def write_results(out: Path, report: Report, bundle: Path, parameters: Mapping[str, NDArray[Any]]) -> list[Path]:
+    """Write the four files of a run into `out`, replacing older ones; returns their paths."""
+    paths = [out / name for name in (PAGE_NAME, REPORT_NAME, PREDICT, MODEL_NAME)]
+    write_report_page(report, paths[0])
+    write_report(report, paths[1])
+    write_predict(bundle, parameters, paths[2])
+    save_file({name: np.ascontiguousarray(array) for name, array in parameters.items()}, paths[3])
+    return paths
+
+
+def _round_entry(record: RoundRecord) -> RoundEntry:
+    return RoundEntry(
+        round=record.round,
+        accuracy=record.accuracy,
+        loss=record.loss,
+        updates_accepted=record.updates_accepted,
+        bytes_up=record.bytes_up,
+        bytes_down=record.bytes_down,
+        bytes_up_dense=record.bytes_up_dense,
+        bytes_down_dense=record.bytes_down_dense,
+        resync=record.resync,
+    )
+
+
+def _final(rounds: Sequence[RoundRecord]) -> Final:
+    return Final(accuracy=rounds[-1].accuracy, loss=rounds[-1].loss) if rounds else Final(accuracy=None, loss=None)
+
+
+def _totals(outcome: Outcome) -> Totals:
+    rounds = outcome.rounds
+    full = sum(record.full_macs for record in rounds)
+    return Totals(
+        bytes_up=sum(record.bytes_up for record in rounds),
+        bytes_down=sum(record.bytes_down for record in rounds),
+        bytes_up_dense=sum(record.bytes_up_dense for record in rounds),
+        bytes_down_dense=sum(record.bytes_down_dense for record in rounds),
+        compute_fraction=sum(record.trained_macs for record in rounds) / full if full else 0.0,
+        scoring_fraction=sum(record.scored_macs for record in rounds) / full if full else 0.0,
+        updates_accepted=sum(record.updates_accepted for record in rounds),
+        updates_rejected=sum(record.updates_rejected for record in rounds),
+        seconds=outcome.seconds,
+    )

@@ -1,0 +1,58 @@
+"""What an emulation is asked to do: one frozen value, checked when made."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from devices.emulation.datasets import DatasetName
+from wire_protocol.errors import require
+from wire_protocol.messages import SelectionPolicy
+from wire_protocol.tensor_codec import Precision
+
+Runtime = Literal["portable", "ort-training"]
+
+DIRICHLET_ALPHA = 0.5
+MAX_DEVICES = 500
+"""What one process and one broker connection each were measured to carry."""
+
+
+@dataclass(frozen=True)
+class EmulationSettings:
+    """`out` is the folder for the results; `data` the file or folder of the data set, None for its default place.
+
+    `alpha` is the Dirichlet concentration of the non-IID split; a data set with a natural split sets `devices` itself.
+    """
+
+    out: Path
+    devices: int = 8
+    rounds: int = 40
+    keep: float = 0.5
+    resync_every: int = 5
+    seed: int = 0
+    dataset: DatasetName = "digits"
+    data: Path | None = None
+    model: str = "mlp"
+    selection: SelectionPolicy = "fisher"
+    precision: Precision = "float16"
+    runtime: Runtime = "portable"
+    local_steps: int = 50
+    batch_size: int = 16
+    learning_rate: float = 0.15
+    noise_stddev: float = 0.0
+    alpha: float = DIRICHLET_ALPHA
+
+    def __post_init__(self) -> None:
+        require(1 <= self.devices <= MAX_DEVICES, "devices", self.devices, f"1 to {MAX_DEVICES}")
+        require(self.seed >= 0, "seed", self.seed, "at least 0")
+        require(self.dataset in get_args(DatasetName), "dataset", self.dataset, f"one of {get_args(DatasetName)}")
+        require(self.dataset != "npz" or self.data is not None, "data", self.data, "an .npz file for dataset npz")
+        require(self.runtime in get_args(Runtime), "runtime", self.runtime, f"one of {get_args(Runtime)}")
+        require(not self.out.exists() or self.out.is_dir(), "out", str(self.out), "a folder")
+
+    @property
+    def parallel_devices(self) -> int:
+        """Devices that train at the same time: one a processor."""
+        return os.cpu_count() or 1

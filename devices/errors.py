@@ -1,0 +1,15 @@
+"""What can go wrong around devices: emulation and provisioning."""
+
+from wire_protocol.errors import FisherfleetError
+
+
+class BrokerError(FisherfleetError):
+    """The embedded MQTT broker did not start; the text holds the end of its log."""
+
+
+class ReportError(FisherfleetError):
+    """A report is not what `report.json` holds."""
+
+
+class FleetError(FisherfleetError):
+    """The emulated devices' process ended while the run was going on; the text holds the end of its log."""

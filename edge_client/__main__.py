@@ -1,0 +1,60 @@
+"""`fisherfleet-edge --config device.toml`: run one device until it is stopped."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge_client.config import DeviceConfig, load_config
+from wire_protocol.errors import FisherfleetError
+
+EXIT_REFUSED = 2
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge") -> int:
+    """Run a device; returns 0 when it was stopped, 2 when it could not start."""
+    arguments = _parser(prog).parse_args(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if arguments.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        asyncio.run(_run_until_stopped(load_config(arguments.config)))
+    except FisherfleetError as error:
+        sys.stderr.write(f"{prog}: error: {error}\n")
+        return EXIT_REFUSED
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog, description="Train on this device's own data and send what changed to a Fisherfleet server."
+    )
+    parser.add_argument("--config", type=Path, required=True, help="the device's TOML file (see docs)")
+    parser.add_argument("--verbose", action="store_true", help="log every message")
+    return parser
+
+
+async def _run_until_stopped(config: DeviceConfig) -> None:
+    from edge_client.runner import run_device  # noqa: PLC0415 - a wrong file is reported without loading numpy and MQTT
+
+    device = asyncio.ensure_future(run_device(config))
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, device.cancel)
+    try:
+        await device
+    except asyncio.CancelledError:
+        logging.getLogger(__name__).info("%s: stopped", config.device)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,14 @@
+"""How long to wait before trying again: exponential back-off with full jitter.
+
+Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+"""
+
+from __future__ import annotations
+
+
+def full_jitter(attempt: int, jitter: float, *, base: float, ceiling: float) -> float:
+    """Seconds before try number `attempt` + 1: uniform below min(ceiling, base * 2^attempt).
+
+    `attempt` counts the failures so far less one (at least 0); `jitter` is a draw from [0, 1).
+    """
+    return jitter * min(ceiling, base * 2.0 ** min(attempt, 32))

@@ -1,0 +1,143 @@
+"""A device's configuration: `device.toml` read strictly into one frozen value.
+
+    device = "pi-kitchen"                  # its name on the broker
+    broker = "mqtt://192.168.1.10:1883"    # mqtts:// for TLS
+    server = "http://192.168.1.10:8080"    # serves bundles and models
+    data = "examples.npz"                  # arrays x and y
+    # state = "state"      folder for what is downloaded
+    # run = "digits"       take part in this run only
+    # runtime = "auto"     auto, portable or ort-training
+    # threads = 1          processor threads for training
+    # seed = 7             repeatable batches and random selections
+    # ca_file = "ca.pem"   certificate authority of broker and server
+
+Paths are relative to the folder of the file. Unknown keys are refused, so that a misspelt one is not lost.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast, get_args
+from urllib.parse import urlsplit
+
+from edge_client.errors import ConfigError
+from wire_protocol.broker_url import BrokerUrl, parse_broker_url
+from wire_protocol.errors import InvalidValueError, require
+from wire_protocol.topics import require_identifier
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+RuntimeName = Literal["auto", "portable", "ort-training"]
+
+REQUIRED = ("device", "broker", "server", "data")
+OPTIONAL = ("state", "run", "runtime", "threads", "seed", "ca_file")
+MAX_THREADS = 256
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class DeviceConfig:
+    """All that a device is told; `server` has no trailing slash, `run` None means any run, `seed` None means chance."""
+
+    device: str
+    broker: BrokerUrl
+    server: str
+    data: Path
+    state: Path
+    run: str | None = None
+    runtime: RuntimeName = "auto"
+    threads: int = 1
+    seed: int | None = None
+    ca_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        require_identifier("device", self.device)
+        if self.run is not None:
+            require_identifier("run", self.run)
+        require(self.runtime in get_args(RuntimeName), "runtime", self.runtime, _one_of(get_args(RuntimeName)))
+        require(1 <= self.threads <= MAX_THREADS, "threads", self.threads, f"1 to {MAX_THREADS}")
+        require(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0")
+        require(
+            self.ca_file is None or self.ca_file.is_file(), "ca_file", str(self.ca_file), "a file with certificates"
+        )
+
+
+def load_config(path: Path) -> DeviceConfig:
+    """Read a device's TOML file; raises `ConfigError` that names file, field, value and what is legal."""
+    table = _read(path)
+    try:
+        return _config(table, path.parent)
+    except InvalidValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            table: dict[str, Any] = tomllib.load(file)
+            return table
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist, expected a device's TOML file") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
+
+
+def _config(table: dict[str, Any], folder: Path) -> DeviceConfig:
+    legal = (*REQUIRED, *OPTIONAL)
+    for key in table:
+        require(key in legal, "key", key, _one_of(legal))
+    for key in REQUIRED:
+        if key not in table:
+            raise InvalidValueError(f"key {key} is missing, expected {', '.join(REQUIRED)}")
+    ca_file = _optional(table, "ca_file", str)
+    return DeviceConfig(
+        device=_typed(table, "device", str),
+        broker=parse_broker_url(_typed(table, "broker", str)),
+        server=_server_url(_typed(table, "server", str)),
+        data=folder / _path(table, "data", ""),
+        state=folder / _path(table, "state", "state"),
+        run=_optional(table, "run", str),
+        runtime=cast("RuntimeName", _typed({"runtime": "auto", **table}, "runtime", str)),
+        threads=_typed({"threads": 1, **table}, "threads", int),
+        seed=_optional(table, "seed", int),
+        ca_file=None if ca_file is None else folder / ca_file,
+    )
+
+
+def _typed(table: dict[str, Any], key: str, kind: type[_T]) -> _T:
+    value = table[key]
+    right = isinstance(value, kind) and not isinstance(value, bool)
+    require(right, key, value, "a string" if kind is str else "an integer")
+    return cast("_T", value)
+
+
+def _optional(table: dict[str, Any], key: str, kind: type[_T]) -> _T | None:
+    return _typed(table, key, kind) if key in table else None
+
+
+def _path(table: dict[str, Any], key: str, default: str) -> str:
+    value = _typed({key: default, **table}, key, str)
+    require(bool(value), key, value, "a path")
+    return value
+
+
+def _server_url(url: str) -> str:
+    legal = "http://host[:port] or https://host[:port]"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise InvalidValueError(f"server must be {legal}, got {url!r} ({error})") from error
+    plain = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and not parts.fragment
+    require(plain, "server", url, legal)
+    return url.rstrip("/")
+
+
+def _one_of(names: tuple[str, ...]) -> str:
+    return f"one of {', '.join(names)}"

@@ -1,0 +1,76 @@
+"""What the server sends, read: plans, needs and receipts as they come, slices once all their chunks are here. No I/O.
+
+At most one slice is being put together and one is kept, those of the round announced last.
+"""
+
+from __future__ import annotations
+
+from wire_protocol import topics
+from wire_protocol.chunking import Assembly
+from wire_protocol.errors import ProtocolError
+from wire_protocol.messages import Manifest, Need, Receipt, RoundPlan, Slice, decode
+
+Incoming = RoundPlan | Slice | Need | Receipt
+
+
+class Downlink:
+    """Reads what comes for one device."""
+
+    def __init__(self, device: str) -> None:
+        self._receipt = topics.receipt(device)
+        self._need = topics.need(device)
+        self._device = device
+        self._round: tuple[str, int] | None = None
+        self._assembly: Assembly | None = None
+        self._slice: Slice | None = None
+
+    def read(self, topic: str, payload: bytes, max_slice: int) -> Incoming | None:
+        """The message that this piece completes, if it completes one; raises `ProtocolError` on what is not legal.
+
+        A slice of more than `max_slice` bytes is refused. An empty plan says that a run is over and means nothing here.
+        """
+        if topic == self._receipt:
+            return decode(payload, Receipt)
+        if topic == self._need:
+            return decode(payload, Need)
+        if topic.endswith("/plan"):
+            return _read_plan(topic, payload)
+        return self._read_piece(topics.parse_part(topic), payload, max_slice)
+
+    def slice_of(self, run: str, number: int) -> Slice | None:
+        """The slice of a round, if it came before its plan."""
+        found = self._slice
+        return found if found is not None and (found.run, found.round) == (run, number) else None
+
+    def _read_piece(self, part: topics.Part, payload: bytes, max_slice: int) -> Slice | None:
+        if part.device != self._device:
+            raise ProtocolError(f"a slice for device {part.device} came to {self._device}")
+        if part.chunk is None:
+            self._announce(part, decode(payload, Manifest), max_slice)
+            return None
+        if self._assembly is None or self._round != (part.run, part.round):
+            return None
+        self._assembly.add(part.chunk, payload)
+        if self._assembly.missing:
+            return None
+        content, self._assembly = decode(self._assembly.payload(), Slice), None
+        if (content.run, content.round) != (part.run, part.round):
+            raise ProtocolError(f"a slice of {content.run}/{content.round} came as {part.run}/{part.round}")
+        self._slice = content
+        return content
+
+    def _announce(self, part: topics.Part, manifest: Manifest, max_slice: int) -> None:
+        repeated = self._assembly is not None and self._assembly.manifest == manifest
+        if repeated and self._round == (part.run, part.round):
+            return
+        self._round, self._assembly, self._slice = (part.run, part.round), None, None
+        self._assembly = Assembly(manifest, max_slice)
+
+
+def _read_plan(topic: str, payload: bytes) -> RoundPlan | None:
+    if not payload:
+        return None
+    plan = decode(payload, RoundPlan)
+    if topics.plan(plan.run) != topic:
+        raise ProtocolError(f"a plan of run {plan.run} came on topic {topic!r}")
+    return plan

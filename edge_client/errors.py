@@ -1,0 +1,23 @@
+"""What can go wrong on a device."""
+
+from wire_protocol.errors import FisherfleetError
+
+
+class ConfigError(FisherfleetError):
+    """The device's configuration file is missing or wrong; the text names file, field, value and what is legal."""
+
+
+class BundleError(FisherfleetError):
+    """A bundle or a model could not be fetched, or is not what its hash says."""
+
+
+class TrainingError(FisherfleetError):
+    """The runtime cannot train this sub-model, or training diverged."""
+
+
+class SliceError(FisherfleetError):
+    """A slice does not hold the values of the neurons this device kept."""
+
+
+class LinkError(FisherfleetError):
+    """A message could not be handed to the broker: the link is down or too slow."""

@@ -1,0 +1,162 @@
+"""One file by HTTP, whole or not at all: the only file of the device that speaks HTTP.
+
+Content goes to `<target>.part`, is checked against its SHA-256, synced, and only then renamed to `target`; whoever
+finds `target` finds all of it. A broken transfer leaves its `.part`, and the next try asks for the rest (RFC 9110,
+section 14). Functions block; run them in an executor, and set `stop` to end them early.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import ssl
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from hashlib import sha256
+from http.client import HTTPException
+from pathlib import Path
+from threading import Event
+from typing import IO
+
+from edge_client.backoff import full_jitter
+from edge_client.errors import BundleError
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+BACKOFF_BASE_SECONDS = 0.5
+BACKOFF_CEILING_SECONDS = 8.0
+SOCKET_TIMEOUT_SECONDS = 20.0
+BLOCK_BYTES = 64 * 1024
+
+_PARTIAL_CONTENT = 206
+_RANGE_NOT_SATISFIABLE = 416
+_PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A file to fetch: lower-case hexadecimal `sha256`; `size` in bytes, exact or, where not `exact`, the most."""
+
+    url: str
+    target: Path
+    sha256: str
+    size: int
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class Http:
+    """How to fetch: trusted certificates for https (None: the system's) and what ends a transfer early."""
+
+    tls: ssl.SSLContext | None = None
+    stop: Event = field(default_factory=Event)
+
+
+class _TryAgainError(Exception):
+    """The transfer failed in a way that may pass."""
+
+
+def file_sha256(path: Path) -> str:
+    """Lower-case hexadecimal SHA-256 of a file, read block by block."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def is_here(wanted: Wanted) -> bool:
+    """Whether `wanted.target` exists with the right content."""
+    return wanted.target.is_file() and file_sha256(wanted.target) == wanted.sha256
+
+
+def download(wanted: Wanted, http: Http) -> None:
+    """Make `wanted.target` hold the wanted content; raises `BundleError` when it cannot be had after a few tries."""
+    reason = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            _pause(attempt, wanted, reason, http.stop)
+        try:
+            _receive(wanted, http)
+            _finish(wanted)
+        except urllib.error.HTTPError as error:
+            reason = _reason_of(error, wanted)
+        except (OSError, HTTPException, _TryAgainError) as error:
+            reason = str(error) or type(error).__name__
+        else:
+            return
+    raise BundleError(f"{wanted.url} could not be fetched: {reason} ({ATTEMPTS} tries)")
+
+
+def _pause(attempt: int, wanted: Wanted, reason: str, stop: Event) -> None:
+    delay = full_jitter(attempt - 1, random.random(), base=BACKOFF_BASE_SECONDS, ceiling=BACKOFF_CEILING_SECONDS)
+    logger.info("trying %s again in %.1f s: %s", wanted.url, delay, reason)
+    stop.wait(delay)
+
+
+def _part(wanted: Wanted) -> Path:
+    return wanted.target.with_name(f"{wanted.target.name}.part")
+
+
+def _receive(wanted: Wanted, http: Http) -> None:
+    part = _part(wanted)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    have = part.stat().st_size if part.exists() and wanted.exact else 0
+    if have and have >= wanted.size:
+        return
+    request = urllib.request.Request(wanted.url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=SOCKET_TIMEOUT_SECONDS, context=http.tls) as response:
+        resumed = response.status == _PARTIAL_CONTENT
+        if resumed and not str(response.headers.get("Content-Range")).startswith(f"bytes {have}-"):
+            part.unlink()
+            raise _TryAgainError("the server sent another range than the one asked for")
+        with part.open("ab" if resumed else "wb") as file:
+            _copy(response, file, wanted.size - (have if resumed else 0), http.stop)
+
+
+def _copy(source: IO[bytes], file: IO[bytes], room: int, stop: Event) -> None:
+    while block := source.read(min(BLOCK_BYTES, room + 1)):
+        if stop.is_set():
+            raise BundleError("the transfer was stopped")
+        room -= len(block)
+        if room < 0:
+            file.truncate(0)
+            raise BundleError("the server sent more bytes than announced")
+        file.write(block)
+
+
+def _finish(wanted: Wanted) -> None:
+    part = _part(wanted)
+    have = part.stat().st_size
+    if wanted.exact and have < wanted.size:
+        raise _TryAgainError(f"the connection ended after {have} of {wanted.size} bytes")
+    if file_sha256(part) != wanted.sha256:
+        part.unlink()
+        raise _TryAgainError(f"the content does not have SHA-256 {wanted.sha256}")
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(wanted.target)
+    _sync_folder(wanted.target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason_of(error: urllib.error.HTTPError, wanted: Wanted) -> str:
+    error.close()
+    reason = f"HTTP status {error.code}"
+    if error.code == _RANGE_NOT_SATISFIABLE:
+        _part(wanted).unlink(missing_ok=True)
+    elif error.code not in _PASSING_STATUSES:
+        raise BundleError(f"{wanted.url} could not be fetched: {reason}") from error
+    return reason

@@ -1,0 +1,157 @@
+"""A device's link to the broker: the only file that knows MQTT.
+
+MQTT 3.1.1, QoS 1, clean session. The link says that the device is here (retained), lets the broker say when it is gone
+(last will), and connects again for ever. It promises nothing about delivery: receipts do that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import aiomqtt
+
+from edge_client.backoff import full_jitter
+from edge_client.errors import LinkError
+from wire_protocol.broker_url import BrokerUrl
+
+logger = logging.getLogger(__name__)
+
+QOS = 1
+KEEPALIVE_SECONDS = 30
+CONNECT_SECONDS = 10.0
+PUBLISH_SECONDS = 60.0
+"""A chunk of 124 KB at 20 kbit/s."""
+GOODBYE_SECONDS = 2.0
+BACKOFF_BASE_SECONDS = 1.0
+BACKOFF_CEILING_SECONDS = 60.0
+STABLE_SECONDS = 30.0
+"""A session that lived this long starts the back-off anew."""
+_SUBACK_FAILURE = 128
+
+
+@dataclass(frozen=True)
+class LinkSettings:
+    """Where to connect and as whom; `birth` and `will` are retained on `state_topic`; `tls` None means plain TCP."""
+
+    broker: BrokerUrl
+    client_id: str
+    filters: tuple[str, ...]
+    state_topic: str
+    birth: bytes
+    will: bytes
+    tls: ssl.SSLContext | None = None
+
+
+@dataclass(frozen=True)
+class LinkUp:
+    """Connected and subscribed."""
+
+
+@dataclass(frozen=True)
+class LinkDown:
+    """Not connected any more."""
+
+
+@dataclass(frozen=True)
+class MessageArrived:
+    """A message from the broker."""
+
+    topic: str
+    payload: bytes
+
+
+LinkEvent = LinkUp | LinkDown | MessageArrived
+Handle = Callable[[LinkEvent], None]
+
+
+class MqttLink:
+    """Keeps one device connected; `run` and `publish` belong to one event loop."""
+
+    def __init__(self, settings: LinkSettings) -> None:
+        self._settings = settings
+        self._client: aiomqtt.Client | None = None
+
+    async def run(self, handle: Handle) -> None:
+        """Stay connected until cancelled, then say goodbye. What `handle` raises is logged and goes no further."""
+        failures = 0
+        clock = asyncio.get_running_loop()
+        while True:
+            began = clock.time()
+            try:
+                await self._session(handle)
+            except (aiomqtt.MqttError, OSError, UnicodeError) as error:
+                failures = 0 if clock.time() - began > STABLE_SECONDS else failures
+                delay = full_jitter(
+                    failures, random.random(), base=BACKOFF_BASE_SECONDS, ceiling=BACKOFF_CEILING_SECONDS
+                )
+                name, broker = self._settings.client_id, self._settings.broker
+                logger.warning("%s: no link to %s (%s); trying again in %.1f s", name, broker, error, delay)
+                await asyncio.sleep(delay)
+                failures += 1
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        """Hand a message to the broker and wait for its acknowledgement; raises `LinkError`."""
+        if self._client is None:
+            raise LinkError("the link to the broker is down")
+        try:
+            await self._client.publish(topic, payload, qos=QOS, timeout=PUBLISH_SECONDS)
+        except (aiomqtt.MqttError, ValueError) as error:
+            raise LinkError(f"the broker did not take a message: {error}") from error
+
+    async def _session(self, handle: Handle) -> None:
+        settings = self._settings
+        async with self._new_client() as client:
+            await self._subscribe(client)
+            await client.publish(settings.state_topic, settings.birth, qos=QOS, retain=True)
+            logger.info("%s: connected to %s", settings.client_id, settings.broker)
+            self._client = client
+            self._deliver(handle, LinkUp())
+            try:
+                async for message in client.messages:
+                    self._deliver(handle, MessageArrived(str(message.topic), bytes(message.payload)))
+            except asyncio.CancelledError:
+                await self._say_goodbye(client)
+                raise
+            finally:
+                self._client = None
+                self._deliver(handle, LinkDown())
+
+    def _new_client(self) -> aiomqtt.Client:
+        settings = self._settings
+        return aiomqtt.Client(
+            settings.broker.host,
+            settings.broker.port,
+            username=settings.broker.username,
+            password=settings.broker.password,
+            identifier=settings.client_id,
+            will=aiomqtt.Will(settings.state_topic, settings.will, qos=QOS, retain=True),
+            clean_session=True,
+            timeout=CONNECT_SECONDS,
+            keepalive=KEEPALIVE_SECONDS,
+            tls_context=settings.tls,
+            logger=logger.getChild("paho"),
+        )
+
+    async def _subscribe(self, client: aiomqtt.Client) -> None:
+        granted = await client.subscribe([(name, QOS) for name in self._settings.filters])
+        codes = [code if isinstance(code, int) else code.value for code in granted]
+        for name, code in zip(self._settings.filters, codes, strict=True):
+            if code >= _SUBACK_FAILURE:
+                logger.error("%s: the broker refuses a subscription to %s", self._settings.client_id, name)
+
+    async def _say_goodbye(self, client: aiomqtt.Client) -> None:
+        settings = self._settings
+        with suppress(aiomqtt.MqttError):
+            await client.publish(settings.state_topic, settings.will, qos=QOS, retain=True, timeout=GOODBYE_SECONDS)
+
+    def _deliver(self, handle: Handle, event: LinkEvent) -> None:
+        try:
+            handle(event)
+        except Exception:
+            logger.exception("%s: %s was not handled", self._settings.client_id, type(event).__name__)

@@ -1,0 +1,160 @@
+"""onnxruntime-training artifacts of a sub-model: the graphs that `onnxruntime.training.api` trains, one folder a width.
+
+A rung holds `training_model.onnx` (loss, gradients, gradient accumulation), `eval_model.onnx` (loss),
+`optimizer_model.onnx` (plain SGD whose learning rate is set at run time) and `checkpoint`. The graphs take `batch`,
+`targets` int64 [n] and `example_weights` float32 [n], and give `loss` = sum(w_i l_i) / sum(w_i), l_i the cross-entropy
+of example i.
+
+Invariants: the checkpoint is nominal, it names the parameters and holds no values, and the training graph takes them in
+layout order, so a rung of a LeNet is 15 KB and who trains it must first copy one flat buffer of parameters in that
+order; every shape is inferred afresh for the rung's widths, because shapes of another width crash onnxruntime;
+equal inputs give equal bytes. Needs onnxruntime-training 1.19.2, the last release.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from model_export.cross_entropy import EXAMPLE_WEIGHTS, TARGETS
+from model_export.errors import ExportError
+from model_export.forward_graph import INPUT, IR_VERSION, OPSET, OUTPUT
+from wire_protocol.layout import Layout
+from wire_protocol.sub_model import sub_shapes
+
+TRAINING_MODEL = "training_model.onnx"
+EVAL_MODEL = "eval_model.onnx"
+OPTIMIZER_MODEL = "optimizer_model.onnx"
+CHECKPOINT = "checkpoint"
+
+LOSS = "loss"
+
+_SMALLEST = "loss.smallest_weight"
+_SMALLEST_WEIGHT = 1e-30
+"""Divides a batch that is all padding, whose loss is 0."""
+
+_ERRORS_ONLY = 3
+"""onnxruntime's severity 3 (error): the gradient builder otherwise writes its progress to standard error."""
+
+
+def is_available() -> bool:
+    """Whether this environment has onnxruntime-training, and so can write rungs."""
+    try:
+        _training_library()
+    except ExportError:
+        return False
+    return True
+
+
+def write_rung(forward: ModelProto, layout: Layout, widths: Mapping[str, int], folder: Path) -> None:
+    """Write the artifacts for sub-models of these widths (neurons a group) into `folder`, which is made if missing.
+
+    `forward` has one input `batch` float32 [symbolic, ...], one output `output` of logits [symbolic, classes], and all
+    parameters of `layout` as initializers; no literal in it may depend on a width. Raises `ExportError` where
+    onnxruntime-training is not installed or cannot differentiate the graph.
+    """
+    block = _training_library()
+    shapes = sub_shapes(layout, widths)
+    evaluation = _with_loss(forward, shapes)
+    training = _differentiate(evaluation, list(shapes))
+    nominal = [numpy_helper.from_array(np.zeros(shape, dtype=np.float32), name) for name, shape in shapes.items()]
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(training, folder / TRAINING_MODEL)
+    onnx.save(evaluation, folder / EVAL_MODEL)
+    onnx.save(_sgd(), folder / OPTIMIZER_MODEL)
+    block.save_checkpoint((nominal, []), folder / CHECKPOINT, nominal_checkpoint=True)
+
+
+def _training_library() -> ModuleType:
+    try:
+        return importlib.import_module("onnxruntime.training.onnxblock")
+    except ImportError as error:
+        raise ExportError(
+            "writing onnxruntime-training artifacts needs onnxruntime-training-cpu 1.19.2 (Linux x86_64, macOS or "
+            f"Windows, Python up to 3.12); export without them here: {error}"
+        ) from error
+
+
+def _with_loss(forward: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> ModelProto:
+    """`forward` with parameters of these shapes as inputs, and the weighted mean cross-entropy as its output."""
+    batch = next(value for value in forward.graph.input if value.name == INPUT)
+    examples = batch.type.tensor_type.shape.dim[0].dim_param
+    smallest = numpy_helper.from_array(np.asarray(_SMALLEST_WEIGHT, dtype=np.float32), _SMALLEST)
+    graph = helper.make_graph(
+        [*forward.graph.node, *_weighted_mean_cross_entropy()],
+        "loss",
+        [
+            batch,
+            helper.make_tensor_value_info(TARGETS, TensorProto.INT64, [examples]),
+            helper.make_tensor_value_info(EXAMPLE_WEIGHTS, TensorProto.FLOAT, [examples]),
+            *(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()),
+        ],
+        [helper.make_tensor_value_info(LOSS, TensorProto.FLOAT, [])],
+        [*(tensor for tensor in forward.graph.initializer if tensor.name not in shapes), smallest],
+    )
+    model = _make_model(graph, [helper.make_opsetid("", OPSET)])
+    try:
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise ExportError(f"the forward graph does not fit parameters of shapes {dict(shapes)}: {error}") from error
+
+
+def _weighted_mean_cross_entropy() -> list[onnx.NodeProto]:
+    node = helper.make_node
+    return [
+        # Its gradient rule reads the second output, the log probabilities.
+        node("SoftmaxCrossEntropyLoss", [OUTPUT, TARGETS], ["loss.each", "loss.log_prob"], reduction="none"),
+        node("Mul", ["loss.each", EXAMPLE_WEIGHTS], ["loss.weighted"]),
+        node("ReduceSum", ["loss.weighted"], ["loss.sum"], keepdims=0),
+        node("ReduceSum", [EXAMPLE_WEIGHTS], ["loss.weight_sum"], keepdims=0),
+        node("Max", ["loss.weight_sum", _SMALLEST], ["loss.scale"]),
+        node("Div", ["loss.sum", "loss.scale"], [LOSS]),
+    ]
+
+
+def _differentiate(model: ModelProto, parameters: list[str]) -> ModelProto:
+    """Add the gradients of the loss, and their accumulation as onnxruntime's optimizer expects it."""
+    native = importlib.import_module("onnxruntime.capi._pybind_state")
+    accumulation = importlib.import_module("onnxruntime.training.onnxblock._training_graph_utils")
+    options = native.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    try:
+        builder = native.GradientGraphBuilder(model.SerializeToString(), {LOSS}, set(parameters), LOSS, options)
+        builder.build()
+    except RuntimeError as error:
+        raise ExportError(f"onnxruntime-training cannot differentiate the model: {error}") from error
+    training = onnx.load_model_from_string(builder.get_model())
+    outputs: dict[str, ValueInfoProto] = {value.name: value for value in training.graph.output}
+    ordered = [outputs[LOSS], *(outputs[f"{name}_grad"] for name in parameters)]
+    del training.graph.output[:]
+    training.graph.output.extend(ordered)
+    accumulation.build_gradient_accumulation_graph(training, set(parameters))
+    training.ir_version = IR_VERSION
+    return training
+
+
+def _sgd() -> ModelProto:
+    """Parameters -= learning_rate x gradients, in place; the unused inputs are those that onnxruntime passes."""
+    value, sequence = helper.make_tensor_value_info, helper.make_tensor_sequence_value_info
+    inputs = ["learning_rate", "params", "gradients"]
+    graph = helper.make_graph(
+        [helper.make_node("SGDOptimizerV2", inputs, ["updated"], domain="com.microsoft")],
+        "sgd",
+        [
+            value("learning_rate", TensorProto.FLOAT, [1]),
+            value("step", TensorProto.INT64, [1]),
+            *(sequence(name, TensorProto.FLOAT, None) for name in ("params", "gradients", "first_order_moments")),
+        ],
+        [value("updated", TensorProto.BOOL, [1])],
+    )
+    return _make_model(graph, [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)])
+
+
+def _make_model(graph: GraphProto, opsets: list[onnx.OperatorSetIdProto]) -> ModelProto:
+    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fisherfleet")

@@ -1,0 +1,178 @@
+"""`fisherfleet serve`: one run against any broker, from the command line.
+
+Exit status: 0 when the run is over, 2 for a mistake that a line on stderr explains, 130 after Ctrl-C, 143 after
+SIGTERM. Started again with the same state folder it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from server.bundle import open_bundle
+from server.config import RunConfig, ServiceSettings
+from server.durable_files import write_durably
+from server.records import RoundRecord
+from server.service import Service
+from server.storage import Store
+from wire_protocol.broker_url import parse_broker_url
+from wire_protocol.bundle_manifest import PREDICT
+from wire_protocol.errors import FisherfleetError
+from wire_protocol.examples import load_examples
+from wire_protocol.messages import SelectionPolicy
+from wire_protocol.tensor_codec import Precision
+
+MODEL_NAME = "model.safetensors"
+_EXIT_MISTAKE, _EXIT_INTERRUPTED, _EXIT_TERMINATED = 2, 130, 143
+
+logger = logging.getLogger("server")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logger.setLevel(logging.INFO)
+    try:
+        settings = _settings(arguments)
+        parameters = asyncio.run(_serve(settings))
+        _write_model(settings, parameters)
+    except FisherfleetError as error:
+        sys.stderr.write(f"fisherfleet serve: {error}\n")
+        return _EXIT_MISTAKE
+    except KeyboardInterrupt:
+        sys.stderr.write("fisherfleet serve: stopped; start it again to go on with the run\n")
+        return _EXIT_INTERRUPTED
+    except asyncio.CancelledError:
+        return _EXIT_TERMINATED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fisherfleet serve",
+        description="Train a fleet: serve one run to the devices that a broker connects.",
+    )
+
+    def add(flag: str, text: str, **settings: Any) -> None:
+        shown = " (default: %(default)s)" if settings.get("default") is not None else ""
+        parser.add_argument(flag, help=text + shown, **settings)
+
+    _add_service_options(add)
+    _add_run_options(add, RunConfig())
+    return parser
+
+
+def _add_service_options(add: Callable[..., None]) -> None:
+    broker = "mqtt://127.0.0.1:1883"
+    add("--bundle", "folder made by `fisherfleet export`", type=Path, required=True)
+    add("--broker", "mqtt://[user[:password]@]host[:port], or mqtts:// for TLS", metavar="URL", default=broker)
+    add("--ca-file", "certificates (PEM) that may have signed the broker's", type=Path)
+    add("--host", "address that devices fetch models from; 0.0.0.0 for every network", default="127.0.0.1")
+    add("--port", "its port; 0 takes a free one", type=int, default=8765)
+    add("--state", "folder for the database and the models", type=Path, default=Path("fisherfleet-state"))
+    add("--test", "held-out examples, arrays x and y, to evaluate every round on", type=Path, metavar="FILE.npz")
+
+
+def _add_run_options(add: Callable[..., None], default: RunConfig) -> None:
+    policies, precisions = get_args(SelectionPolicy), get_args(Precision)
+    add("--run", "name of the run; else the bundle's unfinished run in the state folder, else a new one")
+    add("--rounds", "rounds to train", type=int, default=default.rounds)
+    add("--keep", "fraction of neurons a device keeps, in (0, 1]", type=float, default=default.keep)
+    add("--resync-every", "rounds between choices of neurons", type=int, default=default.resync_every)
+    add("--local-steps", "steps of SGD a device takes a round", type=int, default=default.local_steps)
+    add("--batch-size", "examples a step", type=int, default=default.batch_size)
+    add("--learning-rate", "of a device's SGD", type=float, default=default.learning_rate)
+    add("--selection", "how neurons are chosen", choices=policies, default=default.selection)
+    add("--precision", "of values on the wire", choices=precisions, default=default.precision)
+    add("--noise-stddev", "of Gaussian noise on every value sent", type=float, default=default.noise_stddev)
+    add("--min-devices", "devices online before the first round", type=int, default=default.min_devices)
+    add("--round-seconds", "time limit of a round", type=float, default=default.round_seconds)
+
+
+def _settings(arguments: argparse.Namespace) -> ServiceSettings:
+    run = RunConfig(
+        run=_run_name(arguments) if arguments.run is None else arguments.run,
+        rounds=arguments.rounds,
+        keep=arguments.keep,
+        resync_every=arguments.resync_every,
+        local_steps=arguments.local_steps,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        selection=arguments.selection,
+        precision=arguments.precision,
+        noise_stddev=arguments.noise_stddev,
+        min_devices=arguments.min_devices,
+        round_seconds=arguments.round_seconds,
+    )
+    return ServiceSettings(
+        bundle=arguments.bundle,
+        state=arguments.state,
+        broker=parse_broker_url(arguments.broker),
+        ca_file=arguments.ca_file,
+        host=arguments.host,
+        port=arguments.port,
+        test=load_examples(arguments.test) if arguments.test else None,
+        run=run,
+    )
+
+
+def _run_name(arguments: argparse.Namespace) -> str:
+    bundle = open_bundle(arguments.bundle).id
+    store = Store(arguments.state)
+    try:
+        for record in store.runs():
+            if record.bundle == bundle and record.rounds_closed < arguments.rounds:
+                return record.run
+    finally:
+        store.close()
+    return time.strftime("run-%Y%m%d-%H%M%S", time.gmtime())
+
+
+async def _serve(settings: ServiceSettings) -> dict[str, NDArray[Any]]:
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    async with Service(settings, _log_round) as service:
+        config = settings.run
+        logger.info("run %s: serving bundle %s at %s", config.run, settings.bundle, service.http_url)
+        logger.info("waiting for %d device(s) on %s", config.min_devices, settings.broker)
+        await service.run()
+        return service.latest_parameters()
+
+
+def _log_round(record: RoundRecord) -> None:
+    accuracy = "not tested" if record.accuracy is None else f"accuracy {record.accuracy:.4f}, loss {record.loss:.4f}"
+    logger.info(
+        "round %d%s: heard %d device(s), refused %d, %s, %.1f kB up, %.1f kB down, %.1f s",
+        record.round,
+        " (resync)" if record.resync else "",
+        record.updates_accepted,
+        record.updates_rejected,
+        accuracy,
+        record.bytes_up / 1000,
+        record.bytes_down / 1000,
+        record.seconds,
+    )
+
+
+def _write_model(settings: ServiceSettings, parameters: dict[str, NDArray[Any]]) -> None:
+    weights, predict = settings.state / MODEL_NAME, settings.state / PREDICT
+    write_durably(weights, safetensors.numpy.save(parameters))
+    importlib.import_module("model_export.bundle").write_predict(settings.bundle, parameters, predict)
+    sys.stdout.write(f"run {settings.run.run} is over; its model is in {weights} and {predict}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

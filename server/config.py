@@ -1,0 +1,84 @@
+"""What a run and a service are asked to do: frozen values, checked when made.
+
+Every check raises `InvalidValueError` naming field, value and legal range.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import get_args
+
+from wire_protocol import topics
+from wire_protocol.broker_url import BrokerUrl
+from wire_protocol.chunking import DEFAULT_CHUNK_BYTES
+from wire_protocol.errors import require
+from wire_protocol.examples import Examples
+from wire_protocol.messages import SelectionPolicy
+from wire_protocol.tensor_codec import Precision
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One federated run.
+
+    `rounds` rounds are closed in all; `keep` in (0, 1] is the fraction of neurons a device keeps in each group, chosen
+    afresh every `resync_every` rounds. `min_devices` must be online before the first round opens (also after a
+    restart); `round_seconds` is a round's time limit. The rest is what `RoundPlan` asks of devices.
+    """
+
+    run: str = "run"
+    rounds: int = 10
+    keep: float = 0.5
+    resync_every: int = 5
+    local_steps: int = 10
+    batch_size: int = 32
+    learning_rate: float = 0.05
+    selection: SelectionPolicy = "fisher"
+    precision: Precision = "float16"
+    noise_stddev: float = 0.0
+    min_devices: int = 1
+    round_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        topics.require_identifier("run", self.run)
+        for name in ("rounds", "resync_every", "local_steps", "batch_size", "min_devices"):
+            count = getattr(self, name)
+            require(isinstance(count, int) and count >= 1, name, count, "an integer of at least 1")
+        require(0 < self.keep <= 1, "keep", self.keep, "above 0 and at most 1")
+        for name in ("learning_rate", "round_seconds"):
+            amount = getattr(self, name)
+            require(amount > 0 and isfinite(amount), name, amount, "above 0 and finite")
+        noise = self.noise_stddev
+        require(noise >= 0 and isfinite(noise), "noise_stddev", noise, "at least 0 and finite")
+        policies, precisions = get_args(SelectionPolicy), get_args(Precision)
+        require(self.selection in policies, "selection", self.selection, f"one of {', '.join(policies)}")
+        require(self.precision in precisions, "precision", self.precision, f"one of {', '.join(precisions)}")
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """Where a service finds its bundle, keeps its state (a folder, made when missing) and listens.
+
+    `test` are held-out examples on which the model is evaluated after every round, None for no evaluation. `port` 0
+    takes a free one. `ca_file` holds the certificates that may have signed the broker's, None for the system's.
+    """
+
+    bundle: Path
+    state: Path
+    broker: BrokerUrl
+    ca_file: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8765
+    test: Examples | None = None
+    run: RunConfig = field(default_factory=RunConfig)
+    chunk_bytes: int = DEFAULT_CHUNK_BYTES
+    evaluation_threads: int = 1
+
+    def __post_init__(self) -> None:
+        require(bool(self.host), "host", self.host, "a host name or address")
+        require(0 <= self.port <= 65535, "port", self.port, "0 to 65535")
+        require(self.chunk_bytes >= 1, "chunk_bytes", self.chunk_bytes, "at least 1")
+        threads = self.evaluation_threads
+        require(threads >= 1, "evaluation_threads", threads, "at least 1")

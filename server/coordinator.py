@@ -1,0 +1,221 @@
+"""The round state machine: facts come in as events, decisions go out as commands. No input or output, no clock.
+
+All that affects the course of a run is in this file. Events other than `Tick` only record facts; `Tick(now)` decides,
+so the shell sends one after every event and at least twice a second.
+
+    Waiting --enough online--> Collecting --all heard, or deadline with an update--> Applying --RoundApplied--> Waiting
+    Collecting --deadline without an update--> Collecting, with a later deadline
+    Waiting --all rounds closed--> Finished
+
+A round closes early once every device that was online when it opened, and is online now, was counted or refused, and
+at least one was counted. A device that joins during a round is counted when its update comes in time, but not waited
+for. Neurons are chosen at a resync: the first round this process opens (it knows no device's selection before) and
+every `resync_every` rounds after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from wire_protocol.errors import require
+
+
+@dataclass(frozen=True)
+class DeviceOnline:
+    """The device said that it is there."""
+
+    device: str
+
+
+@dataclass(frozen=True)
+class DeviceOffline:
+    """The device said goodbye, or the broker did in its name."""
+
+    device: str
+
+
+@dataclass(frozen=True)
+class UpdateCounted:
+    """The device's update of this round is durably counted."""
+
+    device: str
+    round: int
+
+
+@dataclass(frozen=True)
+class UpdateRefused:
+    """The device's update of this round was refused for good, so nothing more will come from it."""
+
+    device: str
+    round: int
+
+
+@dataclass(frozen=True)
+class RoundApplied:
+    """The closed round's new model version is durable."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class Tick:
+    """The time, in seconds since the Unix epoch."""
+
+    now: float
+
+
+Event = DeviceOnline | DeviceOffline | UpdateCounted | UpdateRefused | RoundApplied | Tick
+
+
+@dataclass(frozen=True)
+class OpenRound:
+    """Publish a plan; neurons are those chosen at `resync_round`, which may be this round."""
+
+    round: int
+    resync_round: int
+    deadline: float
+
+
+@dataclass(frozen=True)
+class ExtendRound:
+    """Nobody was counted in time: publish the plan again with a later deadline."""
+
+    round: int
+    deadline: float
+
+
+@dataclass(frozen=True)
+class CloseRound:
+    """Take no more updates, apply their mean, and report `RoundApplied`."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class Finish:
+    """All rounds are closed."""
+
+
+Command = OpenRound | ExtendRound | CloseRound | Finish
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """No round is open; the next opens when `needed` devices are online."""
+
+    needed: int
+
+
+@dataclass(frozen=True)
+class Collecting:
+    """A round is open; `expected` were online when it opened."""
+
+    round: int
+    deadline: float
+    expected: frozenset[str]
+    counted: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Applying:
+    """A round is closed and its mean is being applied."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run is over."""
+
+
+Phase = Waiting | Collecting | Applying | Finished
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`rounds` rounds to close in all, neurons chosen every `resync_every`, the others as in `RunConfig`."""
+
+    rounds: int
+    resync_every: int
+    min_devices: int
+    round_seconds: float
+
+    def __post_init__(self) -> None:
+        require(self.rounds >= 0, "rounds", self.rounds, "at least 0")
+        require(self.resync_every >= 1, "resync_every", self.resync_every, "at least 1")
+        require(self.min_devices >= 1, "min_devices", self.min_devices, "at least 1")
+        require(self.round_seconds > 0, "round_seconds", self.round_seconds, "above 0")
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands: `next_round` is the number the next round gets, `closed` how many are closed."""
+
+    schedule: Schedule
+    phase: Phase
+    next_round: int
+    closed: int
+    resync_round: int | None = None
+    online: frozenset[str] = frozenset()
+
+
+def begin(schedule: Schedule, next_round: int = 1, closed: int = 0) -> State:
+    """The state of a process that has just started, with `closed` rounds behind it."""
+    require(next_round > closed, "next_round", next_round, f"above the {closed} closed rounds")
+    return State(schedule, Waiting(schedule.min_devices), next_round, closed)
+
+
+def step(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
+    """The next state, and what the shell must do; only `Tick` gives commands."""
+    match event:
+        case DeviceOnline(device):
+            return replace(state, online=state.online | {device}), ()
+        case DeviceOffline(device):
+            return replace(state, online=state.online - {device}), ()
+        case UpdateCounted(device, number) | UpdateRefused(device, number):
+            return _heard(state, event, device, number), ()
+        case RoundApplied(number):
+            if state.phase != Applying(number):
+                return state, ()
+            return replace(state, phase=Waiting(needed=1), closed=state.closed + 1), ()
+        case Tick(now):
+            return _decide(state, now)
+
+
+def _heard(state: State, event: Event, device: str, number: int) -> State:
+    phase = state.phase
+    if not isinstance(phase, Collecting) or phase.round != number:
+        return state
+    if isinstance(event, UpdateCounted):
+        return replace(state, phase=replace(phase, counted=phase.counted | {device}))
+    return replace(state, phase=replace(phase, refused=phase.refused | {device}))
+
+
+def _decide(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
+    match state.phase:
+        case Waiting() if state.closed >= state.schedule.rounds:
+            return replace(state, phase=Finished()), (Finish(),)
+        case Waiting(needed) if len(state.online) >= needed:
+            return _open(state, now)
+        case Collecting(number, deadline) as phase if now >= deadline and not phase.counted:
+            later = now + state.schedule.round_seconds
+            return replace(state, phase=replace(phase, deadline=later)), (ExtendRound(number, later),)
+        case Collecting(number, deadline) as phase if now >= deadline or _all_heard(phase, state.online):
+            return replace(state, phase=Applying(number)), (CloseRound(number),)
+    return state, ()
+
+
+def _all_heard(phase: Collecting, online: frozenset[str]) -> bool:
+    return bool(phase.counted) and phase.expected & online <= phase.counted | phase.refused
+
+
+def _open(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
+    number = state.next_round
+    chosen = state.resync_round
+    if chosen is None or number - chosen >= state.schedule.resync_every:
+        chosen = number
+    deadline = now + state.schedule.round_seconds
+    phase = Collecting(number, deadline, expected=state.online)
+    opened = replace(state, phase=phase, next_round=number + 1, resync_round=chosen)
+    return opened, (OpenRound(number, chosen, deadline),)

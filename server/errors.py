@@ -1,0 +1,23 @@
+"""What can go wrong on the server; every text is one line fit for an operator."""
+
+from wire_protocol.errors import FisherfleetError
+
+
+class ServerError(FisherfleetError):
+    """Parent of the server's errors."""
+
+
+class BundleError(ServerError):
+    """A bundle folder is missing, incomplete, or not what its manifest says."""
+
+
+class StorageError(ServerError):
+    """The state folder or its database cannot be read or written, or holds another run under this name."""
+
+
+class LinkError(ServerError):
+    """The link to the broker cannot be set up at all, whatever is tried again."""
+
+
+class AddressError(ServerError):
+    """The HTTP address cannot be listened on."""

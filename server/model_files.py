@@ -1,0 +1,70 @@
+"""Models on disk: versions of a run as safetensors, and the encoded models that devices download.
+
+    state/models/{run}/{version}.safetensors    float32, durable before the round that made it is closed
+    state/encoded/{sha256}                      tensor_codec bytes named by their SHA-256, immutable
+
+Of both the newest two are kept: the current one, and the one that a download or a restart may still need.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from server.bundle import read_weights
+from server.durable_files import write_durably
+from wire_protocol.layout import Layout
+from wire_protocol.sub_model import Arrays
+
+KEPT = 2
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class ModelFiles:
+    """Model files of one run in the folder `state`."""
+
+    def __init__(self, state: Path, run: str) -> None:
+        self._versions = state / "models" / run
+        self._encoded = state / "encoded"
+        self._published: list[str] = []
+
+    def save_version(self, version: int, parameters: Arrays) -> Path:
+        """Make a version durable, delete all but the newest two; returns its path."""
+        path = self._version_path(version)
+        write_durably(path, safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in parameters.items()}))
+        for old in range(version - KEPT, -1, -1):
+            stale = self._version_path(old)
+            if not stale.exists():
+                break
+            stale.unlink()
+        return path
+
+    def load_version(self, version: int, layout: Layout) -> dict[str, NDArray[Any]]:
+        """Read a version; raises `BundleError` when it is not there or not whole."""
+        return read_weights(self._version_path(version), layout)
+
+    def publish(self, encoded: bytes) -> str:
+        """Offer an encoded model for download, withdraw all but the last two; returns its SHA-256 (hexadecimal)."""
+        digest = sha256(encoded).hexdigest()
+        if self.encoded_path(digest) is None:
+            write_durably(self._encoded / digest, encoded)
+        others = [known for known in self._published if known != digest]
+        self._published = [*others[-(KEPT - 1) :], digest]
+        for path in self._encoded.iterdir():
+            if path.name not in self._published:
+                path.unlink(missing_ok=True)
+        return digest
+
+    def encoded_path(self, digest: str) -> Path | None:
+        """Path of an encoded model, None when `digest` names none."""
+        path = self._encoded / digest
+        return path if _SHA256.fullmatch(digest) and path.is_file() else None
+
+    def _version_path(self, version: int) -> Path:
+        return self._versions / f"{version}.safetensors"

@@ -1,0 +1,67 @@
+"""Which answer stands for an update of the open round, sans-I/O.
+
+Invariants: a device is counted at most once; the same hash again gets the same answer again; another hash after an
+update was counted is refused. A refusal is held in the account once, however often it is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wire_protocol.messages import Receipt
+from wire_protocol.topics import Part
+
+
+@dataclass(frozen=True)
+class _Answer:
+    sha256: bytes
+    accepted: bool
+    reason: str = ""
+
+
+class ReceiptBook:
+    """Answers given in one round."""
+
+    def __init__(self) -> None:
+        self._counted: dict[str, bytes] = {}
+        self._refused: dict[str, _Answer] = {}
+        self._refusals = 0
+
+    @property
+    def accepted(self) -> int:
+        """Updates counted."""
+        return len(self._counted)
+
+    @property
+    def rejected(self) -> int:
+        """Updates refused."""
+        return self._refusals
+
+    def standing(self, part: Part, sha256: bytes) -> Receipt | None:
+        """The answer to give at once, or None when this update is still to be judged."""
+        counted = self._counted.get(part.device)
+        if counted == sha256:
+            return _receipt(part, _Answer(sha256, accepted=True))
+        if counted is not None:
+            return self.refuse(part, sha256, "another update of this device was counted in this round")
+        refused = self._refused.get(part.device)
+        if refused is not None and refused.sha256 == sha256:
+            return _receipt(part, refused)
+        return None
+
+    def accept(self, part: Part, sha256: bytes) -> Receipt:
+        """Note that the update was durably counted."""
+        self._counted[part.device] = sha256
+        return _receipt(part, _Answer(sha256, accepted=True))
+
+    def refuse(self, part: Part, sha256: bytes, reason: str) -> Receipt:
+        """Note that the update will never be counted, and why."""
+        answer = _Answer(sha256, accepted=False, reason=reason)
+        if self._refused.get(part.device) != answer:
+            self._refused[part.device] = answer
+            self._refusals += 1
+        return _receipt(part, answer)
+
+
+def _receipt(part: Part, answer: _Answer) -> Receipt:
+    return Receipt(run=part.run, round=part.round, sha256=answer.sha256, accepted=answer.accepted, reason=answer.reason)

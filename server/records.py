@@ -1,0 +1,74 @@
+"""What the server remembers: frozen values as they stand in the database and in the interface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run: its bundle's id, its configuration (`RunConfig` as a mapping), and the rounds closed so far.
+
+    `started` is in seconds since the Unix epoch.
+    """
+
+    run: str
+    bundle: str
+    started: float
+    config: Mapping[str, Any]
+    rounds_closed: int = 0
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """A closed round.
+
+    `accuracy` in [0, 1] and `loss` (mean cross-entropy) are of the new model on held-out examples, None without any.
+    Bytes are payloads since the round before was closed; `*_dense` is what float32 full models would have cost for
+    the accepted updates. `*_macs` are multiply-accumulates (see `compute_account`). `model_version` is the version
+    this round made. `seconds` is from opening to closing, evaluation included.
+    """
+
+    round: int
+    resync: bool
+    accuracy: float | None
+    loss: float | None
+    updates_accepted: int
+    updates_rejected: int
+    bytes_up: int
+    bytes_down: int
+    bytes_up_dense: int
+    bytes_down_dense: int
+    trained_macs: int
+    scored_macs: int
+    full_macs: int
+    seconds: float
+    model_version: int
+
+
+@dataclass(frozen=True)
+class DeviceRecord:
+    """A device as it was last heard: `kept` is the width of each neuron group in its last counted update.
+
+    `last_seen` is in seconds since the Unix epoch.
+    """
+
+    id: str
+    online: bool
+    examples: int
+    runtime: str
+    client: str
+    last_seen: float
+    kept: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UpdateRecord:
+    """A counted update: who, in which round, and the SHA-256 of its payload (32 bytes)."""
+
+    run: str
+    round: int
+    device: str
+    sha256: bytes

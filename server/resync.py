@@ -1,0 +1,33 @@
+"""What devices receive of the model: all of it at a resync, later only the values of the neurons they kept.
+
+Pure functions. Values are encoded from the server's float32 model, so rounding never accumulates over rounds.
+"""
+
+from __future__ import annotations
+
+from wire_protocol import messages, tensor_codec
+from wire_protocol.layout import Layout
+from wire_protocol.messages import RoundPlan, Slice
+from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, gather, sub_shapes
+from wire_protocol.tensor_codec import Precision
+
+
+def encode_model(layout: Layout, parameters: Arrays, precision: Precision) -> bytes:
+    """The whole model as tensor_codec bytes; the same parameters always give the same bytes."""
+    shapes = sub_shapes(layout, full_sub_model(layout).widths)
+    return tensor_codec.encode(parameters, shapes, precision)
+
+
+def encode_slice(layout: Layout, parameters: Arrays, sub_model: SubModel, plan: RoundPlan) -> bytes:
+    """The encoded `Slice` message of one device in the plan's round."""
+    values = gather(layout, sub_model, parameters)
+    encoded = tensor_codec.encode(values, sub_shapes(layout, sub_model.widths), plan.precision)
+    return messages.encode(
+        Slice(
+            run=plan.run,
+            round=plan.round,
+            model_version=plan.model_version,
+            precision=plan.precision,
+            values=encoded,
+        )
+    )

@@ -1,0 +1,73 @@
+"""Refuse what must not be counted. Pure; total: any bytes give a `Screened` update or a `Refused` reason.
+
+An update is counted only if it is a valid message of the open round, made from the model version and at the precision
+the plan names, with legal kept-neuron bitmaps, finite values of the right number, and counts that can be true.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wire_protocol import messages, tensor_codec
+from wire_protocol.errors import ProtocolError
+from wire_protocol.layout import Layout
+from wire_protocol.messages import RoundPlan, Update
+from wire_protocol.sub_model import SubModel, from_bitmaps, sub_shapes
+
+LARGEST_COUNT = 10**9
+"""Examples a device can claim; keeps weights and compute sums exact."""
+LARGEST_MAGNITUDE = 1e30
+"""Of a difference; keeps the model finite in float32 whatever is counted."""
+
+
+@dataclass(frozen=True)
+class Screened:
+    """An update fit to be counted; `values` are float32 arrays of the sub-model's shapes."""
+
+    update: Update
+    sub_model: SubModel
+    values: dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why an update must not be counted; the device is told."""
+
+    reason: str
+
+
+def screen(payload: bytes, plan: RoundPlan, layout: Layout) -> Screened | Refused:
+    """Decode an update of the open round `plan` and check it."""
+    try:
+        update = messages.decode(payload, Update)
+        reason = _mismatch(update, plan)
+        if reason:
+            return Refused(reason)
+        sub_model = from_bitmaps(layout, update.kept)
+        values = tensor_codec.decode(update.values, sub_shapes(layout, sub_model.widths), update.precision)
+    except ProtocolError as error:
+        return Refused(str(error))
+    for name, array in values.items():
+        largest = float(np.abs(array).max(initial=0.0))
+        if largest > LARGEST_MAGNITUDE:
+            return Refused(f"{name} holds a value of magnitude {largest:.3g}, expected at most {LARGEST_MAGNITUDE:g}")
+    return Screened(update, sub_model, values)
+
+
+def _mismatch(update: Update, plan: RoundPlan) -> str:
+    for field in ("run", "round", "model_version", "precision"):
+        found, expected = getattr(update, field), getattr(plan, field)
+        if found != expected:
+            return f"update has {field} {found!r}, expected {expected!r}"
+    limits = {
+        "examples": LARGEST_COUNT,
+        "trained": plan.local_steps * plan.batch_size,
+        "scored": LARGEST_COUNT,
+    }
+    for field, most in limits.items():
+        if getattr(update, field) > most:
+            return f"update has {field} {getattr(update, field)}, expected at most {most}"
+    return ""

@@ -1,0 +1,99 @@
+"""The database's tables, and an engine for SQLite that loses nothing it has committed.
+
+SQLite runs with a write-ahead log and `synchronous=FULL`: a commit that returned survives a power cut
+(https://www.sqlite.org/pragma.html#pragma_synchronous).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Engine,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+)
+
+metadata = MetaData()
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run", String(64), primary_key=True),
+    Column("bundle", String(64), nullable=False),
+    Column("started", Float, nullable=False),
+    Column("config", JSON, nullable=False),
+)
+
+rounds = Table(
+    "rounds",
+    metadata,
+    Column("run", String(64), primary_key=True),
+    Column("round", Integer, primary_key=True),
+    Column("status", String(16), nullable=False),
+    Column("resync", Boolean, nullable=False),
+    Column("accuracy", Float),
+    Column("loss", Float),
+    *(
+        Column(name, BigInteger, nullable=False, default=0)
+        for name in (
+            "updates_accepted",
+            "updates_rejected",
+            "bytes_up",
+            "bytes_down",
+            "bytes_up_dense",
+            "bytes_down_dense",
+            "trained_macs",
+            "scored_macs",
+            "full_macs",
+        )
+    ),
+    Column("seconds", Float, nullable=False, default=0.0),
+    Column("model_version", Integer, nullable=False, default=0),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("online", Boolean, nullable=False),
+    Column("examples", BigInteger, nullable=False),
+    Column("runtime", String, nullable=False),
+    Column("client", String, nullable=False),
+    Column("last_seen", Float, nullable=False),
+    Column("kept", JSON, nullable=False),
+)
+
+updates = Table(
+    "updates",
+    metadata,
+    Column("run", String(64), primary_key=True),
+    Column("round", Integer, primary_key=True),
+    Column("device", String(64), primary_key=True),
+    Column("sha256", LargeBinary(32), nullable=False),
+)
+
+
+def open_engine(path: Path) -> Engine:
+    """An engine on the SQLite file `path`, durable as the module says."""
+    engine = create_engine(f"sqlite:///{path}")
+    event.listen(engine, "connect", _make_durable)
+    return engine
+
+
+def _make_durable(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()

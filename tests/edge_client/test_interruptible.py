@@ -1,0 +1,44 @@
+from threading import Event
+
+import numpy as np
+import pytest
+
+from edge_client.errors import TrainingError
+from edge_client.training.interruptible import InterruptibleRuntime
+from edge_client.training.runtime import TrainingResult
+from wire_protocol.examples import Examples
+
+BATCH = Examples(np.zeros((1, 1), np.float32), np.zeros(1, np.int64))
+
+
+class Counting:
+    """Counts steps; sets `stop` in step `stop_in`."""
+
+    name = "counting"
+
+    def __init__(self, stop: Event, stop_in: int) -> None:
+        self._stop = stop
+        self._stop_in = stop_in
+        self.steps = 0
+
+    def train(self, parameters, batches, learning_rate) -> TrainingResult:
+        for _ in batches:
+            self.steps += 1
+            if self.steps == self._stop_in:
+                self._stop.set()
+        return TrainingResult(dict(parameters), learning_rate, self.steps)
+
+
+def test_without_a_stop_every_batch_is_trained():
+    stop = Event()
+    runtime = InterruptibleRuntime(Counting(stop, stop_in=99), stop)
+    assert runtime.name == "counting"
+    assert runtime.train({}, [BATCH] * 5, 0.5) == TrainingResult({}, 0.5, 5)
+
+
+def test_no_step_begins_after_the_stop():
+    stop = Event()
+    inner = Counting(stop, stop_in=2)
+    with pytest.raises(TrainingError, match="stopped"):
+        InterruptibleRuntime(inner, stop).train({}, [BATCH] * 5, 0.5)
+    assert inner.steps == 2

@@ -1,0 +1,153 @@
+"""The link against a real broker."""
+
+import asyncio
+import logging
+import shutil
+import socket
+import subprocess
+import time
+from contextlib import asynccontextmanager, contextmanager
+
+import aiomqtt
+import pytest
+
+from edge_client import mqtt_link
+from edge_client.errors import LinkError
+from edge_client.mqtt_link import LinkDown, LinkSettings, LinkUp, MessageArrived, MqttLink
+from wire_protocol.broker_url import BrokerUrl
+
+MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+PATIENCE = 20
+
+pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch):
+    monkeypatch.setattr(mqtt_link, "BACKOFF_CEILING_SECONDS", 0.1)
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def broker(folder, port):
+    config = folder / "mosquitto.conf"
+    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
+    process = subprocess.Popen([str(MOSQUITTO), "-c", str(config)], stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert process.poll() is None
+            time.sleep(0.02)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@asynccontextmanager
+async def linked(port, spoil=None):
+    """A link that runs, and the queue of its events; `spoil` may raise in the link's handler."""
+    settings = LinkSettings(BrokerUrl("127.0.0.1", port), "pi", ("down/pi/#", "plan"), "state/pi", b"here", b"gone")
+    link = MqttLink(settings)
+    events: asyncio.Queue = asyncio.Queue()
+
+    def handle(event):
+        events.put_nowait(event)
+        if spoil is not None:
+            spoil(event)
+
+    task = asyncio.create_task(link.run(handle))
+    try:
+        yield link, events, task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def following(queue):
+    return await asyncio.wait_for(queue.get(), PATIENCE)
+
+
+async def payload_on(client, topic):
+    while True:
+        message = await asyncio.wait_for(anext(client.messages), PATIENCE)
+        if str(message.topic) == topic:
+            return message.payload
+
+
+async def test_messages_come_and_go_and_the_device_says_goodbye(tmp_path, port):
+    with broker(tmp_path, port):
+        async with aiomqtt.Client("127.0.0.1", port) as other, linked(port) as (link, events, task):
+            await other.subscribe([("state/pi", 1), ("up/#", 1)])
+            assert await following(events) == LinkUp()
+            assert await payload_on(other, "state/pi") == b"here"
+            await other.publish("down/pi/need", b"1", qos=1)
+            assert await following(events) == MessageArrived("down/pi/need", b"1")
+            await link.publish("up/pi/x", b"2")
+            assert await payload_on(other, "up/pi/x") == b"2"
+            task.cancel()
+            assert await payload_on(other, "state/pi") == b"gone"
+            assert await following(events) == LinkDown()
+
+
+async def test_a_link_that_is_taken_away_leaves_its_last_will_and_comes_back(tmp_path, port):
+    with broker(tmp_path, port):
+        async with aiomqtt.Client("127.0.0.1", port) as other, linked(port) as (_, events, _task):
+            assert await following(events) == LinkUp()
+            await other.subscribe("state/pi", qos=1)
+            assert await payload_on(other, "state/pi") == b"here"
+            with pytest.raises(aiomqtt.MqttError):
+                async with aiomqtt.Client("127.0.0.1", port, identifier="pi") as thief:
+                    await asyncio.wait_for(anext(thief.messages), PATIENCE)
+            assert await payload_on(other, "state/pi") == b"gone"
+            assert await payload_on(other, "state/pi") == b"here"
+            assert [await following(events), await following(events)] == [LinkDown(), LinkUp()]
+
+
+async def test_a_killed_broker_is_found_again_and_subscriptions_with_it(tmp_path, port):
+    async with linked(port) as (link, events, _):
+        with broker(tmp_path, port):
+            assert await following(events) == LinkUp()
+        assert await following(events) == LinkDown()
+        with pytest.raises(LinkError, match="down"):
+            await link.publish("up/pi/x", b"")
+        with broker(tmp_path, port):
+            assert await following(events) == LinkUp()
+            async with aiomqtt.Client("127.0.0.1", port) as other:
+                await other.publish("plan", b"3", qos=1)
+            assert await following(events) == MessageArrived("plan", b"3")
+
+
+async def test_a_handler_that_raises_is_logged_and_the_link_lives_on(tmp_path, port, caplog):
+    def spoil(event):
+        raise ValueError(f"cannot handle {event}")
+
+    with broker(tmp_path, port), caplog.at_level(logging.ERROR):
+        async with aiomqtt.Client("127.0.0.1", port) as other, linked(port, spoil) as (_, events, task):
+            assert await following(events) == LinkUp()
+            for number in (b"1", b"2"):
+                await other.publish("plan", number, qos=1)
+                assert await following(events) == MessageArrived("plan", number)
+            assert not task.done()
+    assert [record.message for record in caplog.records if record.name == mqtt_link.logger.name][:2] == [
+        "pi: LinkUp was not handled",
+        "pi: MessageArrived was not handled",
+    ]
+
+
+async def test_a_broker_that_is_never_there_is_no_error(port, caplog):
+    with caplog.at_level(logging.WARNING):
+        async with linked(port) as (_, events, task):
+            while len(caplog.records) < 3:
+                await asyncio.sleep(0.01)
+            assert not task.done()
+            assert events.empty()
+    assert f"pi: no link to mqtt://127.0.0.1:{port}" in caplog.records[0].message

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.aggregation.masked_mean import MaskedMean
+from wire_protocol.errors import InvalidValueError
+from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
+from wire_protocol.sub_model import SubModel, full_sub_model, gather, positions
+
+LAYOUT = Layout(
+    parameters=(
+        Parameter("conv", (4, 3), (CutAxis(0, "channels"), CutAxis(1, "inputs"))),
+        Parameter("dense", (2, 8), (CutAxis(1, "channels", block=2),)),
+        Parameter("bias", (2,)),
+    ),
+    groups=(NeuronGroup("channels", 4), NeuronGroup("inputs", 3)),
+)
+
+
+def sub_model(channels: list[int], inputs: list[int]) -> SubModel:
+    return SubModel({"channels": np.array(channels), "inputs": np.array(inputs)})
+
+
+def constant(kept: SubModel, value: float) -> dict[str, np.ndarray]:
+    full = {p.name: np.full(p.shape, value, dtype=np.float32) for p in LAYOUT.parameters}
+    return gather(LAYOUT, kept, full)
+
+
+def test_disjoint_masks_give_each_coordinate_the_mean_of_those_that_trained_it() -> None:
+    first, second = sub_model([0, 2], [0, 1, 2]), sub_model([1], [0, 1, 2])
+    mean = MaskedMean(LAYOUT)
+    mean.add(first, constant(first, 2.0), weight=1)
+    mean.add(first, constant(first, 4.0), weight=3)
+    mean.add(second, constant(second, -1.0), weight=5)
+    result = mean.mean()
+    np.testing.assert_array_equal(result["conv"], [[3.5] * 3, [-1] * 3, [3.5] * 3, [0] * 3])
+    np.testing.assert_array_equal(result["dense"], [[3.5, 3.5, -1, -1, 3.5, 3.5, 0, 0]] * 2)
+    np.testing.assert_array_equal(result["bias"], np.full(2, (1 * 2 + 3 * 4 - 5) / 9, dtype=np.float32))
+
+
+def test_nobody_leaves_everything_untouched() -> None:
+    for array in MaskedMean(LAYOUT).mean().values():
+        np.testing.assert_array_equal(array, np.zeros_like(array))
+        assert array.dtype == np.float32
+
+
+def test_full_sub_models_give_the_weighted_average() -> None:
+    generator = np.random.default_rng(0)
+    whole = full_sub_model(LAYOUT)
+    updates = [{p.name: generator.normal(size=p.shape).astype(np.float32) for p in LAYOUT.parameters} for _ in range(3)]
+    mean = MaskedMean(LAYOUT)
+    for update, weight in zip(updates, (1, 2, 3), strict=True):
+        mean.add(whole, update, weight)
+    for name, array in mean.mean().items():
+        expected = np.average([update[name].astype(np.float64) for update in updates], axis=0, weights=(1, 2, 3))
+        np.testing.assert_allclose(array, expected, rtol=1e-6)
+    assert len(mean) == 3
+
+
+kept_neurons = st.tuples(
+    st.sets(st.integers(0, 3), min_size=1).map(sorted), st.sets(st.integers(0, 2), min_size=1).map(sorted)
+)
+
+
+@given(st.lists(st.tuples(kept_neurons, st.integers(1, 1000), st.integers(-64, 64)), max_size=6), st.randoms())
+def test_equals_the_plain_loop_whatever_the_order(updates: list, random: object) -> None:
+    shuffled = list(updates)
+    random.shuffle(shuffled)
+    mean = MaskedMean(LAYOUT)
+    for kept, weight, value in shuffled:
+        mean.add(sub_model(*kept), constant(sub_model(*kept), value / 8), weight)
+    result = mean.mean()
+    for parameter in LAYOUT.parameters:
+        expected = np.zeros(parameter.shape)
+        for index in np.ndindex(*parameter.shape):
+            here = [(w, v / 8) for kept, w, v in updates if holds(parameter, sub_model(*kept), index)]
+            if here:
+                expected[index] = sum(w * v for w, v in here) / sum(w for w, _ in here)
+        np.testing.assert_array_equal(result[parameter.name], expected.astype(np.float32))
+
+
+def holds(parameter: Parameter, kept: SubModel, index: tuple[int, ...]) -> bool:
+    mask = np.zeros(parameter.shape, dtype=bool)
+    mask[positions(parameter, kept)] = True
+    return bool(mask[index])
+
+
+@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf")])
+def test_refuses_a_weight_out_of_range(weight: float) -> None:
+    whole = full_sub_model(LAYOUT)
+    with pytest.raises(InvalidValueError, match="weight must be above 0 and finite"):
+        MaskedMean(LAYOUT).add(whole, constant(whole, 1.0), weight)
+
+
+def test_a_wrong_shape_adds_nothing_at_all() -> None:
+    whole = full_sub_model(LAYOUT)
+    mean = MaskedMean(LAYOUT)
+    with pytest.raises(InvalidValueError, match="shape of bias"):
+        mean.add(whole, constant(whole, 1.0) | {"bias": np.ones(3, dtype=np.float32)}, 1)
+    assert len(mean) == 0
+    assert not mean.mean()["conv"].any()

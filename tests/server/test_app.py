@@ -1,0 +1,115 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from server.api.sources import Sources
+from server.app import create_app
+from server.bundle import open_bundle
+from server.model_files import ModelFiles
+from server.records import DeviceRecord, RunRecord
+from server.storage import Store
+from server.traffic import Bytes, Traffic
+
+
+@pytest.fixture
+def sources(bundle_folder: Path, tmp_path: Path) -> Sources:
+    store = Store(tmp_path / "state")
+    yield Sources(
+        store=store,
+        bundle=open_bundle(bundle_folder),
+        models=ModelFiles(tmp_path / "state", "run"),
+        traffic=Traffic(),
+        broker_connected=lambda: False,
+    )
+    store.close()
+
+
+@pytest.fixture
+async def client(sources: Sources) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app=create_app(sources))
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+        yield client
+
+
+async def test_health(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/health")
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "ok", "broker": "disconnected"}
+
+
+async def test_runs_rounds_and_devices(client: httpx.AsyncClient, sources: Sources) -> None:
+    sources.store.begin_run(RunRecord("run", "b" * 64, 1.0, {"rounds": 3}))
+    sources.store.save_device(DeviceRecord("a", True, 5, "portable", "0.1.0", 2.0))
+    expected = {"run": "run", "bundle": "b" * 64, "started": 1.0, "config": {"rounds": 3}, "rounds_closed": 0}
+    assert (await client.get("/api/v1/runs")).json() == [expected]
+    assert (await client.get("/api/v1/runs/run")).json() == expected
+    assert (await client.get("/api/v1/runs/run/rounds")).json() == []
+    (device,) = (await client.get("/api/v1/devices")).json()
+    assert (device["id"], device["online"], device["examples"], device["kept"]) == ("a", True, 5, {})
+    assert sources.traffic.total == Bytes()
+
+
+@pytest.mark.parametrize("path", ["", "/rounds"])
+async def test_an_unknown_run_is_named(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.get(f"/api/v1/runs/nobody{path}")
+    assert answer.status_code == 404
+    assert "'nobody'" in answer.json()["detail"]
+
+
+async def test_a_bundle_is_downloaded_whole_or_in_ranges(client: httpx.AsyncClient, sources: Sources) -> None:
+    base = f"/api/v1/bundles/{sources.bundle.id}"
+    for name in ("manifest.json", "evaluate.onnx", "weights.safetensors"):
+        content = (sources.bundle.folder / name).read_bytes()
+        before = sources.traffic.total
+        whole = await client.get(f"{base}/{name}")
+        assert whole.content == content
+        assert whole.headers["etag"] == f'"{sources.bundle.sha256_of(name)}"'
+        assert "immutable" in whole.headers["cache-control"]
+        rest = await client.get(f"{base}/{name}", headers={"Range": "bytes=10-", "If-Range": whole.headers["etag"]})
+        assert rest.status_code == 206
+        assert rest.content == content[10:]
+        assert rest.headers["content-range"] == f"bytes 10-{len(content) - 1}/{len(content)}"
+        assert sources.traffic.total - before == Bytes(0, 2 * len(content) - 10)
+
+
+async def test_a_model_is_downloaded_by_its_hash(client: httpx.AsyncClient, sources: Sources) -> None:
+    digest = sources.models.publish(b"0123456789")
+    whole = await client.get(f"/api/v1/models/{digest}")
+    assert whole.content == b"0123456789"
+    part = await client.get(f"/api/v1/models/{digest}", headers={"Range": "bytes=4-6"})
+    assert (part.status_code, part.content) == (206, b"456")
+    beyond = await client.get(f"/api/v1/models/{digest}", headers={"Range": "bytes=10-"})
+    assert beyond.status_code == 416
+    known = await client.get(f"/api/v1/models/{digest}", headers={"If-None-Match": whole.headers["etag"]})
+    assert (known.status_code, known.content) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "detail"),
+    [
+        ("models/" + "0" * 64, "there is no model '0"),
+        ("models/short", "there is no model 'short'"),
+        ("bundles/other/manifest.json", "there is no bundle 'other' here, only"),
+        ("bundles/{bundle}/secret.txt", "has no file 'secret.txt'"),
+        ("bundles/{bundle}/%2e%2e/state/fisherfleet.sqlite", "has no file '../state/fisherfleet.sqlite'"),
+    ],
+)
+async def test_what_is_not_there_is_named(client: httpx.AsyncClient, sources: Sources, path: str, detail: str) -> None:
+    answer = await client.get(f"/api/v1/{path.format(bundle=sources.bundle.id)}")
+    assert answer.status_code == 404
+    assert detail in answer.json()["detail"]
+
+
+async def test_the_interface_describes_itself(client: httpx.AsyncClient) -> None:
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    assert set(paths) == {
+        "/health",
+        "/api/v1/runs",
+        "/api/v1/runs/{run}",
+        "/api/v1/runs/{run}/rounds",
+        "/api/v1/devices",
+        "/api/v1/bundles/{bundle}/{path}",
+        "/api/v1/models/{sha256}",
+    }

@@ -1,0 +1,219 @@
+from dataclasses import replace
+
+import pytest
+
+from server.coordinator import (
+    Applying,
+    CloseRound,
+    Collecting,
+    DeviceOffline,
+    DeviceOnline,
+    ExtendRound,
+    Finish,
+    Finished,
+    OpenRound,
+    RoundApplied,
+    Schedule,
+    State,
+    Tick,
+    UpdateCounted,
+    UpdateRefused,
+    Waiting,
+    begin,
+    step,
+)
+from wire_protocol.errors import InvalidValueError
+
+SCHEDULE = Schedule(rounds=2, resync_every=5, min_devices=2, round_seconds=10.0)
+A, B, C = DeviceOnline("a"), DeviceOnline("b"), DeviceOnline("c")
+A_GONE, B_GONE = DeviceOffline("a"), DeviceOffline("b")
+
+
+def counted(device: str, number: int = 1) -> UpdateCounted:
+    return UpdateCounted(device, number)
+
+
+def play(state: State, *events: object) -> tuple[State, list[object]]:
+    commands: list[object] = []
+    for event in events:
+        state, new = step(state, event)
+        commands += new
+    return state, commands
+
+
+OPENED = OpenRound(round=1, resync_round=1, deadline=10.0)
+
+SECOND_ROUND = [Tick(1), counted("a", 2), counted("b", 2), Tick(2), RoundApplied(2), Tick(2), Tick(3)]
+
+STORIES = {
+    "waits for enough devices": ([A, Tick(0)], [], Waiting(2)),
+    "the same device twice is one device": ([A, A, Tick(0)], [], Waiting(2)),
+    "a device that left does not count": ([A, B, A_GONE, Tick(0)], [], Waiting(2)),
+    "opens when enough are there": (
+        [A, B, Tick(0)],
+        [OPENED],
+        Collecting(1, 10.0, frozenset("ab")),
+    ),
+    "facts alone decide nothing": ([A, B], [], Waiting(2)),
+    "waits for all": (
+        [A, B, Tick(0), counted("a"), Tick(9)],
+        [OPENED],
+        Collecting(1, 10.0, frozenset("ab"), frozenset("a")),
+    ),
+    "closes when all are counted": (
+        [A, B, Tick(0), counted("a"), counted("b"), Tick(1)],
+        [OPENED, CloseRound(1)],
+        Applying(1),
+    ),
+    "closes at the deadline with one update": (
+        [A, B, Tick(0), counted("a"), Tick(10)],
+        [OPENED, CloseRound(1)],
+        Applying(1),
+    ),
+    "an empty round is extended": (
+        [A, B, Tick(0), Tick(10.5)],
+        [OPENED, ExtendRound(1, 20.5)],
+        Collecting(1, 20.5, frozenset("ab")),
+    ),
+    "an extended round is extended again": (
+        [A, B, Tick(0), Tick(10), Tick(15), Tick(20)],
+        [OPENED, ExtendRound(1, 20), ExtendRound(1, 30)],
+        Collecting(1, 30, frozenset("ab")),
+    ),
+    "an extended round closes with its first update": (
+        [A, B, Tick(0), Tick(10), A_GONE, counted("b"), Tick(11)],
+        [OPENED, ExtendRound(1, 20), CloseRound(1)],
+        Applying(1),
+    ),
+    "does not wait for a device that went offline": (
+        [A, B, Tick(0), counted("a"), B_GONE, Tick(1)],
+        [OPENED, CloseRound(1)],
+        Applying(1),
+    ),
+    "waits again for a device that came back": (
+        [A, B, Tick(0), B_GONE, B, counted("a"), Tick(1)],
+        [OPENED],
+        Collecting(1, 10.0, frozenset("ab"), frozenset("a")),
+    ),
+    "a counted device may leave": (
+        [A, B, Tick(0), counted("a"), A_GONE, Tick(1), counted("b"), Tick(2)],
+        [OPENED, CloseRound(1)],
+        Applying(1),
+    ),
+    "all gone and nobody counted: stays open": (
+        [A, B, Tick(0), A_GONE, B_GONE, Tick(1)],
+        [OPENED],
+        Collecting(1, 10.0, frozenset("ab")),
+    ),
+    "all gone, one counted: closes": (
+        [A, B, Tick(0), counted("a"), A_GONE, B_GONE, Tick(1)],
+        [OPENED, CloseRound(1)],
+        Applying(1),
+    ),
+    "does not wait for a device that joined later": (
+        [A, B, Tick(0), C, counted("a"), counted("b"), Tick(1)],
+        [OPENED, CloseRound(1)],
+        Applying(1),
+    ),
+    "does not wait for a refused device": (
+        [A, B, Tick(0), UpdateRefused("b", 1), counted("a"), Tick(1)],
+        [OPENED, CloseRound(1)],
+        Applying(1),
+    ),
+    "refused alone closes nothing": (
+        [A, B, Tick(0), UpdateRefused("a", 1), UpdateRefused("b", 1), Tick(1)],
+        [OPENED],
+        Collecting(1, 10.0, frozenset("ab"), refused=frozenset("ab")),
+    ),
+    "updates of another round are not heard": (
+        [A, B, Tick(0), counted("a", 7), UpdateRefused("b", 0), Tick(1)],
+        [OPENED],
+        Collecting(1, 10.0, frozenset("ab")),
+    ),
+    "nothing opens while a round is applied": (
+        [A, B, Tick(0), counted("a"), counted("b"), Tick(1), Tick(2), Tick(100)],
+        [OPENED, CloseRound(1)],
+        Applying(1),
+    ),
+    "a round applied that is not being applied changes nothing": (
+        [A, B, Tick(0), RoundApplied(1), Tick(1)],
+        [OPENED],
+        Collecting(1, 10.0, frozenset("ab")),
+    ),
+    "later rounds need one device only": (
+        [A, B, Tick(0), counted("a"), counted("b"), Tick(1), RoundApplied(1), B_GONE, Tick(2)],
+        [OPENED, CloseRound(1), OpenRound(2, 1, 12.0)],
+        Collecting(2, 12.0, frozenset("a")),
+    ),
+    "later rounds need at least one device": (
+        [A, B, Tick(0), counted("a"), counted("b"), Tick(1), RoundApplied(1), A_GONE, B_GONE, Tick(2)],
+        [OPENED, CloseRound(1)],
+        Waiting(1),
+    ),
+    "finishes after its rounds, once": (
+        [A, B, Tick(0), counted("a"), counted("b"), Tick(1), RoundApplied(1), *SECOND_ROUND],
+        [OPENED, CloseRound(1), OpenRound(2, 1, 11.0), CloseRound(2), Finish()],
+        Finished(),
+    ),
+}
+
+
+@pytest.mark.parametrize(("events", "commands", "phase"), STORIES.values(), ids=STORIES.keys())
+def test_story(events: list[object], commands: list[object], phase: object) -> None:
+    state, given = play(begin(SCHEDULE), *events)
+    assert given == commands
+    assert state.phase == phase
+
+
+@pytest.mark.parametrize("decided_by_itself", ["collecting", "applying"])
+def test_a_tick_that_decides_nothing_changes_nothing(decided_by_itself: str) -> None:
+    events = [A, B, Tick(0), counted("a")] + ([counted("b"), Tick(1)] if decided_by_itself == "applying" else [])
+    state, _ = play(begin(SCHEDULE), *events)
+    assert step(state, Tick(2)) == (state, ())
+
+
+def run_rounds(state: State, rounds: int) -> list[OpenRound]:
+    opened = []
+    state, commands = play(state, A, Tick(0))
+    for _ in range(rounds):
+        (command,) = commands
+        opened.append(command)
+        state, commands = play(state, counted("a", command.round), Tick(1), RoundApplied(command.round), Tick(2))
+        commands = commands[1:]
+    return opened
+
+
+@pytest.mark.parametrize(
+    ("every", "next_round", "closed", "expected"),
+    [
+        (3, 1, 0, [1, 1, 1, 4, 4, 4, 7]),
+        (1, 1, 0, [1, 2, 3, 4, 5, 6, 7]),
+        (100, 1, 0, [1, 1, 1, 1, 1, 1, 1]),
+        (3, 6, 4, [6, 6, 6, 9, 9, 9, 12]),
+    ],
+    ids=["every third", "every round", "only the first", "afresh after a restart, a number skipped"],
+)
+def test_resync_rounds(every: int, next_round: int, closed: int, expected: list[int]) -> None:
+    schedule = replace(SCHEDULE, rounds=100, resync_every=every, min_devices=1)
+    opened = run_rounds(begin(schedule, next_round, closed), len(expected))
+    assert [command.resync_round for command in opened] == expected
+    assert [command.round for command in opened] == list(range(next_round, next_round + len(expected)))
+
+
+def test_a_run_already_over_finishes_at_once() -> None:
+    state, commands = play(begin(SCHEDULE, next_round=4, closed=2), Tick(0))
+    assert commands == [Finish()]
+    assert state.phase == Finished()
+
+
+def test_after_a_restart_only_the_rounds_left_are_run() -> None:
+    state, commands = play(begin(SCHEDULE, next_round=3, closed=1), A, B, Tick(0), counted("a", 3), counted("b", 3))
+    assert commands == [OpenRound(3, 3, 10.0)]
+    _, commands = play(state, Tick(1), RoundApplied(3), Tick(2))
+    assert commands == [CloseRound(3), Finish()]
+
+
+@pytest.mark.parametrize("field", ["resync_every", "min_devices", "round_seconds"])
+def test_schedule_names_what_is_wrong(field: str) -> None:
+    with pytest.raises(InvalidValueError, match=f"{field} must be .*, got 0"):
+        replace(SCHEDULE, **{field: 0})

@@ -1,0 +1,53 @@
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server.errors import BundleError
+from server.model_files import ModelFiles
+
+
+def test_a_version_comes_back_as_it_was(tmp_path: Path, layout: object, weights: dict) -> None:
+    files = ModelFiles(tmp_path, "run")
+    path = files.save_version(1, weights)
+    assert path == tmp_path / "models" / "run" / "1.safetensors"
+    loaded = ModelFiles(tmp_path, "run").load_version(1, layout)
+    assert {name: array.tolist() for name, array in loaded.items()} == {n: a.tolist() for n, a in weights.items()}
+
+
+def test_arrays_that_are_views_are_saved_by_value(tmp_path: Path, layout: object, weights: dict) -> None:
+    files = ModelFiles(tmp_path, "run")
+    files.save_version(1, weights | {"w1": np.asfortranarray(weights["w1"])})
+    np.testing.assert_array_equal(files.load_version(1, layout)["w1"], weights["w1"])
+
+
+def test_the_newest_two_versions_are_kept(tmp_path: Path, weights: dict) -> None:
+    files = ModelFiles(tmp_path, "run")
+    for version in range(1, 6):
+        files.save_version(version, weights)
+    assert sorted(path.name for path in (tmp_path / "models" / "run").iterdir()) == ["4.safetensors", "5.safetensors"]
+
+
+def test_a_lost_version_is_named(tmp_path: Path, layout: object) -> None:
+    with pytest.raises(BundleError, match=r"7\.safetensors cannot be read"):
+        ModelFiles(tmp_path, "run").load_version(7, layout)
+
+
+def test_published_models_are_named_by_content_and_the_last_two_stay(tmp_path: Path) -> None:
+    files = ModelFiles(tmp_path, "run")
+    digests = [files.publish(content) for content in (b"one", b"two", b"two", b"three")]
+    assert digests[0] == sha256(b"one").hexdigest()
+    assert files.encoded_path(digests[0]) is None
+    for digest, content in zip(digests[2:], (b"two", b"three"), strict=True):
+        path = files.encoded_path(digest)
+        assert path is not None
+        assert path.read_bytes() == content
+    assert len(list((tmp_path / "encoded").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["../models", "", "0" * 64, "A" * 64])
+def test_other_names_have_no_path(tmp_path: Path, name: str) -> None:
+    files = ModelFiles(tmp_path, "run")
+    files.publish(b"one")
+    assert files.encoded_path(name) is None

@@ -1,0 +1,32 @@
+from pathlib import Path
+
+import pytest
+
+from server.errors import LinkError
+from server.mqtt_ingest import MqttLink, back_off
+from wire_protocol.broker_url import parse_broker_url
+
+
+@pytest.mark.parametrize(
+    ("attempt", "limit"), [(0, 0.5), (1, 1.0), (2, 2.0), (5, 16.0), (6, 30.0), (10, 30.0), (10**9, 30.0)]
+)
+def test_back_off_draws_from_zero_to_a_limit_that_doubles(attempt: int, limit: float) -> None:
+    drawn = []
+    back_off(attempt, lambda low, high: drawn.append((low, high)) or low)
+    assert drawn == [(0.0, limit)]
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_ca_file_that_cannot_be_used_is_named(tmp_path: Path, content: str | None) -> None:
+    ca_file = tmp_path / "ca.pem"
+    if content is not None:
+        ca_file.write_text(content)
+    with pytest.raises(LinkError, match=r"ca_file .*ca\.pem cannot be used"):
+        MqttLink(parse_broker_url("mqtts://host", {}), ca_file, "id", lambda: None, lambda *_: None)
+
+
+async def test_messages_are_dropped_while_the_broker_is_away() -> None:
+    link = MqttLink(parse_broker_url("mqtt://host", {}), None, "id", lambda: None, lambda *_: None)
+    assert not link.connected
+    assert link.send("topic", b"payload") is False
+    assert await link.flush(0.01) is False

@@ -1,0 +1,49 @@
+import pytest
+
+from server.receipts import ReceiptBook
+from wire_protocol.topics import Part
+
+PART = Part("a", "run", 1, None)
+FIRST, SECOND = b"1" * 32, b"2" * 32
+
+
+@pytest.fixture
+def book() -> ReceiptBook:
+    return ReceiptBook()
+
+
+def test_an_unknown_update_is_to_be_judged(book: ReceiptBook) -> None:
+    assert book.standing(PART, FIRST) is None
+    assert (book.accepted, book.rejected) == (0, 0)
+
+
+def test_the_same_hash_gets_the_same_receipt_again(book: ReceiptBook) -> None:
+    given = book.accept(PART, FIRST)
+    assert given.accepted
+    assert book.standing(PART, FIRST) == given
+    assert (book.accepted, book.rejected) == (1, 0)
+
+
+def test_another_hash_after_counting_is_refused_and_held_once(book: ReceiptBook) -> None:
+    book.accept(PART, FIRST)
+    refusals = [book.standing(PART, SECOND) for _ in range(3)]
+    assert refusals[0] == refusals[1] == refusals[2]
+    assert refusals[0] is not None
+    assert not refusals[0].accepted
+    assert refusals[0].sha256 == SECOND
+    assert "another update" in refusals[0].reason
+    assert (book.accepted, book.rejected) == (1, 1)
+    assert book.standing(PART, FIRST).accepted
+
+
+def test_a_refusal_stands_for_its_hash_only(book: ReceiptBook) -> None:
+    given = book.refuse(PART, FIRST, "no")
+    assert book.standing(PART, FIRST) == given
+    assert book.standing(PART, SECOND) is None
+    assert book.accept(PART, SECOND).accepted
+    assert (book.accepted, book.rejected) == (1, 1)
+
+
+def test_devices_have_their_own_answers(book: ReceiptBook) -> None:
+    book.accept(PART, FIRST)
+    assert book.standing(PART._replace(device="b"), FIRST) is None

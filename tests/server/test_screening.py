@@ -1,0 +1,95 @@
+import re
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from server.screening import Refused, Screened, screen
+from wire_protocol import messages, tensor_codec
+from wire_protocol.messages import RoundPlan, Update
+from wire_protocol.sub_model import gather, sub_shapes, to_bitmaps
+
+
+@pytest.fixture
+def update(layout: object, weights: dict, make_plan: Callable[..., RoundPlan], keeping: Callable) -> Update:
+    plan, kept = make_plan(), keeping(0, 2)
+    values = gather(layout, kept, weights)
+    return Update(
+        run=plan.run,
+        round=plan.round,
+        model_version=plan.model_version,
+        examples=20,
+        trained=40,
+        scored=20,
+        loss=1.5,
+        kept=to_bitmaps(layout, kept),
+        precision="float16",
+        values=tensor_codec.encode(values, sub_shapes(layout, kept.widths), "float16"),
+    )
+
+
+def test_a_good_update_is_decoded(layout: object, weights: dict, make_plan: Callable, update: Update) -> None:
+    verdict = screen(messages.encode(update), make_plan(), layout)
+    assert isinstance(verdict, Screened)
+    assert verdict.sub_model.kept["hidden"].tolist() == [0, 2]
+    np.testing.assert_array_equal(verdict.values["w1"], weights["w1"][[0, 2]])
+
+
+LARGEST_SCALE = np.ldexp(np.float32(1), 126).tobytes()
+LARGE_SCALE = np.ldexp(np.float32(1), 100).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"run": "other"}, "update has run 'other', expected 'run'"),
+        ({"round": 2}, "update has round 2, expected 3"),
+        ({"round": 4}, "update has round 4, expected 3"),
+        ({"model_version": 1}, "update has model_version 1, expected 2"),
+        ({"precision": "float32"}, "update has precision 'float32', expected 'float16'"),
+        ({"trained": 41}, "update has trained 41, expected at most 40"),
+        ({"examples": 10**10}, "update has examples .* expected at most"),
+        ({"scored": 10**10}, "update has scored .* expected at most"),
+        ({"kept": {}}, "name groups"),
+        ({"kept": {"hidden": b"\x00"}}, "keeps no neuron"),
+        ({"kept": {"hidden": b"\x08"}}, "past its 4 neurons"),
+        ({"kept": {"hidden": b"\x80\x00"}}, "has 2 bytes, expected 1"),
+        ({"kept": {"hidden": b"\x80"}}, "tensor bytes: expected"),
+        ({"values": b""}, "tensor bytes: expected"),
+    ],
+)
+def test_refusals_say_why(layout: object, make_plan: Callable, update: Update, change: dict, reason: str) -> None:
+    payload = messages.encode(msgspec.structs.replace(update, **change))
+    verdict = screen(payload, make_plan(), layout)
+    assert isinstance(verdict, Refused)
+    assert re.search(reason, verdict.reason)
+
+
+@pytest.mark.parametrize(("scale", "reason"), [(LARGEST_SCALE, "not finite"), (LARGE_SCALE, "of magnitude")])
+def test_values_out_of_range_are_refused(
+    layout: object, make_plan: Callable, update: Update, scale: bytes, reason: str
+) -> None:
+    verdict = screen(
+        messages.encode(msgspec.structs.replace(update, values=scale + update.values[4:])), make_plan(), layout
+    )
+    assert isinstance(verdict, Refused)
+    assert reason in verdict.reason
+
+
+@given(st.binary(max_size=200))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_are_refused_and_never_raise(layout: object, make_plan: Callable, payload: bytes) -> None:
+    assert isinstance(screen(payload, make_plan(), layout), Refused)
+
+
+@given(st.integers(0, 10_000), st.integers(0, 255))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_update_never_raises(
+    layout: object, make_plan: Callable, update: Update, place: int, value: int
+) -> None:
+    payload = bytearray(messages.encode(update))
+    payload[place % len(payload)] = value
+    assert isinstance(screen(bytes(payload), make_plan(), layout), Refused | Screened)

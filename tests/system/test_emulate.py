@@ -1,0 +1,246 @@
+"""`fisherfleet emulate` as a user runs it: a real broker, real data, the devices in a process of their own."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import psutil
+import pytest
+from safetensors.numpy import load_file
+
+from devices.emulation.datasets import load_dataset
+
+COMMAND = [sys.executable, "-m", "devices.command_line", "emulate"]
+KEYS = {
+    "config": {"devices", "rounds", "keep", "resync_every", "seed", "dataset", "model", "privacy"},
+    "rounds": {"round", "accuracy", "loss", "updates_accepted", "bytes_up", "bytes_down", "resync"},
+    "devices": {"id", "kept", "examples"},
+    "final": {"accuracy", "loss"},
+    "totals": {
+        "bytes_up",
+        "bytes_down",
+        "bytes_up_dense",
+        "bytes_down_dense",
+        "compute_fraction",
+        "updates_accepted",
+        "updates_rejected",
+        "seconds",
+    },
+}
+
+
+def emulate(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def default_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "default"
+    done = emulate("--out", out)
+    assert done.returncode == 0, done.stderr
+    for name in ("report.html", "report.json", "predict.onnx", "model.safetensors"):
+        assert str(out / name) in done.stdout
+        assert (out / name).stat().st_size > 0
+    return out
+
+
+def report_of(out: Path) -> dict:
+    return json.loads((out / "report.json").read_text())
+
+
+def test_default_run_reaches_94_percent_on_held_out_digits(default_run: Path) -> None:
+    report = report_of(default_run)
+    assert report["final"]["accuracy"] >= 0.94
+    assert len(report["rounds"]) == report["config"]["rounds"]
+    assert report["totals"]["updates_accepted"] == report["config"]["rounds"] * report["config"]["devices"]
+
+
+def test_report_has_the_stable_keys(default_run: Path) -> None:
+    report = report_of(default_run)
+    assert set(KEYS) <= set(report)
+    for section in ("config", "final", "totals"):
+        assert KEYS[section] <= set(report[section])
+    for section in ("rounds", "devices"):
+        assert all(KEYS[section] <= set(entry) for entry in report[section])
+    assert report["config"]["privacy"] == "none"
+
+
+def test_bytes_and_compute_are_those_of_the_sub_models(default_run: Path) -> None:
+    report = report_of(default_run)
+    rounds, totals = report["rounds"], report["totals"]
+    assert totals["bytes_up"] == sum(entry["bytes_up"] for entry in rounds)
+    assert totals["bytes_down"] == sum(entry["bytes_down"] for entry in rounds)
+    dense = sum(array.size * 4 for array in load_file(default_run / "model.safetensors").values())
+    assert totals["bytes_up_dense"] == dense * totals["updates_accepted"]
+    assert totals["bytes_up"] * 5 < totals["bytes_up_dense"]
+    # two hidden layers at half width: 64 x 128 + 128 x 64 + 64 x 10 of 64 x 256 + 256 x 128 + 128 x 10
+    assert totals["compute_fraction"] == pytest.approx((64 * 128 + 128 * 64 + 64 * 10) / (64 * 256 + 256 * 128 + 1280))
+    resyncs = [entry["round"] for entry in rounds if entry["resync"]]
+    assert resyncs == list(range(1, len(rounds) + 1, report["config"]["resync_every"]))
+    between = [entry["bytes_down"] for entry in rounds if not entry["resync"]]
+    assert max(between) < min(entry["bytes_down"] for entry in rounds if entry["resync"])
+
+
+def test_devices_keep_what_was_asked(default_run: Path) -> None:
+    report = report_of(default_run)
+    assert [device["kept"] for device in report["devices"]] == [{"hidden1": 128, "hidden2": 64}] * 8
+    assert sum(device["examples"] for device in report["devices"]) == len(load_dataset("digits", None, 0).train)
+
+
+def test_predict_is_the_trained_model(default_run: Path) -> None:
+    test = load_dataset("digits", None, 0).test
+    session = onnxruntime.InferenceSession(default_run / "predict.onnx")
+    (logits,) = session.run(None, {"batch": test.x})
+    assert np.mean(logits.argmax(1) == test.y) == pytest.approx(report_of(default_run)["final"]["accuracy"])
+
+
+def test_same_seed_same_split_and_weights(default_run: Path, tmp_path: Path) -> None:
+    again, other = tmp_path / "again", tmp_path / "other"
+    assert emulate("--rounds", 1, "--out", again).returncode == 0
+    assert emulate("--rounds", 1, "--seed", 1, "--out", other).returncode == 0
+    first = report_of(default_run)
+    assert [d["examples"] for d in report_of(again)["devices"]] == [d["examples"] for d in first["devices"]]
+    assert [d["examples"] for d in report_of(other)["devices"]] != [d["examples"] for d in first["devices"]]
+    weights = "bundle/weights.safetensors"
+    assert (again / weights).read_bytes() == (default_run / weights).read_bytes()
+    assert (other / weights).read_bytes() != (default_run / weights).read_bytes()
+
+
+def test_onnxruntime_training_trains_the_fleet_too(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime.training.api")
+    done = emulate("--runtime", "ort-training", "--devices", 3, "--rounds", 6, "--out", tmp_path / "run", "--json")
+    report = json.loads(done.stdout)
+    assert report["totals"]["updates_accepted"] == 18
+    assert report["final"]["accuracy"] > 0.75
+
+
+def test_users_own_data_model_and_natural_split(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    y = np.arange(300) % 3
+    x = generator.normal(size=(300, 5)) + 3 * np.eye(3, 5)[y]
+    np.savez(tmp_path / "own.npz", x=x, y=y, device=np.repeat(["kitchen", "hall"], [100, 200]))
+    (tmp_path / "own_model.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 3))\n"
+    )
+    out = tmp_path / "run"
+    done = subprocess.run(
+        [
+            *COMMAND,
+            "--dataset",
+            "npz",
+            "--data",
+            "own.npz",
+            "--model",
+            "own_model:build",
+            "--rounds",
+            "5",
+            "--out",
+            out,
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = report_of(out)
+    assert sorted(device["examples"] for device in report["devices"]) == [80, 160]
+    assert report["config"]["devices"] == 2
+    assert report["final"]["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--devices", "0"], "devices must be 1 to"),
+        (["--rounds", "0"], "rounds must be"),
+        (["--keep", "1.5"], "keep must be above 0 and at most 1, got 1.5"),
+        (["--keep", "nan"], "keep must be above 0 and at most 1, got nan"),
+        (["--resync-every", "0"], "resync_every must be"),
+        (["--seed", "-1"], "seed must be at least 0, got -1"),
+        (["--learning-rate", "-1"], "learning_rate must be"),
+        (["--alpha", "0"], "alpha must be"),
+        (["--devices", "400"], "too few for 400 devices"),
+        (["--model", "nothing"], "model must be one of"),
+        (["--model", "nowhere:build"], "cannot be imported"),
+        (["--dataset", "npz"], "data must be"),
+        (["--dataset", "npz", "--data", "missing.npz"], "missing.npz does not exist"),
+        (["--dataset", "fashion-mnist", "--data", "missing-folder"], "missing-folder"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_status_2(arguments: list[str], expected: str, tmp_path: Path) -> None:
+    done = emulate(*arguments, "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run" / "report.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_saves_what_was_trained_and_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        [*COMMAND, "--rounds", "100000", "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("round 3/"):
+            break
+    children = psutil.Process(process.pid).children(recursive=True)
+    ports = [c.laddr.port for p in children for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
+    assert len(children) == 2
+    assert ports
+    process.send_signal(number)
+    printed, complaints = process.communicate(timeout=60)
+    assert process.returncode == 130, complaints
+    assert "stopped after" in printed
+    report = report_of(out)
+    assert len(report["rounds"]) >= 3
+    assert report["final"]["accuracy"] is not None
+    assert (out / "predict.onnx").exists()
+    assert psutil.wait_procs(children, timeout=5)[1] == []
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+
+
+def test_a_dead_devices_process_ends_the_run_with_a_clear_error(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "--rounds", "100000", "--out", str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    next(line for line in process.stdout if line.startswith("round 1/"))
+    (fleet,) = [p for p in psutil.Process(process.pid).children() if "devices.emulation.fleet" in p.cmdline()]
+    fleet.kill()
+    _, complaints = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "the devices' process ended with status -9" in complaints
+
+
+def test_killed_emulation_leaves_no_process_behind(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "--rounds", "100000", "--out", str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    next(line for line in process.stdout if line.startswith("round 1/"))
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) == 2
+    process.kill()
+    process.communicate(timeout=10)
+    deadline = time.monotonic() + 20
+    while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
