@@ -53,12 +53,13 @@ def main() -> None:
     """Run the benchmark."""
     parser = benchmark_parser("Fisher against random selection and a dense model of the same budget.")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--devices", type=int, default=20)
     parser.add_argument("--keep", type=float, default=0.25)
+    parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--examples", type=int, default=12_000, help="training examples of the whole fleet")
     options = parser.parse_args()
-    base = Method(rounds=options.rounds, keep=options.keep, local_steps=20, learning_rate=0.05)
+    base = Method(rounds=options.rounds, keep=options.keep, local_steps=20, learning_rate=options.learning_rate)
     methods = {
         "fisher": (1.0, base),
         "random": (1.0, replace(base, selection="random")),

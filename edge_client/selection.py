@@ -14,15 +14,9 @@ from numpy.typing import NDArray
 
 from wire_protocol.errors import require
 from wire_protocol.messages import SelectionPolicy
-from wire_protocol.sub_model import SubModel
+from wire_protocol.sub_model import SubModel, kept_count
 
 Scores = Mapping[str, NDArray[Any]]
-
-
-def kept_count(keep: float, size: int) -> int:
-    """Neurons kept of a group of `size` at the fraction `keep` in (0, 1]: the nearest count, at least 1."""
-    require(0 < keep <= 1, "keep", keep, "above 0 and at most 1")
-    return max(1, round(keep * size))
 
 
 def select(policy: SelectionPolicy, scores: Scores, keep: float, generator: np.random.Generator) -> SubModel:

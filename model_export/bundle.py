@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import onnx
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto
 from safetensors.numpy import save_file
 
 from model_export.forward_graph import ForwardGraph
@@ -25,7 +25,6 @@ from wire_protocol.bundle_manifest import (
     encode_manifest,
 )
 from wire_protocol.layout import Layout
-from wire_protocol.sub_model import Arrays
 
 
 def write_graphs(folder: Path, graph: ForwardGraph, layout: Layout) -> None:
@@ -57,15 +56,6 @@ def write_manifest(
     )
     (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
     return manifest
-
-
-def write_predict(bundle: Path, parameters: Arrays, out: Path) -> None:
-    """Write the bundle's inference graph with these float32 parameters (full shapes) in place of the initial ones."""
-    model = onnx.load_model(bundle / PREDICT)
-    for tensor in model.graph.initializer:
-        if tensor.name in parameters:
-            tensor.CopyFrom(numpy_helper.from_array(parameters[tensor.name], tensor.name))
-    _save(model, out)
 
 
 def _save(model: ModelProto, path: Path) -> None:

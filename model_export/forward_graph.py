@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def _torch_export(module: nn.Module, input_shape: tuple[int, ...]) -> ModelProto
     try:
         with (
             tempfile.TemporaryDirectory() as folder,
-            torch.random.fork_rng(devices=[]),
+            _state_kept(module),
             warnings.catch_warnings(record=True) as caught,
         ):
             warnings.simplefilter("always")
@@ -153,6 +154,18 @@ def _torch_export(module: nn.Module, input_shape: tuple[int, ...]) -> ModelProto
     for text in sorted({str(w.message) for w in caught if w.category.__name__ == "TracerWarning"}):
         _logger.warning("torch: %s", " ".join(text.split()))
     return model
+
+
+@contextmanager
+def _state_kept(module: nn.Module) -> Iterator[None]:
+    """Leave torch's generator and the training mode of every submodule as they were."""
+    modes = [(part, part.training) for part in module.modules()]
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            for part, training in modes:
+                part.training = training
 
 
 def _listed(shape: Iterable[int]) -> str:

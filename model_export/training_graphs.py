@@ -71,6 +71,7 @@ def _dimensions(parameter: Parameter) -> list[int | str]:
 def _finish(
     g: GraphBuilder, graph: ForwardGraph, layout: Layout, name: str, outputs: list[ValueInfoProto]
 ) -> ModelProto:
+    g.keep_only(output.name for output in outputs)
     inputs = [
         helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [BATCH_AXIS, *graph.input_shape]),
         helper.make_tensor_value_info(TARGETS, TensorProto.INT64, [BATCH_AXIS]),

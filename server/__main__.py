@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
 import logging
 import signal
 import sys
@@ -17,9 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import safetensors.numpy
 from numpy.typing import NDArray
 
+from model_export.trained_model import trained_files
 from server.bundle import open_bundle
 from server.config import RunConfig, ServiceSettings
 from server.durable_files import write_durably
@@ -27,13 +26,11 @@ from server.records import RoundRecord
 from server.service import Service
 from server.storage import Store
 from wire_protocol.broker_url import parse_broker_url
-from wire_protocol.bundle_manifest import PREDICT
 from wire_protocol.errors import FisherfleetError
 from wire_protocol.examples import load_examples
 from wire_protocol.messages import SelectionPolicy
 from wire_protocol.tensor_codec import Precision
 
-MODEL_NAME = "model.safetensors"
 _EXIT_MISTAKE, _EXIT_INTERRUPTED, _EXIT_TERMINATED = 2, 130, 143
 
 logger = logging.getLogger("server")
@@ -42,7 +39,7 @@ logger = logging.getLogger("server")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     logger.setLevel(logging.INFO)
     try:
         settings = _settings(arguments)
@@ -168,10 +165,11 @@ def _log_round(record: RoundRecord) -> None:
 
 
 def _write_model(settings: ServiceSettings, parameters: dict[str, NDArray[Any]]) -> None:
-    weights, predict = settings.state / MODEL_NAME, settings.state / PREDICT
-    write_durably(weights, safetensors.numpy.save(parameters))
-    importlib.import_module("model_export.bundle").write_predict(settings.bundle, parameters, predict)
-    sys.stdout.write(f"run {settings.run.run} is over; its model is in {weights} and {predict}\n")
+    written = []
+    for name, content in trained_files(settings.bundle, parameters).items():
+        write_durably(settings.state / name, content)
+        written.append(str(settings.state / name))
+    sys.stdout.write(f"run {settings.run.run} is over; its model is in {' and '.join(written)}\n")
 
 
 if __name__ == "__main__":

@@ -44,10 +44,15 @@ def full_sub_model(layout: Layout) -> SubModel:
     return SubModel({group.name: np.arange(group.size) for group in layout.groups})
 
 
-def widths_at(layout: Layout, keep: float) -> dict[str, int]:
-    """Widths that keep the fraction `keep`, in (0, 1], of every group, rounded, and at least one neuron."""
+def kept_count(keep: float, size: int) -> int:
+    """Neurons kept of a group of `size` at the fraction `keep` in (0, 1]: the nearest count, at least 1."""
     require(0 < keep <= 1, "keep", keep, "above 0 and at most 1")
-    return {group.name: max(1, round(keep * group.size)) for group in layout.groups}
+    return max(1, round(keep * size))
+
+
+def widths_at(layout: Layout, keep: float) -> dict[str, int]:
+    """Neurons kept of every group at the fraction `keep`."""
+    return {group.name: kept_count(keep, group.size) for group in layout.groups}
 
 
 def sub_shape(parameter: Parameter, widths: Mapping[str, int]) -> tuple[int, ...]:

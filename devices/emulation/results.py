@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from devices.emulation.report import (
     REPORT_NAME,
@@ -19,15 +17,13 @@ from devices.emulation.report import (
     RoundEntry,
     RunConfig,
     Totals,
+    replace_file,
     write_report,
 )
 from devices.emulation.report_page import PAGE_NAME, write_report_page
 from devices.emulation.settings import EmulationSettings
-from model_export.bundle import write_predict
+from model_export.trained_model import trained_files
 from server.records import DeviceRecord, RoundRecord
-from wire_protocol.bundle_manifest import PREDICT
-
-MODEL_NAME = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -62,12 +58,12 @@ def build_report(settings: EmulationSettings, outcome: Outcome) -> Report:
 
 def write_results(out: Path, report: Report, bundle: Path, parameters: Mapping[str, NDArray[Any]]) -> list[Path]:
     """Write the four files of a run into `out`, replacing older ones; returns their paths."""
-    paths = [out / name for name in (PAGE_NAME, REPORT_NAME, PREDICT, MODEL_NAME)]
-    write_report_page(report, paths[0])
-    write_report(report, paths[1])
-    write_predict(bundle, parameters, paths[2])
-    save_file({name: np.ascontiguousarray(array) for name, array in parameters.items()}, paths[3])
-    return paths
+    write_report_page(report, out / PAGE_NAME)
+    write_report(report, out / REPORT_NAME)
+    trained = trained_files(bundle, parameters)
+    for name, content in trained.items():
+        replace_file(out / name, content)
+    return [out / name for name in (PAGE_NAME, REPORT_NAME, *trained)]
 
 
 def _round_entry(record: RoundRecord) -> RoundEntry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,15 @@ class GraphBuilder:
         output = self._fresh(node.op_type)
         node.output.append(output)
         return output
+
+    def keep_only(self, outputs: Iterable[str]) -> None:
+        """Drop every node that none of these tensors depends on."""
+        needed, kept = set(outputs), []
+        for node in reversed(self.nodes):
+            if not needed.isdisjoint(node.output):
+                needed.update(node.input)
+                kept.append(node)
+        self.nodes = kept[::-1]
 
     def initializers(self) -> list[TensorProto]:
         """The constants that some node reads."""

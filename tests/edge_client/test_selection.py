@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_client.selection import kept_count, select
+from edge_client.selection import select
 from wire_protocol.errors import InvalidValueError
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
-from wire_protocol.sub_model import widths_at
+from wire_protocol.sub_model import kept_count, widths_at
 
 
 def generator(seed: int = 0) -> np.random.Generator:

@@ -142,6 +142,26 @@ def test_gradients_equal_torch_at_every_width(case: Case) -> None:
             require_close(outputs[f"grad.{name}"], parameter.grad.numpy())
 
 
+def without_dropped(layout: Layout, sub_model: SubModel, full: Arrays) -> Arrays:
+    """Full arrays in which nothing reads a neuron that the sub-model drops."""
+    arrays = {name: array.copy() for name, array in full.items()}
+    for parameter in layout.parameters:
+        for cut in parameter.cuts:
+            if not cut.produces:
+                dropped = np.setdiff1d(np.arange(layout.group_sizes[cut.group]), sub_model.kept[cut.group])
+                entries = (dropped[:, None] * cut.block + np.arange(cut.block)).ravel()
+                np.moveaxis(arrays[parameter.name], cut.axis, 0)[entries] = 0
+    return arrays
+
+
+def test_a_sub_model_computes_what_the_whole_does_without_the_dropped_neurons(case: Case) -> None:
+    for sub_model in sub_models(case)[1:]:
+        feeds = example_feeds(case, 6)
+        narrow = case.run("evaluate", feeds | gather(case.layout, sub_model, case.graph.parameters))
+        whole = case.run("evaluate", feeds | without_dropped(case.layout, sub_model, case.graph.parameters))
+        require_close(narrow["loss_sum"], whole["loss_sum"])
+
+
 def expected_scores(case: Case, sub_model: SubModel, feeds: Arrays) -> Arrays:
     parameters = as_tensors({p.name: feeds[p.name] for p in case.layout.parameters})
     batch, targets, weights = torch_inputs(feeds)

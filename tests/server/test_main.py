@@ -65,7 +65,7 @@ async def test_a_run_ends_with_a_model_in_the_state_folder(
         out, log = await process.communicate()
     assert process.returncode == 0, log
     state = tmp_path / "state"
-    assert f"{state / 'model.safetensors'} and {state / 'predict.onnx'}" in out.decode()
+    assert f"{state / 'predict.onnx'} and {state / 'model.safetensors'}" in out.decode()
     assert "round 1 (resync): heard 1 device(s), refused 0, accuracy" in log.decode()
     trained = load_file(state / "model.safetensors")
     for name, array in weights.items():

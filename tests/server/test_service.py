@@ -239,7 +239,7 @@ async def test_other_runs_and_bad_messages_are_left_alone(
 ) -> None:
     async with serving(settings) as (_, run, records), connected("a") as a:
         plan = await a.next_plan(1)
-        other = topics.uplink(Part("a", "other", 1, None))
+        other = topics.uplink(Part("a", "other", 7, None))
         await a.client.publish(other, messages.encode(chunking.manifest_of(b"payload")), qos=1)
         for topic in (topics.uplink(Part("a", "run", 1, None)), "fl/v1/up/x", topics.state("a"), "fl/v1/state/.."):
             await a.client.publish(topic, b"\xff\x00", qos=1)
@@ -271,6 +271,8 @@ async def test_a_restarted_service_goes_on_after_its_last_closed_round(
             await run
             np.testing.assert_array_equal(service.latest_parameters()["b1"], weights["b1"] + [0.5, 0.25, 0, 0])
             assert [(record.round, record.model_version) for record in records] == [(3, 2)]
+            counted = [(update.round, update.device) for update in service.store.updates("run")]
+            assert counted == [(1, "a"), (1, "b"), (3, "a"), (3, "b")]
         async with serving(settings) as (service, run, records):
             await run
             np.testing.assert_array_equal(service.latest_parameters()["b1"], weights["b1"] + [0.5, 0.25, 0, 0])

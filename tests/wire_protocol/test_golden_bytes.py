@@ -1,0 +1,108 @@
+"""The bytes of the wire must not change within a protocol version: `tests/golden/*.bin` hold them.
+
+`docs/wire-protocol.md` shows them, so that a client in another language can be checked against the same files.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wire_protocol import messages, sub_model, tensor_codec
+from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
+from wire_protocol.messages import DeviceState, Manifest, Message, Need, Receipt, RoundPlan, Slice, Update
+from wire_protocol.sub_model import SubModel
+from wire_protocol.tensor_codec import Precision
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+LAYOUT = Layout(
+    (
+        Parameter("fc1.weight", (10, 2), (CutAxis(0, "fc1", produces=True),), 1),
+        Parameter("fc1.bias", (10,), (CutAxis(0, "fc1", produces=True),)),
+        Parameter("fc2.weight", (2, 10), (CutAxis(1, "fc1"),), 1),
+    ),
+    (NeuronGroup("fc1", 10),),
+)
+KEPT = SubModel({"fc1": np.array([0, 7, 9])})
+FULL = {
+    "fc1.weight": np.arange(20, dtype=np.float32).reshape(10, 2) / 8,
+    "fc1.bias": -np.arange(10, dtype=np.float32),
+    "fc2.weight": np.arange(20, dtype=np.float32).reshape(2, 10) * 1024,
+}
+SHAPES = sub_model.sub_shapes(LAYOUT, KEPT.widths)
+
+
+def values(precision: Precision) -> bytes:
+    return tensor_codec.encode(sub_model.gather(LAYOUT, KEPT, FULL), SHAPES, precision)
+
+
+MESSAGES: dict[str, Message] = {
+    "plan": RoundPlan(
+        run="run-1",
+        round=3,
+        resync_round=1,
+        model_version=2,
+        bundle="0123456789abcdef" * 4,
+        model="fedcba9876543210" * 4,
+        deadline=1767225600.5,
+        local_steps=10,
+        batch_size=32,
+        learning_rate=0.1,
+        keep=0.25,
+        selection="fisher",
+        precision="float16",
+        noise_stddev=0.0,
+    ),
+    "update": Update(
+        run="run-1",
+        round=3,
+        model_version=2,
+        examples=200,
+        trained=320,
+        scored=0,
+        loss=0.5,
+        kept=sub_model.to_bitmaps(LAYOUT, KEPT),
+        precision="float16",
+        values=values("float16"),
+    ),
+    "slice": Slice(run="run-1", round=3, model_version=2, precision="float16", values=values("float16")),
+    "manifest": Manifest(sha256=bytes(range(32)), size=300_000, chunk_bytes=126_976),
+    "need": Need(run="run-1", round=3, missing=(0, 2)),
+    "receipt": Receipt(run="run-1", round=3, sha256=bytes(range(32)), accepted=False, reason="round 3 is not open"),
+    "state": DeviceState(online=True, examples=200, runtime="portable", client="0.1.0"),
+}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_messages_have_these_bytes(name: str) -> None:
+    golden = (GOLDEN / f"{name}.bin").read_bytes()
+    assert messages.encode(MESSAGES[name]) == golden
+    assert messages.decode(golden, type(MESSAGES[name])) == MESSAGES[name]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_tensors_have_these_bytes(precision: Precision) -> None:
+    golden = (GOLDEN / f"tensors_{precision}.bin").read_bytes()
+    assert values(precision) == golden
+    for name, array in tensor_codec.decode(golden, SHAPES, precision).items():
+        np.testing.assert_array_equal(array, sub_model.gather(LAYOUT, KEPT, FULL)[name])
+
+
+def test_golden_tensors_are_what_the_document_says() -> None:
+    weight, bias, reader = [0, 0.125, 1.75, 1.875, 2.25, 2.375], [-0.0, -7, -9], [0, 7168, 9216, 10240, 17408, 19456]
+    float32 = struct.pack("<15f", *weight, *bias, *reader)
+    assert (GOLDEN / "tensors_float32.bin").read_bytes() == float32
+    tensors = ((weight, 2.0**-13), (bias, 2.0**-11), (reader, 1.0))
+    float16 = b"".join(
+        struct.pack(f"<f{len(entries)}e", scale, *(entry / scale for entry in entries)) for entries, scale in tensors
+    )
+    assert float16 == (GOLDEN / "tensors_float16.bin").read_bytes()
+
+
+def test_every_golden_file_is_tested() -> None:
+    tested = {*MESSAGES, "tensors_float32", "tensors_float16"}
+    assert {path.stem for path in GOLDEN.glob("*.bin")} == tested

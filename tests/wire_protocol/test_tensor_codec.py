@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from wire_protocol import tensor_codec
+from wire_protocol.errors import InvalidValueError, ProtocolError
+from wire_protocol.tensor_codec import Precision
+
+LARGEST = float(np.finfo(np.float32).max)
+SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
+SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
+SHAPES: dict[str, tuple[int, ...]] = {"a": (2, 3), "b": (4,), "c": ()}
+
+finite_arrays = hnp.arrays(
+    np.float32,
+    hnp.array_shapes(max_dims=3, max_side=6),
+    elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
+)
+
+
+def round_trip(array: np.ndarray, precision: Precision) -> np.ndarray:
+    shapes = {"x": array.shape}
+    payload = tensor_codec.encode({"x": array}, shapes, precision)
+    assert len(payload) == tensor_codec.encoded_size(shapes, precision)
+    return tensor_codec.decode(payload, shapes, precision)["x"]
+
+
+@given(array=finite_arrays)
+@settings(max_examples=200, deadline=None)
+def test_float32_is_exact_to_the_bit(array: np.ndarray) -> None:
+    decoded = round_trip(array, "float32")
+    assert decoded.dtype == np.float32
+    np.testing.assert_array_equal(decoded.view(np.uint32), array.view(np.uint32))
+
+
+def require_documented_error(array: np.ndarray) -> None:
+    decoded = round_trip(array, "float16")
+    assert decoded.dtype == np.float32
+    exact, error = array.astype(np.float64), np.abs(decoded.astype(np.float64) - array.astype(np.float64))
+    largest = np.abs(exact).max(initial=0.0)
+    small = 2.0**-39 * largest
+    if largest >= 2.0**-112:
+        covered = np.abs(exact) >= 2.0**-28 * largest
+        assert (error[covered] <= 2.0**-11 * np.abs(exact[covered])).all()
+        assert (error[~covered] <= small).all()
+    else:
+        assert (error <= np.maximum(2.0**-11 * np.abs(exact), 2.0**-151)).all()
+    np.testing.assert_array_equal(np.signbit(decoded), np.signbit(array))
+
+
+@given(array=finite_arrays)
+@settings(max_examples=300, deadline=None)
+def test_float16_keeps_the_documented_relative_error(array: np.ndarray) -> None:
+    require_documented_error(array)
+
+
+@given(array=hnp.arrays(np.float32, 7, elements=st.floats(-1, 1, width=32)), exponent=st.integers(-149, 126))
+@settings(max_examples=300, deadline=None)
+def test_float16_keeps_its_error_at_every_magnitude(array: np.ndarray, exponent: int) -> None:
+    require_documented_error(np.ldexp(array, exponent).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [LARGEST, -LARGEST, 1.0],
+        [SMALLEST_NORMAL, -SMALLEST_NORMAL],
+        [SMALLEST, -SMALLEST, 3 * SMALLEST],
+        [0.0, -0.0],
+        [2.0**15, 2.0**-14, 2.0**-13],
+        [65504.0, 65520.0, 65535.0],
+        [1.0, 2.0**-28, 2.0**-60],
+    ],
+)
+def test_float16_at_the_edges(values: list[float]) -> None:
+    require_documented_error(np.array(values, dtype=np.float32))
+
+
+def test_powers_of_two_in_reach_are_exact() -> None:
+    array = np.array([2.0**-20, 2.0**-30, -(2.0**-34)], dtype=np.float32)
+    np.testing.assert_array_equal(round_trip(array, "float16"), array)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_tensors_without_elements_pass(precision: Precision) -> None:
+    assert round_trip(np.zeros((0, 3), dtype=np.float32), precision).shape == (0, 3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_several_tensors_keep_order_and_shape(precision: Precision) -> None:
+    arrays = {name: np.full(shape, number + 1, np.float32) for number, (name, shape) in enumerate(SHAPES.items())}
+    decoded = tensor_codec.decode(tensor_codec.encode(arrays, SHAPES, precision), SHAPES, precision)
+    assert list(decoded) == ["a", "b", "c"]
+    for name in SHAPES:
+        np.testing.assert_array_equal(decoded[name], arrays[name])
+        assert decoded[name].flags.writeable
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_memory_order_does_not_matter(precision: Precision) -> None:
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    shapes = {"x": (3, 2)}
+    transposed = tensor_codec.encode({"x": array.T}, shapes, precision)
+    assert transposed == tensor_codec.encode({"x": np.ascontiguousarray(array.T)}, shapes, precision)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
+def test_values_that_are_not_finite_float32_are_refused_on_encode(precision: Precision, bad: float) -> None:
+    with pytest.raises(InvalidValueError, match="x must be finite"):
+        tensor_codec.encode({"x": np.array([1.0, bad])}, {"x": (2,)}, precision)
+
+
+def test_a_wrong_shape_is_refused_on_encode() -> None:
+    with pytest.raises(InvalidValueError, match=r"x must have shape \(2,\), got \(1, 2\)"):
+        tensor_codec.encode({"x": np.ones((1, 2), np.float32)}, {"x": (2,)}, "float32")
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, 3.0, float("inf"), float("nan"), SMALLEST])
+def test_a_scale_that_is_no_power_of_two_is_refused(scale: float) -> None:
+    with pytest.raises(ProtocolError, match="scale must be a power of two"):
+        tensor_codec.decode(struct.pack("<fe", scale, 1.0), {"x": (1,)}, "float16")
+
+
+@pytest.mark.parametrize(
+    ("payload", "precision"),
+    [
+        (struct.pack("<f", float("nan")), "float32"),
+        (struct.pack("<f", float("-inf")), "float32"),
+        (struct.pack("<fe", 1.0, float("nan")), "float16"),
+        (struct.pack("<fe", 2.0**127, 60000.0), "float16"),
+    ],
+)
+def test_values_that_are_not_finite_are_refused_on_decode(payload: bytes, precision: Precision) -> None:
+    with pytest.raises(ProtocolError, match="tensor x holds a value that is not finite"):
+        tensor_codec.decode(payload, {"x": (1,)}, precision)
+
+
+@given(payload=st.binary(max_size=60), precision=st.sampled_from(["float32", "float16"]))
+@settings(max_examples=300, deadline=None)
+def test_decoding_any_bytes_of_any_length_is_total(payload: bytes, precision: Precision) -> None:
+    require_total(payload, precision)
+
+
+@given(data=st.data(), precision=st.sampled_from(["float32", "float16"]))
+@settings(max_examples=300, deadline=None)
+def test_decoding_any_bytes_of_the_right_length_is_total(data: st.DataObject, precision: Precision) -> None:
+    size = tensor_codec.encoded_size(SHAPES, precision)
+    require_total(data.draw(st.binary(min_size=size, max_size=size)), precision)
+
+
+def require_total(payload: bytes, precision: Precision) -> None:
+    try:
+        arrays = tensor_codec.decode(payload, SHAPES, precision)
+    except ProtocolError:
+        return
+    assert {name: array.shape for name, array in arrays.items()} == SHAPES
+    assert all(np.isfinite(array).all() and array.dtype == np.float32 for array in arrays.values())
