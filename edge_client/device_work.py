@@ -22,7 +22,7 @@ from edge_client.http_download import Http
 from edge_client.local_update import Choice, LocalWork, Scorer, choose, train_update
 from edge_client.round_events import Fetch, Selection, Train
 from edge_client.training.choose import OpenRuntime, RuntimeSpec, files_for
-from edge_client.training.interruptible import InterruptibleRuntime
+from edge_client.training.interruptible import InterruptibleRuntime, InterruptibleScorer
 from edge_client.training.runtime import TrainingRuntime
 from wire_protocol.bundle_manifest import FISHER, BundleManifest
 from wire_protocol.errors import ProtocolError
@@ -109,7 +109,9 @@ class DeviceWork:
     ) -> tuple[Choice, dict[str, NDArray[Any]]]:
         full = self._read_model(work.plan, work.layout, self._store(stop))
         choice = (
-            choose(work, full, lambda: self._open_scorer(opened)) if selection is None else Choice(selection.sub_model)
+            choose(work, full, lambda: InterruptibleScorer(self._open_scorer(opened), stop))
+            if selection is None
+            else Choice(selection.sub_model)
         )
         return choice, gather(work.layout, choice.sub_model, full)
 

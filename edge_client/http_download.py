@@ -79,6 +79,7 @@ def download(wanted: Wanted, http: Http) -> None:
     for attempt in range(ATTEMPTS):
         if attempt:
             _pause(attempt, wanted, reason, http.stop)
+        _require_going(wanted, http.stop)
         try:
             _receive(wanted, http)
             _finish(wanted)
@@ -114,18 +115,23 @@ def _receive(wanted: Wanted, http: Http) -> None:
             part.unlink()
             raise _TryAgainError("the server sent another range than the one asked for")
         with part.open("ab" if resumed else "wb") as file:
-            _copy(response, file, wanted.size - (have if resumed else 0), http.stop)
+            _copy(response, file, wanted, http.stop)
 
 
-def _copy(source: IO[bytes], file: IO[bytes], room: int, stop: Event) -> None:
+def _copy(source: IO[bytes], file: IO[bytes], wanted: Wanted, stop: Event) -> None:
+    room = wanted.size - file.tell()
     while block := source.read(min(BLOCK_BYTES, room + 1)):
-        if stop.is_set():
-            raise BundleError("the transfer was stopped")
+        _require_going(wanted, stop)
         room -= len(block)
         if room < 0:
             file.truncate(0)
-            raise BundleError("the server sent more bytes than announced")
+            raise BundleError(f"{wanted.url} has more than the {wanted.size} bytes expected")
         file.write(block)
+
+
+def _require_going(wanted: Wanted, stop: Event) -> None:
+    if stop.is_set():
+        raise BundleError(f"{wanted.url} was not fetched: the transfer was stopped")
 
 
 def _finish(wanted: Wanted) -> None:

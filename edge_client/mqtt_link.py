@@ -28,6 +28,8 @@ CONNECT_SECONDS = 10.0
 PUBLISH_SECONDS = 60.0
 """A chunk of 124 KB at 20 kbit/s."""
 GOODBYE_SECONDS = 2.0
+CANCEL_AGAIN_SECONDS = 3.0
+"""More than a goodbye takes, which a second cancellation would cut short."""
 BACKOFF_BASE_SECONDS = 1.0
 BACKOFF_CEILING_SECONDS = 60.0
 STABLE_SECONDS = 30.0
@@ -78,7 +80,22 @@ class MqttLink:
         self._client: aiomqtt.Client | None = None
 
     async def run(self, handle: Handle) -> None:
-        """Stay connected until cancelled, then say goodbye. What `handle` raises is logged and goes no further."""
+        """Stay connected until cancelled, then say goodbye. What `handle` raises is logged and goes no further.
+
+        Up to Python 3.11 `asyncio.wait_for`, which the MQTT client uses, loses a cancellation that arrives together
+        with its result (bpo-37658), so it is repeated until the link has ended. A second one skips the goodbye.
+        """
+        staying = asyncio.create_task(self._stay_connected(handle), name="mqtt")
+        try:
+            await asyncio.wait((staying,))
+        finally:
+            while not staying.done():
+                staying.cancel()
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait((staying,), timeout=CANCEL_AGAIN_SECONDS)
+        staying.result()
+
+    async def _stay_connected(self, handle: Handle) -> None:
         failures = 0
         clock = asyncio.get_running_loop()
         while True:

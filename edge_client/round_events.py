@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from wire_protocol.messages import Need, Receipt, RoundPlan, Slice
+from wire_protocol.messages import DeclineCause, Need, Receipt, RoundPlan, Slice
 from wire_protocol.sub_model import SubModel
 
 
@@ -100,9 +100,9 @@ class Trained(RoundEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingFailed(RoundEvent):
-    """There will be no update in this round."""
+    """There will be no update in this round; the server is told only of the `cause`."""
 
-    reason: str
+    cause: DeclineCause
 
 
 @dataclass(frozen=True, kw_only=True)

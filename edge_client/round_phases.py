@@ -75,13 +75,13 @@ class Training(Busy):
 
 @dataclass(frozen=True)
 class Sending(Busy):
-    """The update is sent until a receipt for it comes.
+    """The update, or that there is none (`selection` is None), is sent until a receipt for it comes.
 
     `begun` says whether its chunks were sent once; `repeats` counts announcements since the server was last heard;
     `due` is when to announce again, None while something is being sent or the link is down.
     """
 
-    selection: Selection
+    selection: Selection | None
     payload: bytes = field(repr=False)
     manifest: Manifest
     begun: bool = False

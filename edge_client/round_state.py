@@ -9,10 +9,10 @@ never raises, whatever comes in whatever order.
                           |  | slice          |  |___________^   failed, due
                           |  |                | fetched
                           |  v                v
-                          | Training <--------+        -- failed --> Idle
-                          |    | trained      ^
-                 timed out|    v              |
-                          |  Sending          |        -- receipt --> Idle
+                          | Training <--------+
+                          |    | trained      ^  | failed
+                 timed out|    v              |  v
+                          |  Sending <--------|--+      -- receipt --> Idle
                           +----> Fetching ----+
 
 A newer plan leaves any phase for the start of its own round.
@@ -50,7 +50,7 @@ TABLE: Mapping[type[phase.Phase], Mapping[type[event.Event], Handler]] = {
         **_IN_EVERY_ROUND,
         event.ModelFetched: on.train_on_model,
         event.FetchFailed: on.delay_fetch,
-        event.TrainingFailed: on.give_up,
+        event.TrainingFailed: on.decline,
     },
     phase.FetchDelayed: {
         **_IN_EVERY_ROUND,
@@ -59,7 +59,7 @@ TABLE: Mapping[type[phase.Phase], Mapping[type[event.Event], Handler]] = {
     phase.Training: {
         **_IN_EVERY_ROUND,
         event.Trained: on.send_update,
-        event.TrainingFailed: on.give_up,
+        event.TrainingFailed: on.decline,
         event.SliceRefused: on.fetch_instead,
     },
     phase.Sending: {

@@ -46,7 +46,7 @@ from edge_client.round_phases import (
     Training,
 )
 from wire_protocol.chunking import manifest_of
-from wire_protocol.messages import RoundPlan
+from wire_protocol.messages import Decline, RoundPlan, encode
 
 SLICE_WAIT_SECONDS = 5.0
 """After this the whole model is fetched by HTTP, where nothing is lost to a full broker queue."""
@@ -136,17 +136,14 @@ def fetch_again_when_due(phase: FetchDelayed, event: Tick) -> Step:
 
 def send_update(phase: Training, event: Trained) -> Step:
     """Send the update, now or when the link is up."""
-    if not _is_ours(phase, event):
-        return phase, ()
-    sending = Sending(phase.memory, phase.task, event.selection, event.payload, manifest_of(event.payload))
-    return _send_whole(sending) if phase.memory.connected else (sending, ())
+    return _send(phase, event.payload, event.selection) if _is_ours(phase, event) else (phase, ())
 
 
-def give_up(phase: Fetching | Training, event: TrainingFailed) -> Step:
-    """End a round that gave no update."""
-    if not _is_ours(phase, event):
-        return phase, ()
-    return Idle(phase.memory), (End(phase.task.plan, accepted=False, reason=event.reason),)
+def decline(phase: Fetching | Training, event: TrainingFailed) -> Step:
+    """Tell the server, as surely as it is told of an update, that there is none."""
+    plan = phase.task.plan
+    message = Decline(run=plan.run, round=plan.round, cause=event.cause)
+    return _send(phase, encode(message), None) if _is_ours(phase, event) else (phase, ())
 
 
 def await_answer(phase: Sending, event: Transmitted) -> Step:
@@ -194,7 +191,9 @@ def finish(phase: Sending, event: ReceiptArrived) -> Step:
     receipt, plan = event.receipt, phase.task.plan
     if not _same_round(plan, receipt.run, receipt.round) or receipt.sha256 != phase.manifest.sha256:
         return phase, ()
-    memory = replace(phase.memory, selection=phase.selection) if receipt.accepted else phase.memory
+    memory = phase.memory
+    if receipt.accepted and phase.selection is not None:
+        memory = replace(memory, selection=phase.selection)
     return Idle(memory), (End(plan, receipt.accepted, receipt.reason),)
 
 
@@ -215,6 +214,11 @@ def _remember(memory: Memory, plan: RoundPlan) -> dict[str, int]:
 
 def _fetch(phase: Busy, selection: Selection | None, failures: int = 0) -> Step:
     return Fetching(phase.memory, phase.task, selection, failures), (Fetch(phase.task.plan, selection),)
+
+
+def _send(phase: Busy, payload: bytes, selection: Selection | None) -> Step:
+    sending = Sending(phase.memory, phase.task, selection, payload, manifest_of(payload))
+    return _send_whole(sending) if phase.memory.connected else (sending, ())
 
 
 def _send_whole(phase: Sending) -> Step:

@@ -31,8 +31,8 @@ from edge_client.training.choose import open_runtime as open_installed_runtime
 from wire_protocol import topics
 from wire_protocol.chunking import chunk, manifest_of
 from wire_protocol.errors import FisherfleetError, ProtocolError
-from wire_protocol.examples import Examples, load_examples
-from wire_protocol.messages import DeviceState, Need, Receipt, RoundPlan, Slice, encode
+from wire_protocol.examples import Examples, ExamplesError, load_examples
+from wire_protocol.messages import DeclineCause, DeviceState, Need, Receipt, RoundPlan, Slice, encode
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class _Device:
         try:
             incoming = self._downlink.read(message.topic, message.payload, self._work.max_slice_bytes)
         except ProtocolError as error:
-            logger.warning("%s: dropped a message on %s: %s", self._name, message.topic, error)
+            logger.warning("%s: dropped a message on %.200r: %.300r", self._name, message.topic, str(error))
             return
         if isinstance(incoming, RoundPlan):
             self._post(partial(ev.PlanArrived, plan=incoming, remaining=incoming.deadline - time.time()))
@@ -204,10 +204,13 @@ class _Device:
         return partial(ev.Trained, payload=payload, selection=trained.selection, **mine)
 
     def _failed(self, plan: RoundPlan, error: Exception) -> Make:
-        if not isinstance(error, FisherfleetError):
-            logger.error("%s: unexpected error", self._where(plan), exc_info=error)
-        reason = str(error) or type(error).__name__
-        return partial(ev.TrainingFailed, run=plan.run, round=plan.round, reason=reason)
+        cause: DeclineCause = "internal"
+        if isinstance(error, FisherfleetError):
+            cause = "data" if isinstance(error, ExamplesError) else "training"
+            logger.warning("%s: there is no update: %s", self._where(plan), error)
+        else:
+            logger.error("%s: there is no update: unexpected error", self._where(plan), exc_info=error)
+        return partial(ev.TrainingFailed, run=plan.run, round=plan.round, cause=cause)
 
     async def _send(self, command: ev.Send) -> None:
         plan = command.plan
@@ -217,6 +220,8 @@ class _Device:
                 logger.info("%s: sent %d bytes", self._where(plan), sent)
             except LinkError as error:
                 logger.warning("%s: sending was cut short: %s", self._where(plan), error)
+            except Exception:
+                logger.exception("%s: sending failed", self._where(plan))
         self._post(partial(ev.Transmitted, run=plan.run, round=plan.round))
 
     async def _publish_pieces(self, command: ev.Send) -> int:
@@ -247,7 +252,7 @@ class _Device:
         elif command.accepted:
             logger.info("%s: counted by the server", self._where(plan))
         else:
-            logger.warning("%s: not counted: %s", self._where(plan), command.reason)
+            logger.warning("%s: not counted: %.300r", self._where(plan), command.reason)
 
     def _where(self, plan: RoundPlan) -> str:
         return f"{self._name}: run {plan.run} round {plan.round}"

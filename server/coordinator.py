@@ -5,12 +5,14 @@ so the shell sends one after every event and at least twice a second.
 
     Waiting --enough online--> Collecting --all heard, or deadline with an update--> Applying --RoundApplied--> Waiting
     Collecting --deadline without an update--> Collecting, with a later deadline
+    Collecting --deadline without an update, everyone online refused--> Waiting, the round is given up
     Waiting --all rounds closed--> Finished
 
 A round closes early once every device that was online when it opened, and is online now, was counted or refused, and
 at least one was counted. A device that joins during a round is counted when its update comes in time, but not waited
-for. Neurons are chosen at a resync: the first round this process opens (it knows no device's selection before) and
-every `resync_every` rounds after it.
+for. A device that was refused takes part in a prolonged round no more, so where only such devices are online, a round
+with a new number gives everyone another chance. Neurons are chosen at a resync: the first round this process opens (it
+knows no device's selection before) and every `resync_every` rounds after it.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class UpdateCounted:
 
 @dataclass(frozen=True)
 class UpdateRefused:
-    """The device's update of this round was refused for good, so nothing more will come from it."""
+    """The device's update of this round was refused for good, or it said that it has none: it is not waited for."""
 
     device: str
     round: int
@@ -92,11 +94,18 @@ class CloseRound:
 
 
 @dataclass(frozen=True)
+class AbandonRound:
+    """Nobody was counted in time and everyone online was refused: forget the round."""
+
+    round: int
+
+
+@dataclass(frozen=True)
 class Finish:
     """All rounds are closed."""
 
 
-Command = OpenRound | ExtendRound | CloseRound | Finish
+Command = OpenRound | ExtendRound | CloseRound | AbandonRound | Finish
 
 
 @dataclass(frozen=True)
@@ -199,6 +208,8 @@ def _decide(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
         case Waiting(needed) if len(state.online) >= needed:
             return _open(state, now)
         case Collecting(number, deadline) as phase if now >= deadline and not phase.counted:
+            if state.online and state.online <= phase.refused:
+                return replace(state, phase=Waiting(needed=1)), (AbandonRound(number),)
             later = now + state.schedule.round_seconds
             return replace(state, phase=replace(phase, deadline=later)), (ExtendRound(number, later),)
         case Collecting(number, deadline) as phase if now >= deadline or _all_heard(phase, state.online):

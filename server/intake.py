@@ -6,14 +6,14 @@ another server and are left alone.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass
 from typing import Protocol
 
 from server.downlink import Downlink
+from server.inbox import Inbox, StateReport
 from server.traffic import Traffic
-from server.uplink import Complete, Uplink
+from server.uplink import Uplink
 from wire_protocol import messages, topics
 from wire_protocol.errors import ProtocolError
 from wire_protocol.messages import DeviceState, Manifest, Receipt
@@ -22,17 +22,6 @@ from wire_protocol.topics import Part
 logger = logging.getLogger(__name__)
 
 LARGEST_STATE_BYTES = 4096
-
-
-@dataclass(frozen=True)
-class StateReport:
-    """A device's birth message or last will."""
-
-    device: str
-    state: DeviceState
-
-
-Inbox = asyncio.Queue[StateReport | Complete]
 
 
 class Answers(Protocol):
@@ -66,7 +55,7 @@ class Intake:
             else:
                 self._on_piece(topics.parse_part(topic), payload)
         except ProtocolError as error:
-            logger.warning("message on %s ignored: %s", topic, error)
+            logger.warning("message on %.200r ignored: %.300r", topic, str(error))
 
     def _on_state(self, device: str, payload: bytes) -> None:
         if not payload:
@@ -74,7 +63,7 @@ class Intake:
         if len(payload) > LARGEST_STATE_BYTES:
             raise ProtocolError(f"state has {len(payload)} bytes, expected at most {LARGEST_STATE_BYTES}")
         self.traffic.received(len(payload))
-        self.inbox.put_nowait(StateReport(device, messages.decode(payload, DeviceState)))
+        self.inbox.put_state(StateReport(device, messages.decode(payload, DeviceState)))
 
     def _on_piece(self, part: Part, payload: bytes) -> None:
         if part.run != self.run:
@@ -85,7 +74,7 @@ class Intake:
             return
         complete = self.uplink.chunk(part, payload)
         if complete is not None:
-            self.inbox.put_nowait(complete)
+            self.inbox.put_update(complete)
 
     def _on_manifest(self, part: Part, manifest: Manifest) -> None:
         receipt = self.answers.standing(part, manifest.sha256)

@@ -1,7 +1,8 @@
 """Which answer stands for an update of the open round, sans-I/O.
 
 Invariants: a device is counted at most once; the same hash again gets the same answer again; another hash after an
-update was counted is refused. A refusal is held in the account once, however often it is asked for.
+update was counted is refused. A refusal is held in the account once, however often it is asked for. Its reason is cut
+to `LONGEST_REASON` characters, as it may quote what the device sent and is given again for every manifest.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 
 from wire_protocol.messages import Receipt
 from wire_protocol.topics import Part
+
+LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,16 @@ class ReceiptBook:
 
     def refuse(self, part: Part, sha256: bytes, reason: str) -> Receipt:
         """Note that the update will never be counted, and why."""
-        answer = _Answer(sha256, accepted=False, reason=reason)
+        answer = _Answer(sha256, accepted=False, reason=reason[:LONGEST_REASON])
         if self._refused.get(part.device) != answer:
             self._refused[part.device] = answer
             self._refusals += 1
         return _receipt(part, answer)
+
+
+def refusal(part: Part, sha256: bytes, reason: str) -> Receipt:
+    """A receipt that says why the update will never be counted."""
+    return _receipt(part, _Answer(sha256, accepted=False, reason=reason[:LONGEST_REASON]))
 
 
 def _receipt(part: Part, answer: _Answer) -> Receipt:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import NDArray
 
 from server.aggregation.masked_mean import MaskedMean
 from server.compute_account import Compute, compute_of
+from server.evaluation import Evaluation
 from server.receipts import ReceiptBook
+from server.records import RoundRecord
 from server.screening import Screened
 from server.server_optimizer import federated_averaging
-from server.traffic import Bytes
+from server.traffic import Bytes, dense_bytes
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan
 from wire_protocol.sub_model import Arrays
@@ -38,19 +39,23 @@ class RoundWork:
         """The model after this round."""
         return federated_averaging(parameters, self._mean.mean())
 
-    def record_values(self, spent: Bytes, dense: Bytes, now: float) -> Mapping[str, Any]:
-        """The fields of this round's `RoundRecord` that do not depend on the new model."""
-        return {
-            "round": self.plan.round,
-            "resync": self.plan.resync,
-            "updates_accepted": self.book.accepted,
-            "updates_rejected": self.book.rejected,
-            "bytes_up": spent.up,
-            "bytes_down": spent.down,
-            "bytes_up_dense": dense.up,
-            "bytes_down_dense": dense.down,
-            "trained_macs": self.compute.trained,
-            "scored_macs": self.compute.scored,
-            "full_macs": self.compute.full,
-            "seconds": now - self.opened,
-        }
+    def record(self, evaluation: Evaluation | None, spent: Bytes, now: float) -> RoundRecord:
+        """The round as it is closed at `now` (monotonic seconds), having cost `spent`."""
+        dense = dense_bytes(self._layout, self.book.accepted)
+        return RoundRecord(
+            round=self.plan.round,
+            resync=self.plan.resync,
+            accuracy=evaluation.accuracy if evaluation else None,
+            loss=evaluation.loss if evaluation else None,
+            updates_accepted=self.book.accepted,
+            updates_rejected=self.book.rejected,
+            bytes_up=spent.up,
+            bytes_down=spent.down,
+            bytes_up_dense=dense.up,
+            bytes_down_dense=dense.down,
+            trained_macs=self.compute.trained,
+            scored_macs=self.compute.scored,
+            full_macs=self.compute.full,
+            seconds=now - self.opened,
+            model_version=self.plan.model_version + 1,
+        )

@@ -1,5 +1,7 @@
 """Refuse what must not be counted. Pure; total: any bytes give a `Screened` update or a `Refused` reason.
 
+A `Decline`, sent in place of an update, is refused with what it says.
+
 An update is counted only if it is a valid message of the open round, made from the model version and at the precision
 the plan names, with legal kept-neuron bitmaps, finite values of the right number, and counts that can be true.
 """
@@ -14,13 +16,18 @@ from numpy.typing import NDArray
 from wire_protocol import messages, tensor_codec
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import Layout
-from wire_protocol.messages import RoundPlan, Update
+from wire_protocol.messages import Decline, DeclineCause, RoundPlan, Update
 from wire_protocol.sub_model import SubModel, from_bitmaps, sub_shapes
 
 LARGEST_COUNT = 10**9
 """Examples a device can claim; keeps weights and compute sums exact."""
 LARGEST_MAGNITUDE = 1e30
 """Of a difference; keeps the model finite in float32 whatever is counted."""
+_DECLINED: dict[DeclineCause, str] = {
+    "data": "the device's examples do not fit the model",
+    "training": "training failed on the device (did it diverge? a lower learning rate may help)",
+    "internal": "the device met an unexpected error",
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,8 @@ class Refused:
 
 def screen(payload: bytes, plan: RoundPlan, layout: Layout) -> Screened | Refused:
     """Decode an update of the open round `plan` and check it."""
+    if declined := _declined(payload):
+        return declined
     try:
         update = messages.decode(payload, Update)
         reason = _mismatch(update, plan)
@@ -55,6 +64,14 @@ def screen(payload: bytes, plan: RoundPlan, layout: Layout) -> Screened | Refuse
         if largest > LARGEST_MAGNITUDE:
             return Refused(f"{name} holds a value of magnitude {largest:.3g}, expected at most {LARGEST_MAGNITUDE:g}")
     return Screened(update, sub_model, values)
+
+
+def _declined(payload: bytes) -> Refused | None:
+    try:
+        decline = messages.decode(payload, Decline)
+    except ProtocolError:
+        return None
+    return Refused(f"no update: {_DECLINED[decline.cause]}; its log says more")
 
 
 def _mismatch(update: Update, plan: RoundPlan) -> str:

@@ -25,18 +25,20 @@ from server.cancellation import end_tasks
 from server.config import RunConfig, ServiceSettings
 from server.coordinator import Collecting, Event, Finished, Schedule
 from server.downlink import Downlink
-from server.errors import AddressError, ServerError
+from server.errors import AddressError, ServerError, StorageError
 from server.evaluation import Evaluation, Evaluator
 from server.http_server import HttpServer
-from server.intake import Inbox, Intake, StateReport
+from server.inbox import Inbox, StateReport
+from server.intake import Intake
 from server.model_files import ModelFiles
 from server.mqtt_ingest import MqttLink
+from server.receipts import refusal
 from server.records import DeviceRecord, RoundRecord, UpdateRecord
 from server.round_work import RoundWork
 from server.run_history import resume
 from server.screening import Refused, Screened, screen
 from server.storage import Store
-from server.traffic import Traffic, dense_bytes
+from server.traffic import Traffic
 from server.uplink import Complete, Uplink, max_update_size
 from wire_protocol import bundle_manifest
 from wire_protocol.examples import require_fit
@@ -87,7 +89,7 @@ class Service:
         self._traffic_closed = self._traffic.total
         self._work: RoundWork | None = None
         self._selections: dict[str, SubModel] = {}
-        self._inbox: Inbox = asyncio.Queue()
+        self._inbox = Inbox()
         self._http: HttpServer | None = None
         self._background: list[asyncio.Task[None]] = []
         self._wire()
@@ -187,6 +189,9 @@ class Service:
                 self._extend_round(command)
             case coordinator.CloseRound():
                 await self._close_round()
+            case coordinator.AbandonRound(number):
+                logger.warning("round %d: given up, as every device online declined or was refused", number)
+                await asyncio.to_thread(self.store.abandon_open_rounds, self._config.run)
             case coordinator.Finish():
                 await self._withdraw_plan()
 
@@ -234,24 +239,17 @@ class Service:
     async def _close_round(self) -> None:
         assert self._work is not None
         work = self._work
-        version = self._version + 1
-        parameters, evaluation = await asyncio.to_thread(self._apply, work, version)
+        parameters, evaluation = await asyncio.to_thread(self._apply, work)
         spent, self._traffic_closed = self._traffic.total - self._traffic_closed, self._traffic.total
-        dense = dense_bytes(self._layout, work.book.accepted)
-        record = RoundRecord(
-            accuracy=evaluation.accuracy if evaluation else None,
-            loss=evaluation.loss if evaluation else None,
-            model_version=version,
-            **work.record_values(spent, dense, time.monotonic()),
-        )
+        record = work.record(evaluation, spent, time.monotonic())
         await asyncio.to_thread(self.store.close_round, work.plan.run, record)
-        self._parameters, self._version = parameters, version
+        self._parameters, self._version = parameters, record.model_version
         self._observe(coordinator.RoundApplied(work.plan.round))
         self._on_round(record)
 
-    def _apply(self, work: RoundWork, version: int) -> tuple[dict[str, NDArray[Any]], Evaluation | None]:
+    def _apply(self, work: RoundWork) -> tuple[dict[str, NDArray[Any]], Evaluation | None]:
         parameters = work.next_parameters(self._parameters)
-        self._models.save_version(version, parameters)
+        self._models.save_version(work.plan.model_version + 1, parameters)
         if self._evaluator is None or self._settings.test is None:
             return parameters, None
         return parameters, self._evaluator.evaluate(parameters, self._settings.test)
@@ -273,10 +271,10 @@ class Service:
 
     def standing(self, part: Part, sha256: bytes) -> Receipt | None:
         """The answer to give to an announced update at once, or None when it is to be sent and judged."""
-        work = self._work
+        work, phase = self._work, self._state.phase
         if work is not None and part.round == work.plan.round:
             receipt = work.book.standing(part, sha256)
-            if receipt is not None or isinstance(self._state.phase, Collecting):
+            if receipt is not None or (isinstance(phase, Collecting) and phase.round == part.round):
                 return receipt
         elif self.store.counted_hash(part.run, part.round, part.device) == sha256:
             return Receipt(run=part.run, round=part.round, sha256=sha256, accepted=True)
@@ -284,9 +282,9 @@ class Service:
 
     def refuse(self, part: Part, sha256: bytes, reason: str) -> Receipt:
         """Refuse an update for good; the device is told why."""
-        logger.info("round %d: update of %s refused: %s", part.round, part.device, reason)
+        logger.info("round %d: update of %s refused: %.300r", part.round, part.device, reason)
         if self._work is None:
-            return Receipt(run=part.run, round=part.round, sha256=sha256, accepted=False, reason=reason)
+            return refusal(part, sha256, reason)
         self._observe(coordinator.UpdateRefused(part.device, part.round))
         return self._work.book.refuse(part, sha256, reason)
 
@@ -298,20 +296,23 @@ class Service:
             logger.exception("round %d: counting the update of %s failed; it may come again", part.round, part.device)
             return
         finally:
-            self._uplink.release(part.device)
+            self._uplink.release(part)
         self._downlink.receipt(part.device, receipt)
 
     async def _judge(self, complete: Complete) -> Receipt:
         assert self._work is not None
-        part = complete.part
-        verdict = await asyncio.to_thread(self._count, self._work, complete)
+        part, work = complete.part, self._work
+        verdict = await asyncio.to_thread(self._count, work, complete)
         if isinstance(verdict, Refused):
             return self.refuse(part, complete.sha256, verdict.reason)
+        receipt = work.book.accept(part, complete.sha256)
         self._selections[part.device] = verdict.sub_model
         self._observe(coordinator.UpdateCounted(part.device, part.round))
-        return self._work.book.accept(part, complete.sha256)
+        await asyncio.to_thread(self.store.save_kept, part.device, verdict.sub_model.widths, self._clock())
+        return receipt
 
     def _count(self, work: RoundWork, complete: Complete) -> Screened | Refused:
+        """Nothing that can fail may follow `work.count`: the update would come again and be counted twice."""
         verdict = screen(complete.payload, work.plan, self._layout)
         if isinstance(verdict, Refused):
             return verdict
@@ -320,7 +321,6 @@ class Service:
         if counted != complete.sha256:
             return Refused("another update of this device was counted in this round")
         work.count(verdict)
-        self.store.save_kept(part.device, verdict.sub_model.widths, self._clock())
         return verdict
 
     async def _take_state(self, report: StateReport) -> None:
@@ -330,7 +330,10 @@ class Service:
         if arrived and self._work is not None:
             self._downlink.retained_plan_read(self._work.plan)
         record = DeviceRecord(device, state.online, state.examples, state.runtime, state.client, self._clock())
-        await asyncio.to_thread(self.store.save_device, record)
+        try:
+            await asyncio.to_thread(self.store.save_device, record)
+        except StorageError:
+            logger.exception("the state of %s could not be written down", device)
 
     def _open_evaluator(self) -> Evaluator | None:
         test, manifest = self._settings.test, self._bundle.manifest

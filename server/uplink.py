@@ -9,6 +9,7 @@ again until `release`, so that a manifest repeated while it is being counted sta
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 
 from wire_protocol.chunking import Assembly
 from wire_protocol.errors import ProtocolError
@@ -65,7 +66,8 @@ class Uplink:
             if pending.round == part.round and pending.handed_over:
                 return None
             if pending.round == part.round and pending.assembly.manifest == manifest:
-                return Need(run=part.run, round=part.round, missing=pending.assembly.missing[:MAX_NEED])
+                lacking = (index for index in range(manifest.chunk_count) if index not in pending.arrived)
+                return Need(run=part.run, round=part.round, missing=tuple(islice(lacking, MAX_NEED)))
             if part.round < pending.round:
                 return None
         self._pending[part.device] = _Pending(part.run, part.round, Assembly(manifest, self._max_payload))
@@ -97,9 +99,11 @@ class Uplink:
         )
         return Complete(part, manifest.sha256, payload)
 
-    def release(self, device: str) -> None:
-        """Forget the device's payload: it was counted, refused, or must be sent again."""
-        self._pending.pop(device, None)
+    def release(self, part: Part) -> None:
+        """Forget a payload handed over: it was counted, refused, or must be sent again. What came since is kept."""
+        pending = self._pending.get(part.device)
+        if pending is not None and pending.handed_over and (pending.run, pending.round) == (part.run, part.round):
+            del self._pending[part.device]
 
     def clear(self) -> None:
         """Forget all: another round is open."""

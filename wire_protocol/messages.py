@@ -19,6 +19,7 @@ from wire_protocol.tensor_codec import Precision
 PROTOCOL_VERSION = 1
 
 SelectionPolicy = Literal["fisher", "random"]
+DeclineCause = Literal["data", "training", "internal"]
 SHA256_BYTES = 32
 MAX_CHUNKS = 65_536
 MAX_COUNT = 2**53
@@ -102,6 +103,21 @@ class Update(Message, frozen=True, tag="update"):
         _require_count("trained", self.trained, least=1)
         _require_count("scored", self.scored)
         require(isfinite(self.loss), "loss", self.loss, "finite")
+
+
+class Decline(Message, frozen=True, tag="decline"):
+    """Sent in place of an update: the device will give none in this round, so the server need not wait for it.
+
+    `cause` is one of few words, not a text, as what an error says may tell of the data: `data` the device's examples do
+    not fit the model, `training` the training failed (it diverged, say), `internal` anything else.
+    """
+
+    run: str
+    round: int
+    cause: DeclineCause
+
+    def __post_init__(self) -> None:
+        _require_round(self.run, self.round)
 
 
 class Slice(Message, frozen=True, tag="slice"):

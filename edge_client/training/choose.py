@@ -48,11 +48,12 @@ def files_for(name: RuntimeName, manifest: BundleManifest, widths: Mapping[str, 
     """Names of the bundle's files that training at these widths reads; raises `TrainingError` where it has none."""
     if name != "ort-training":
         return (TRAIN_STEP,)
-    folder = f"{_rung_for(manifest, widths).folder}/"
+    folder = f"{rung_for(manifest, widths).folder}/"
     return tuple(sorted(file for file in manifest.files if file.startswith(folder)))
 
 
-def _rung_for(manifest: BundleManifest, widths: Mapping[str, int]) -> Rung:
+def rung_for(manifest: BundleManifest, widths: Mapping[str, int]) -> Rung:
+    """The onnxruntime-training artifacts for these widths; raises `TrainingError` where the bundle has none."""
     for rung in manifest.rungs:
         if rung.widths == dict(widths):
             return rung

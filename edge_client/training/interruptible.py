@@ -1,11 +1,15 @@
-"""A training runtime that can be ended between two steps, as a thread cannot be ended from outside."""
+"""Training and scoring that can be ended between two batches, as a thread cannot be ended from outside."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from threading import Event
+from typing import Any
+
+from numpy.typing import NDArray
 
 from edge_client.errors import TrainingError
+from edge_client.local_update import Scorer
 from edge_client.training.runtime import TrainingResult, TrainingRuntime
 from wire_protocol.examples import Examples
 from wire_protocol.sub_model import Arrays
@@ -21,10 +25,23 @@ class InterruptibleRuntime:
 
     def train(self, parameters: Arrays, batches: Iterable[Examples], learning_rate: float) -> TrainingResult:
         """See `TrainingRuntime.train`."""
-        return self._inner.train(parameters, self._until_stopped(batches), learning_rate)
+        return self._inner.train(parameters, _until_stopped(batches, self._stop), learning_rate)
 
-    def _until_stopped(self, batches: Iterable[Examples]) -> Iterator[Examples]:
-        for batch in batches:
-            if self._stop.is_set():
-                raise TrainingError("the training was stopped")
-            yield batch
+
+class InterruptibleScorer:
+    """`inner`, but `scores` raises `TrainingError` before the first batch that begins after `stop` is set."""
+
+    def __init__(self, inner: Scorer, stop: Event) -> None:
+        self._inner = inner
+        self._stop = stop
+
+    def scores(self, parameters: Arrays, batches: Iterable[Examples]) -> dict[str, NDArray[Any]]:
+        """See `Scorer.scores`."""
+        return self._inner.scores(parameters, _until_stopped(batches, self._stop))
+
+
+def _until_stopped(batches: Iterable[Examples], stop: Event) -> Iterator[Examples]:
+    for batch in batches:
+        if stop.is_set():
+            raise TrainingError("the training was stopped")
+        yield batch

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edge_client.errors import TrainingError
 from edge_client.onnxruntime_import import import_onnxruntime, import_training_api
+from edge_client.training.choose import rung_for
 from edge_client.training.runtime import TrainingResult
 from wire_protocol.bundle_manifest import BundleManifest, Rung
 from wire_protocol.examples import Examples
@@ -92,7 +93,7 @@ class OrtTrainingRuntime:
         """The session for these parameters' widths, holding these parameters and no gradients."""
         layout = self._manifest.layout
         widths = _widths(layout, parameters)
-        rung = self._rung(widths)
+        rung = rung_for(self._manifest, widths)
         flat = np.concatenate([np.ravel(parameters[name]) for name in sub_shapes(layout, widths)])
         session = self._sessions.get(rung.folder)
         if session is None:
@@ -101,13 +102,6 @@ class OrtTrainingRuntime:
             _set_parameters(session.module, flat)
         session.module.lazy_reset_grad()
         return session
-
-    def _rung(self, widths: Mapping[str, int]) -> Rung:
-        for rung in self._manifest.rungs:
-            if rung.widths == widths:
-                return rung
-        known = [rung.widths for rung in self._manifest.rungs]
-        raise TrainingError(f"the bundle has no onnxruntime-training artifacts for widths {widths}, only for {known}")
 
     def _load(self, rung: Rung, flat: NDArray[Any]) -> _Session:
         folder = self._bundle_dir / rung.folder

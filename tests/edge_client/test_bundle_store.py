@@ -157,7 +157,7 @@ def test_a_damaged_cached_file_is_fetched_anew(tmp_path, site):
 @pytest.mark.parametrize("spoilt", [CONTENT[:-1] + b"!", CONTENT + b"more"])
 def test_content_that_is_not_what_its_hash_says_is_never_taken(tmp_path, site, spoilt):
     site.pages[f"/api/v1/models/{MODEL}"] = spoilt
-    with pytest.raises(BundleError, match=rf"{MODEL} could not be fetched|more bytes than announced"):
+    with pytest.raises(BundleError, match=rf"{MODEL} could not be fetched|has more than the"):
         BundleStore(site.url, tmp_path).model(MODEL, len(CONTENT))
     assert not (tmp_path / "models" / MODEL).exists()
 
@@ -166,7 +166,7 @@ def test_a_manifest_is_bounded_before_it_is_read(tmp_path, site, monkeypatch):
     monkeypatch.setattr("edge_client.bundle_store.MAX_MANIFEST_BYTES", 1000)
     bundle = sha256(CONTENT).hexdigest()
     site.pages[f"/api/v1/bundles/{bundle}/manifest.json"] = CONTENT
-    with pytest.raises(BundleError, match="more bytes than announced"):
+    with pytest.raises(BundleError, match=r"has more than the \d+ bytes expected"):
         BundleStore(site.url, tmp_path).manifest(bundle)
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= 1000
 
@@ -205,12 +205,31 @@ def test_an_unreachable_server_is_an_error_after_a_few_tries(tmp_path):
         BundleStore("http://127.0.0.1:9", tmp_path).model(MODEL, 4)
 
 
-def test_a_stopped_transfer_ends_early_and_leaves_no_model(tmp_path, site):
-    http = Http()
-    http.stop.set()
+class StopLater(threading.Event):
+    """Is set from the `checks`-th time on that it is asked for."""
+
+    def __init__(self, checks: int) -> None:
+        super().__init__()
+        self._left = checks
+
+    def is_set(self) -> bool:
+        self._left -= 1
+        return self._left <= 0
+
+
+@pytest.mark.parametrize(("checks", "requests"), [(1, 0), (2, 1), (3, 1)])
+def test_a_stopped_transfer_ends_early_and_leaves_no_model(tmp_path, site, checks, requests):
     with pytest.raises(BundleError, match="stopped"):
-        BundleStore(site.url, tmp_path, http).model(MODEL, len(CONTENT))
+        BundleStore(site.url, tmp_path, Http(stop=StopLater(checks))).model(MODEL, len(CONTENT))
     assert not (tmp_path / "models" / MODEL).exists()
+    assert len(site.requests) == requests
+
+
+def test_a_stopped_transfer_is_not_tried_again(tmp_path, site):
+    site.faults = [("status", 503)] * 5
+    with pytest.raises(BundleError, match="stopped"):
+        BundleStore(site.url, tmp_path, Http(stop=StopLater(2))).model(MODEL, len(CONTENT))
+    assert len(site.requests) == 1
 
 
 def test_a_folder_that_cannot_be_written_is_a_bundle_error(tmp_path, site):

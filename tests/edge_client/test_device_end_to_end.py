@@ -17,6 +17,7 @@ import aiomqtt
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 from safetensors.numpy import load_file
 
 from edge_client.config import DeviceConfig
@@ -113,7 +114,12 @@ class ScriptedServer:
         await self._client.publish(topics.plan(RUN), messages.encode(plan), qos=1, retain=True)
 
     async def update(self, number: int, lose: set[int]) -> tuple[messages.Update, bytes]:
-        """Put the update of a round together, losing the chunks in `lose` the first time they come."""
+        """The update of a round, losing the chunks in `lose` the first time they come."""
+        payload, digest = await self.payload(number, lose)
+        return messages.decode(payload, messages.Update), digest
+
+    async def payload(self, number: int, lose: set[int]) -> tuple[bytes, bytes]:
+        """Put together what the device sends in a round, and its hash."""
         assembly = None
         manifests = 0
         while assembly is None or assembly.missing:
@@ -133,10 +139,10 @@ class ScriptedServer:
             else:
                 assembly.add(part.chunk, message.payload)
         assert not lose
-        return messages.decode(assembly.payload(), messages.Update), assembly.manifest.sha256
+        return assembly.payload(), assembly.manifest.sha256
 
-    async def send_receipt(self, number: int, digest: bytes) -> None:
-        receipt = messages.Receipt(run=RUN, round=number, sha256=digest, accepted=True)
+    async def send_receipt(self, number: int, digest: bytes, accepted: bool = True) -> None:
+        receipt = messages.Receipt(run=RUN, round=number, sha256=digest, accepted=accepted)
         await self._client.publish(topics.receipt(DEVICE), messages.encode(receipt), qos=1)
 
     async def send_slice(self, content: messages.Slice) -> None:
@@ -259,3 +265,44 @@ async def second_round(server: ScriptedServer, scene: Scene, chosen: SubModel) -
     assert update.scored == 0
     scene.assert_trained(update, plan, chosen, base)
     await server.send_receipt(2, digest)
+
+
+async def test_a_device_whose_training_diverges_says_so_and_takes_part_again(tmp_path, scene):
+    with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
+        address = BrokerUrl("127.0.0.1", port)
+        config = DeviceConfig(DEVICE, address, url, tmp_path / "examples.npz", tmp_path / "state", run=RUN)
+        async with scripted_server(port) as server, running(config):
+            assert (await server.state()).online
+            await server.publish_plan(replace(scene.plan(1, scene.model, "float32"), learning_rate=1e30))
+            payload, digest = await server.payload(1, lose=set())
+            assert messages.decode(payload, messages.Decline).cause == "training"
+            await server.send_receipt(1, digest, accepted=False)
+            await server.publish_plan(scene.plan(2, scene.model, "float32"))
+            update, _ = await server.update(2, lose=set())
+            assert update.scored == 40
+
+
+async def test_a_device_whose_examples_do_not_fit_says_only_that(tmp_path, scene):
+    np.savez(tmp_path / "examples.npz", x=scene.examples.x[:, :-1], y=scene.examples.y)
+    with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
+        address = BrokerUrl("127.0.0.1", port)
+        config = DeviceConfig(DEVICE, address, url, tmp_path / "examples.npz", tmp_path / "state", run=RUN)
+        async with scripted_server(port) as server, running(config):
+            assert (await server.state()).online
+            await server.publish_plan(scene.plan(1, scene.model, "float32"))
+            payload, _ = await server.payload(1, lose=set())
+    assert messages.decode(payload, messages.Decline) == messages.Decline(run=RUN, round=1, cause="data")
+
+
+async def test_a_newer_plan_ends_the_training_at_hand(tmp_path, scene):
+    with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
+        address = BrokerUrl("127.0.0.1", port)
+        config = DeviceConfig(DEVICE, address, url, tmp_path / "examples.npz", tmp_path / "state", run=RUN)
+        async with scripted_server(port) as server, running(config):
+            assert (await server.state()).online
+            await server.publish_plan(replace(scene.plan(1, scene.model, "float32"), local_steps=10**9))
+            while not (tmp_path / "state" / "models" / scene.model).exists():
+                await asyncio.sleep(0.01)
+            await server.publish_plan(replace(scene.plan(2, scene.model, "float32"), resync_round=2))
+            update, _ = await server.update(2, lose=set())
+            assert update.trained == 80

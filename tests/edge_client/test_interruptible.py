@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edge_client.errors import TrainingError
-from edge_client.training.interruptible import InterruptibleRuntime
+from edge_client.training.interruptible import InterruptibleRuntime, InterruptibleScorer
 from edge_client.training.runtime import TrainingResult
 from wire_protocol.examples import Examples
 
@@ -28,6 +28,10 @@ class Counting:
                 self._stop.set()
         return TrainingResult(dict(parameters), learning_rate, self.steps)
 
+    def scores(self, parameters, batches):
+        self.train(parameters, batches, 1.0)
+        return {"steps": np.array([self.steps])}
+
 
 def test_without_a_stop_every_batch_is_trained():
     stop = Event()
@@ -41,4 +45,13 @@ def test_no_step_begins_after_the_stop():
     inner = Counting(stop, stop_in=2)
     with pytest.raises(TrainingError, match="stopped"):
         InterruptibleRuntime(inner, stop).train({}, [BATCH] * 5, 0.5)
+    assert inner.steps == 2
+
+
+def test_scoring_ends_in_the_same_way():
+    stop = Event()
+    assert InterruptibleScorer(Counting(stop, stop_in=99), stop).scores({}, [BATCH] * 5) == {"steps": 5}
+    inner = Counting(stop, stop_in=2)
+    with pytest.raises(TrainingError, match="stopped"):
+        InterruptibleScorer(inner, stop).scores({}, [BATCH] * 5)
     assert inner.steps == 2

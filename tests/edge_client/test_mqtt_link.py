@@ -151,3 +151,34 @@ async def test_a_broker_that_is_never_there_is_no_error(port, caplog):
             assert not task.done()
             assert events.empty()
     assert f"pi: no link to mqtt://127.0.0.1:{port}" in caplog.records[0].message
+
+
+@pytest.mark.parametrize("answer", ["_on_connect", "_on_subscribe", "_on_publish"])
+async def test_a_cancellation_together_with_the_brokers_answer_is_not_lost(tmp_path, port, monkeypatch, answer):
+    take_answer = getattr(aiomqtt.Client, answer)
+    cancelled = []
+
+    def cancel_and_take_answer(client, *arguments):
+        """One step of the event loop later, when the cancellation reaches the task that waits for the answer."""
+        if not cancelled:
+            cancelled.append(task.cancel())
+        asyncio.get_running_loop().call_soon(take_answer, client, *arguments)
+
+    monkeypatch.setattr(mqtt_link, "CANCEL_AGAIN_SECONDS", 0.5)
+    with broker(tmp_path, port):
+        monkeypatch.setattr(aiomqtt.Client, answer, cancel_and_take_answer)
+        async with linked(port) as (_, _events, task):
+            await asyncio.wait([task], timeout=PATIENCE)
+            assert cancelled
+            assert task.cancelled()
+            assert "mqtt" not in {other.get_name() for other in asyncio.all_tasks()}
+
+
+async def test_an_unexpected_error_ends_the_link_loudly(port, monkeypatch):
+    async def broken(*_arguments):
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(MqttLink, "_session", broken)
+    async with linked(port) as (_, _events, task):
+        with pytest.raises(RuntimeError, match="a mistake of ours"):
+            await asyncio.wait_for(asyncio.shield(task), PATIENCE)

@@ -43,7 +43,7 @@ from edge_client.round_phases import (
 from edge_client.round_state import TABLE, advance
 from edge_client.round_transitions import MAX_RUNS_REMEMBERED
 from wire_protocol.chunking import DEFAULT_CHUNK_BYTES, manifest_of
-from wire_protocol.messages import Need, Receipt, RoundPlan, Slice
+from wire_protocol.messages import Decline, Need, Receipt, RoundPlan, Slice, encode
 from wire_protocol.sub_model import SubModel
 
 PAYLOAD = bytes(2 * DEFAULT_CHUNK_BYTES + 1)
@@ -91,6 +91,9 @@ DELAYED = FetchDelayed(UP, TASK, chosen(), failures=2, due=NOW)
 TRAINING = Training(UP, TASK, chosen())
 SENDING = Sending(UP, TASK, chosen(), PAYLOAD, manifest_of(PAYLOAD), begun=True, repeats=2, due=NOW)
 BUSY = (AWAITING, FETCHING, DELAYED, TRAINING, SENDING)
+DECLINED = encode(Decline(run="r", round=5, cause="training"))
+DECLINING = Sending(UP, TASK, None, DECLINED, manifest_of(DECLINED), begun=True)
+UNSENT_DECLINE = replace(DECLINING, memory=DOWN, begun=False)
 UNSENT = replace(SENDING, memory=DOWN, begun=False, repeats=0, due=None)
 
 OLD = PlanArrived(now=NOW, plan=plan(4), remaining=50)
@@ -105,6 +108,7 @@ NEXT_TASK = Task(plan(6), NOW + 50)
 NEXT = AwaitingSlice(BEGUN, NEXT_TASK, chosen(), due=NOW + 5)
 NEXT_COMMANDS = (Begin(plan(6)), ExpectSlice(plan(6)))
 OVERTAKEN = End(P5, accepted=False, reason="a newer plan came")
+SEND_DECLINE = Send(P5, DECLINED, announce=True, chunks=(0,))
 SEND_ALL = Send(P5, PAYLOAD, announce=True, chunks=ALL)
 ANNOUNCE = Send(P5, PAYLOAD, announce=True, chunks=())
 GIVEN_UP = End(P5, accepted=False, reason="the model could not be fetched before the deadline")
@@ -158,7 +162,8 @@ CHANGES = [
     # the model
     changes(FETCHING, ModelFetched(**R5), TRAINING, Train(P5, chosen())),
     changes(FETCHING, FetchFailed(**R5, reason="", jitter=0.5), replace(DELAYED, failures=2, due=NOW + 2.0)),
-    changes(FETCHING, TrainingFailed(**R5, reason="no rung"), IDLE, End(P5, accepted=False, reason="no rung")),
+    changes(FETCHING, TrainingFailed(**R5, cause="training"), DECLINING, SEND_DECLINE),
+    changes(replace(FETCHING, memory=DOWN), TrainingFailed(**R5, cause="training"), UNSENT_DECLINE),
     changes(DELAYED, Tick(now=NOW), replace(FETCHING, failures=2), Fetch(P5, chosen())),
     changes(replace(DELAYED, task=Task(P5, NOW)), Tick(now=NOW), FORGOTTEN, GIVEN_UP),
     # training
@@ -166,7 +171,8 @@ CHANGES = [
         TRAINING, Trained(**R5, payload=PAYLOAD, selection=chosen()), replace(SENDING, repeats=0, due=None), SEND_ALL
     ),
     changes(replace(TRAINING, memory=DOWN), Trained(**R5, payload=PAYLOAD, selection=chosen()), UNSENT),
-    changes(TRAINING, TrainingFailed(**R5, reason="diverged"), IDLE, End(P5, accepted=False, reason="diverged")),
+    changes(TRAINING, TrainingFailed(**R5, cause="training"), DECLINING, SEND_DECLINE),
+    changes(UNSENT_DECLINE, Connected(now=NOW), DECLINING, SEND_DECLINE),
     # sending
     changes(SENDING, Transmitted(**R5, jitter=0.5), replace(SENDING, due=NOW + 1 + 6.0)),
     changes(SENDING, Tick(now=NOW), replace(SENDING, due=None, repeats=3), ANNOUNCE),
@@ -188,6 +194,15 @@ CHANGES = [
         Idle(BARE),
         End(P5, accepted=False, reason="late"),
     ),
+    *(
+        changes(
+            DECLINING,
+            ReceiptArrived(now=NOW, receipt=receipt(digest=manifest_of(DECLINED).sha256, accepted=accepted)),
+            IDLE,
+            End(P5, accepted=accepted, reason="" if accepted else "late"),
+        )
+        for accepted in (False, True)
+    ),
 ]
 
 
@@ -203,7 +218,7 @@ STALE = (
     ModelFetched(**R4),
     FetchFailed(**R4, reason=""),
     Trained(**R4, payload=PAYLOAD, selection=chosen()),
-    TrainingFailed(**R4, reason=""),
+    TrainingFailed(**R4, cause="data"),
     SliceRefused(**R4),
     Transmitted(**R4),
     SliceArrived(now=NOW, content=a_slice(4)),
@@ -236,7 +251,7 @@ FRESH = {
     ModelFetched: ModelFetched(**R5),
     FetchFailed: FetchFailed(**R5, reason=""),
     Trained: Trained(**R5, payload=PAYLOAD, selection=chosen()),
-    TrainingFailed: TrainingFailed(**R5, reason=""),
+    TrainingFailed: TrainingFailed(**R5, cause="data"),
     Transmitted: Transmitted(**R5),
     ReceiptArrived: ReceiptArrived(now=NOW, receipt=receipt()),
     NeedArrived: NeedArrived(now=NOW, need=need((0,))),
@@ -296,7 +311,8 @@ contents = st.one_of(
     st.tuples(st.sampled_from([ModelFetched, SliceRefused, Transmitted]), rounds),
     st.tuples(st.just(PlanArrived), st.fixed_dictionaries({"plan": plans, "remaining": st.floats(-10, 100)})),
     st.tuples(st.just(SliceArrived), st.builds(a_slice, numbers, runs).map(lambda content: {"content": content})),
-    st.tuples(st.sampled_from([FetchFailed, TrainingFailed]), rounds.map(lambda mine: {**mine, "reason": "x"})),
+    st.tuples(st.just(FetchFailed), rounds.map(lambda mine: {**mine, "reason": "x"})),
+    st.tuples(st.just(TrainingFailed), rounds.map(lambda mine: {**mine, "cause": "internal"})),
     st.tuples(
         st.just(Trained),
         st.builds(
@@ -328,6 +344,9 @@ def test_no_sequence_of_events_raises_or_sends_an_update_outside_its_round(seque
     for event in sequence:
         if isinstance(event, Trained):
             trained.setdefault((event.run, event.round), set()).add(event.payload)
+        if isinstance(event, TrainingFailed):
+            payload = encode(Decline(run=event.run, round=event.round, cause=event.cause))
+            trained.setdefault((event.run, event.round), set()).add(payload)
         phase, commands = advance(phase, event)
         for command in commands:
             if isinstance(command, Begin):

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from server.coordinator import (
+    AbandonRound,
     Applying,
     CloseRound,
     Collecting,
@@ -124,6 +125,27 @@ STORIES = {
         [A, B, Tick(0), UpdateRefused("a", 1), UpdateRefused("b", 1), Tick(1)],
         [OPENED],
         Collecting(1, 10.0, frozenset("ab"), refused=frozenset("ab")),
+    ),
+    "everyone online refused: a new round at the deadline": (
+        [A, B, Tick(0), UpdateRefused("a", 1), B_GONE, Tick(9), Tick(10), Tick(10)],
+        [OPENED, AbandonRound(1), OpenRound(2, 1, 20.0)],
+        Collecting(2, 20.0, frozenset("a")),
+    ),
+    "one online not refused: waited for": (
+        [A, B, Tick(0), UpdateRefused("a", 1), C, B_GONE, Tick(10)],
+        [OPENED, ExtendRound(1, 20.0)],
+        Collecting(1, 20.0, frozenset("ab"), refused=frozenset("a")),
+    ),
+    "refused and gone, nobody else online: waits on": (
+        [A, B, Tick(0), UpdateRefused("a", 1), A_GONE, B_GONE, Tick(10)],
+        [OPENED, ExtendRound(1, 20.0)],
+        Collecting(1, 20.0, frozenset("ab"), refused=frozenset("a")),
+    ),
+    "a round given up counts for nothing": (
+        [A, B, Tick(0), UpdateRefused("a", 1), UpdateRefused("b", 1), Tick(10), Tick(10)]
+        + [event for n in (2, 3) for event in (counted("a", n), counted("b", n), Tick(11), RoundApplied(n), Tick(11))],
+        [OPENED, AbandonRound(1), OpenRound(2, 1, 20.0), CloseRound(2), OpenRound(3, 1, 21.0), CloseRound(3), Finish()],
+        Finished(),
     ),
     "updates of another round are not heard": (
         [A, B, Tick(0), counted("a", 7), UpdateRefused("b", 0), Tick(1)],

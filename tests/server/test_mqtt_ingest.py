@@ -1,9 +1,15 @@
+import asyncio
+import logging
 from pathlib import Path
+from typing import Any
 
+import aiomqtt
 import pytest
 
+from server.cancellation import end_tasks
 from server.errors import LinkError
 from server.mqtt_ingest import MqttLink, back_off
+from wire_protocol import topics
 from wire_protocol.broker_url import parse_broker_url
 
 
@@ -30,3 +36,26 @@ async def test_messages_are_dropped_while_the_broker_is_away() -> None:
     assert not link.connected
     assert link.send("topic", b"payload") is False
     assert await link.flush(0.01) is False
+
+
+async def test_a_handler_that_raises_is_logged_and_the_link_lives_on(
+    broker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    connected, handled = asyncio.Event(), asyncio.Queue()
+
+    def handle(topic: str, payload: bytes) -> None:
+        handled.put_nowait((topic, payload))
+        raise ValueError("cannot be handled")
+
+    link = MqttLink(broker.url, None, "id", connected.set, handle)
+    task = asyncio.create_task(link.run())
+    async with asyncio.timeout(20):
+        await connected.wait()
+        async with aiomqtt.Client("127.0.0.1", broker.port) as other:
+            for payload in (b"1", b"2"):
+                await other.publish(topics.state("a"), payload, qos=1)
+                assert await handled.get() == (topics.state("a"), payload)
+    assert not task.done()
+    await end_tasks([task])
+    errors = [record.message for record in caplog.records if record.levelno >= logging.ERROR]
+    assert errors == ["handling a message failed; going on"] * 2

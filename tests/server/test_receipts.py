@@ -1,6 +1,6 @@
 import pytest
 
-from server.receipts import ReceiptBook
+from server.receipts import LONGEST_REASON, ReceiptBook, refusal
 from wire_protocol.topics import Part
 
 PART = Part("a", "run", 1, None)
@@ -47,3 +47,9 @@ def test_a_refusal_stands_for_its_hash_only(book: ReceiptBook) -> None:
 def test_devices_have_their_own_answers(book: ReceiptBook) -> None:
     book.accept(PART, FIRST)
     assert book.standing(PART._replace(device="b"), FIRST) is None
+
+
+def test_what_a_device_sent_cannot_make_a_receipt_long(book: ReceiptBook) -> None:
+    long = "x" * 10**6
+    assert book.refuse(PART, FIRST, long) == book.standing(PART, FIRST) == refusal(PART, FIRST, long)
+    assert len(refusal(PART, FIRST, long).reason) == LONGEST_REASON

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from server.screening import Refused, Screened, screen
 from wire_protocol import messages, tensor_codec
-from wire_protocol.messages import RoundPlan, Update
+from wire_protocol.messages import Decline, RoundPlan, Update
 from wire_protocol.sub_model import gather, sub_shapes, to_bitmaps
 
 
@@ -36,6 +36,18 @@ def test_a_good_update_is_decoded(layout: object, weights: dict, make_plan: Call
     assert isinstance(verdict, Screened)
     assert verdict.sub_model.kept["hidden"].tolist() == [0, 2]
     np.testing.assert_array_equal(verdict.values["w1"], weights["w1"][[0, 2]])
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason"), [("data", "do not fit"), ("training", "diverge"), ("internal", "unexpected error")]
+)
+def test_a_device_that_declines_is_refused_with_its_cause(
+    layout: object, make_plan: Callable, cause: str, reason: str
+) -> None:
+    verdict = screen(messages.encode(Decline(run="run", round=3, cause=cause)), make_plan(), layout)
+    assert isinstance(verdict, Refused)
+    assert verdict.reason.startswith("no update: ")
+    assert reason in verdict.reason
 
 
 LARGEST_SCALE = np.ldexp(np.float32(1), 126).tobytes()

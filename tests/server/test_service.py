@@ -2,12 +2,14 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import httpx
 import numpy as np
 import pytest
@@ -15,11 +17,12 @@ import pytest
 from server.bundle import open_bundle
 from server.config import RunConfig, ServiceSettings
 from server.errors import AddressError, ServerError, StorageError
-from server.records import RoundRecord
+from server.records import DeviceRecord, RoundRecord, UpdateRecord
 from server.service import Service
+from server.storage import Store
 from wire_protocol import chunking, messages, tensor_codec, topics
 from wire_protocol.examples import Examples, ExamplesError
-from wire_protocol.messages import DeviceState
+from wire_protocol.messages import Decline, DeviceState, Receipt, RoundPlan
 from wire_protocol.sub_model import gather, sub_shapes
 from wire_protocol.topics import Part
 
@@ -309,3 +312,161 @@ def test_a_run_of_another_bundle_is_not_gone_on_with(settings: ServiceSettings) 
     assert open_bundle(settings.bundle).manifest.model == "other"
     with pytest.raises(StorageError, match="was started with bundle"):
         Service(settings)
+
+
+def declining(plan: RoundPlan, cause: str = "training") -> bytes:
+    return messages.encode(Decline(run=plan.run, round=plan.round, cause=cause))
+
+
+async def test_a_device_that_declines_is_not_waited_for(
+    settings: ServiceSettings, connected: Callable, keeping: Callable
+) -> None:
+    settings = running(settings, min_devices=2)
+    async with serving(settings) as (_, run, records), connected("a") as a, connected("b") as b:
+        plan = await a.next_plan(1)
+        refused = await b.send(plan, declining(plan))
+        assert not refused.accepted
+        assert "training failed on the device" in refused.reason
+        assert (await a.send(plan, a.update(plan, keeping(0), 0.5))).accepted
+        await run
+    assert (records[0].updates_accepted, records[0].updates_rejected) == (1, 1)
+
+
+async def test_when_all_decline_a_new_round_gives_another_chance(
+    settings: ServiceSettings, connected: Callable, keeping: Callable
+) -> None:
+    settings = running(settings, round_seconds=0.3)
+    async with serving(settings) as (service, run, records), connected("a") as a:
+        first = await a.next_plan(1)
+        assert not (await a.send(first, declining(first, "internal"))).accepted
+        second = await a.next_plan(2)
+        assert (second.resync_round, second.model_version, second.model) == (1, 0, first.model)
+        assert (await a.send(second, a.update(second, keeping(0), 0.5))).accepted
+        await run
+        assert service.store.rounds("run") == tuple(records)
+    assert [(record.round, record.model_version) for record in records] == [(2, 1)]
+
+
+async def test_a_failure_after_counting_does_not_count_twice(
+    settings: ServiceSettings, weights: dict, connected: Callable, keeping: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = running(settings, min_devices=2)
+    async with serving(settings) as (service, run, records), connected("a") as a, connected("b") as b:
+        failures = []
+
+        def full_disk(*arguments: object) -> None:
+            failures.append(arguments)
+            raise StorageError("the disk is full")
+
+        monkeypatch.setattr(service.store, "save_kept", full_disk)
+        plan = await a.next_plan(1)
+        payload = a.update(plan, keeping(0), 1.0)
+        await a.announce(plan, payload)
+        await a.send_chunks(plan, payload)
+        while not failures:
+            await asyncio.sleep(0.01)
+        assert (await a.send(plan, payload)).accepted
+        assert len(failures) == 1
+        monkeypatch.undo()
+        assert (await b.send(plan, b.update(plan, keeping(0), 0.0))).accepted
+        await run
+        np.testing.assert_array_equal(service.latest_parameters()["b1"], weights["b1"] + [0.5, 0, 0, 0])
+    assert records[0].updates_accepted == 2
+
+
+async def test_a_state_that_cannot_be_written_ends_nothing(
+    settings: ServiceSettings, connected: Callable, keeping: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(settings) as (service, run, _):
+
+        def locked(*arguments: object) -> None:
+            raise StorageError("database is locked")
+
+        monkeypatch.setattr(service.store, "save_device", locked)
+        async with connected("a") as a:
+            plan = await a.next_plan(1)
+            assert (await a.send(plan, a.update(plan, keeping(0), 0.5))).accepted
+            await run
+
+
+async def test_while_the_next_round_opens_the_last_one_takes_no_more(
+    settings: ServiceSettings, connected: Callable, keeping: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = running(settings, rounds=2)
+    opening, go_on = threading.Event(), threading.Event()
+    async with serving(settings) as (service, run, records), connected("a") as a:
+        first = await a.next_plan(1)
+        write = service.store.open_round
+
+        def slow(*arguments: Any) -> None:
+            opening.set()
+            go_on.wait(PATIENCE)
+            write(*arguments)
+
+        monkeypatch.setattr(service.store, "open_round", slow)
+        assert (await a.send(first, a.update(first, keeping(0), 0.5))).accepted
+        await asyncio.to_thread(opening.wait, PATIENCE)
+        async with connected("b") as b:
+            late = b.update(first, keeping(1), 9.0)
+            await b.announce(first, late)
+            assert "round 1 is not open" in (await b.receipts.get()).reason
+            go_on.set()
+        second = await a.next_plan(2)
+        assert (await a.send(second, a.update(second, keeping(0), 0.5))).accepted
+        await run
+    assert [record.updates_accepted for record in records] == [1, 1]
+
+
+async def test_a_resync_sends_no_slices(settings: ServiceSettings, connected: Callable, keeping: Callable) -> None:
+    settings = running(settings, rounds=2, resync_every=1)
+    async with serving(settings) as (_, run, records), connected("a") as a:
+        for number in (1, 2):
+            plan = await a.next_plan(number)
+            assert plan.resync
+            payload = a.update(plan, keeping(0), 0.5)
+            receipt = await a.send(plan, payload)
+        await run
+    sent = len(messages.encode(plan)) + len(messages.encode(receipt))
+    assert records[1].bytes_down == sent
+    assert a.slices.empty()
+
+
+async def test_an_update_that_is_whole_only_after_its_round_closed_is_not_counted(
+    settings: ServiceSettings, broker: Any, connected: Callable, keeping: Callable
+) -> None:
+    settings = running(settings, rounds=2, min_devices=2)
+    async with serving(settings) as (service, _run, records):
+        async with connected("b") as b, connected("a") as a:
+            plan = await a.next_plan(1)
+            late = b.update(plan, keeping(1), 9.0)
+            await b.announce(plan, late)
+            assert (await a.send(plan, a.update(plan, keeping(0), 0.5))).accepted
+        while not records:
+            await asyncio.sleep(0.01)
+        async with aiomqtt.Client("127.0.0.1", broker.port) as client:
+            await client.subscribe(topics.receipt("b"), qos=1)
+            await replace(b, client=client).send_chunks(plan, late)
+            receipt = messages.decode((await anext(client.messages)).payload, Receipt)
+        assert "round 1 is not open" in receipt.reason
+        assert [update.device for update in service.store.updates("run")] == ["a"]
+
+
+async def test_an_update_that_the_database_holds_another_of_is_refused(
+    settings: ServiceSettings, connected: Callable, keeping: Callable
+) -> None:
+    async with serving(settings) as (service, run, records), connected("a") as a:
+        plan = await a.next_plan(1)
+        service.store.count_update(UpdateRecord("run", 1, "a", bytes(32)))
+        receipt = await a.send(plan, a.update(plan, keeping(0), 0.5))
+        assert "another update of this device was counted" in receipt.reason
+        assert not run.done()
+        assert records == []
+
+
+def test_nobody_is_taken_for_online_at_the_start(settings: ServiceSettings) -> None:
+    store = Store(settings.state)
+    store.save_device(DeviceRecord("a", True, 1, "", "", 0.0))
+    service = Service(settings)
+    assert not store.devices()[0].online
+    service.store.close()
+    store.close()

@@ -60,9 +60,20 @@ def test_a_payload_being_counted_is_neither_asked_for_nor_given_again(uplink: Up
     assert len(send(uplink, PAYLOAD, 0, 1, 2)) == 1
     assert uplink.manifest(part(), MANIFEST) is None
     assert send(uplink, PAYLOAD, 0, 1, 2) == []
-    uplink.release("a")
+    uplink.release(part())
     uplink.manifest(part(), MANIFEST)
     assert len(send(uplink, PAYLOAD, 0, 1, 2)) == 1
+
+
+def test_releasing_a_payload_of_an_older_round_keeps_what_came_since(uplink: Uplink) -> None:
+    uplink.manifest(part(number=1), MANIFEST)
+    send(uplink, PAYLOAD, 0, 1, 2, number=1)
+    uplink.clear()
+    uplink.manifest(part(number=2), MANIFEST)
+    send(uplink, PAYLOAD, 0, 1, number=2)
+    uplink.release(part(number=1))
+    uplink.release(part(number=2))
+    assert len(send(uplink, PAYLOAD, 2, number=2)) == 1
 
 
 def test_stray_chunks_are_ignored(uplink: Uplink) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from wire_protocol import messages, sub_model, tensor_codec
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
-from wire_protocol.messages import DeviceState, Manifest, Message, Need, Receipt, RoundPlan, Slice, Update
+from wire_protocol.messages import Decline, DeviceState, Manifest, Message, Need, Receipt, RoundPlan, Slice, Update
 from wire_protocol.sub_model import SubModel
 from wire_protocol.tensor_codec import Precision
 
@@ -69,6 +69,7 @@ MESSAGES: dict[str, Message] = {
         precision="float16",
         values=values("float16"),
     ),
+    "decline": Decline(run="run-1", round=3, cause="training"),
     "slice": Slice(run="run-1", round=3, model_version=2, precision="float16", values=values("float16")),
     "manifest": Manifest(sha256=bytes(range(32)), size=300_000, chunk_bytes=126_976),
     "need": Need(run="run-1", round=3, missing=(0, 2)),

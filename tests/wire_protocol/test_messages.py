@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from wire_protocol import messages
 from wire_protocol.errors import InvalidValueError, ProtocolError
 from wire_protocol.messages import (
+    Decline,
     DeviceState,
     Manifest,
     Message,
@@ -54,8 +55,9 @@ SLICE = Slice(run="r1", round=3, model_version=2, precision="float32", values=b"
 MANIFEST = Manifest(sha256=bytes(range(32)), size=10, chunk_bytes=4)
 NEED = Need(run="r1", round=3, missing=(0, 2))
 RECEIPT = Receipt(run="r1", round=3, sha256=bytes(32), accepted=False, reason="late")
+DECLINE = Decline(run="r1", round=3, cause="training")
 STATE = DeviceState(online=True, examples=7, runtime="portable", client="0.1.0")
-ALL = (PLAN, UPDATE, SLICE, MANIFEST, NEED, RECEIPT, STATE)
+ALL = (PLAN, UPDATE, SLICE, MANIFEST, NEED, RECEIPT, DECLINE, STATE)
 
 
 def fields_of(message: Message) -> dict[str, Any]:
@@ -77,6 +79,7 @@ def test_the_names_of_the_messages() -> None:
         "manifest",
         "need",
         "receipt",
+        "decline",
         "state",
     ]
 
@@ -128,7 +131,11 @@ def test_what_follows_a_message_is_refused() -> None:
 ROUND_RANGE = [("run", ""), ("run", "a/b"), ("run", "#"), ("round", 0), ("round", -1), ("round", 10**9)]
 COUNT_RANGE = [-1, 2**53 + 1]
 OUT_OF_RANGE: list[tuple[Message, str, object]] = [
-    *[(message, name, value) for message in (PLAN, UPDATE, SLICE, NEED, RECEIPT) for name, value in ROUND_RANGE],
+    *[
+        (message, name, value)
+        for message in (PLAN, UPDATE, SLICE, NEED, RECEIPT, DECLINE)
+        for name, value in ROUND_RANGE
+    ],
     *[(message, "model_version", value) for message in (PLAN, UPDATE, SLICE) for value in COUNT_RANGE],
     *[(PLAN, "resync_round", value) for value in (0, 4)],
     *[
