@@ -23,6 +23,8 @@ COMMANDS = {
     "device": Command("edge_client.__main__", "take part in trainings as a device (also: fisherfleet-edge)"),
 }
 USAGE_ERROR = 2
+INTERRUPTED = 130
+"""Exit status of a program ended by Ctrl-C: 128 + SIGINT."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,14 +41,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{_usage()}\nfisherfleet: command must be one of {', '.join(COMMANDS)}, got {given}\n")
         return USAGE_ERROR
     try:
-        module = import_module(COMMANDS[arguments[0]].module)
+        status: int = import_module(COMMANDS[arguments[0]].module).main(arguments[1:])
+    except KeyboardInterrupt:
+        sys.stderr.write(f"fisherfleet {arguments[0]}: stopped\n")
+        return INTERRUPTED
     except ModuleNotFoundError as error:
         sys.stderr.write(
             f"fisherfleet {arguments[0]}: the package {error.name} is not installed; "
             "install requirements-server.txt (a device needs requirements-edge.txt only)\n"
         )
         return USAGE_ERROR
-    status: int = module.main(arguments[1:])
     return status
 
 

@@ -62,7 +62,7 @@ class Choice:
 def choose(work: LocalWork, full: Arrays, open_scorer: OpenScorer) -> Choice:
     """Choose neurons by the plan's policy on the full model; the scorer is opened only where scores matter."""
     plan = work.plan
-    if plan.keep == 1.0:
+    if plan.keep == 1.0 or not work.layout.groups:
         return Choice(full_sub_model(work.layout))
     if plan.selection == "random":
         sizes = {group.name: np.zeros(group.size, dtype=np.float32) for group in work.layout.groups}

@@ -28,7 +28,7 @@ def build_model(source: str, input_shape: tuple[int, ...], classes: int, seed: i
             return ZOO[source](input_shape, classes) if source in ZOO else _call_factory(source)
         except FisherfleetError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise ExportError(f"model {source!r} could not be built: {reason}") from error
 
@@ -41,7 +41,7 @@ def _call_factory(source: str) -> nn.Module:
         sys.path.insert(0, str(Path.cwd()))
     try:
         factory = getattr(importlib.import_module(module_name), factory_name)
-    except (ImportError, AttributeError, TypeError) as error:
+    except (ImportError, AttributeError, TypeError, SystemExit) as error:
         raise ExportError(f"model {source!r} cannot be imported: {error}") from error
     model = factory()
     if not isinstance(model, nn.Module):

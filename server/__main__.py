@@ -16,8 +16,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from numpy.typing import NDArray
-
 from model_export.trained_model import trained_files
 from server.bundle import open_bundle
 from server.config import RunConfig, ServiceSettings
@@ -43,8 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logger.setLevel(logging.INFO)
     try:
         settings = _settings(arguments)
-        parameters = asyncio.run(_serve(settings))
-        _write_model(settings, parameters)
+        asyncio.run(_serve(settings))
     except FisherfleetError as error:
         sys.stderr.write(f"fisherfleet serve: {error}\n")
         return _EXIT_MISTAKE
@@ -137,7 +134,7 @@ def _run_name(arguments: argparse.Namespace) -> str:
     return time.strftime("run-%Y%m%d-%H%M%S", time.gmtime())
 
 
-async def _serve(settings: ServiceSettings) -> dict[str, NDArray[Any]]:
+async def _serve(settings: ServiceSettings) -> None:
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -145,8 +142,10 @@ async def _serve(settings: ServiceSettings) -> dict[str, NDArray[Any]]:
         config = settings.run
         logger.info("run %s: serving bundle %s at %s", config.run, settings.bundle, service.http_url)
         logger.info("waiting for %d device(s) on %s", config.min_devices, settings.broker)
-        await service.run()
-        return service.latest_parameters()
+        try:
+            await service.run()
+        finally:
+            _write_model(settings, service)
 
 
 def _log_round(record: RoundRecord) -> None:
@@ -164,12 +163,13 @@ def _log_round(record: RoundRecord) -> None:
     )
 
 
-def _write_model(settings: ServiceSettings, parameters: dict[str, NDArray[Any]]) -> None:
+def _write_model(settings: ServiceSettings, service: Service) -> None:
     written = []
-    for name, content in trained_files(settings.bundle, parameters).items():
+    for name, content in trained_files(settings.bundle, service.latest_parameters()).items():
         write_durably(settings.state / name, content)
         written.append(str(settings.state / name))
-    sys.stdout.write(f"run {settings.run.run} is over; its model is in {' and '.join(written)}\n")
+    standing = "is over" if service.run_finished else "has stopped"
+    sys.stdout.write(f"run {settings.run.run} {standing}; its model is in {' and '.join(written)}\n")
 
 
 if __name__ == "__main__":

@@ -25,21 +25,23 @@ class RunConfig:
 
     `rounds` rounds are closed in all; `keep` in (0, 1] is the fraction of neurons a device keeps in each group, chosen
     afresh every `resync_every` rounds. `min_devices` must be online before the first round opens (also after a
-    restart); `round_seconds` is a round's time limit. The rest is what `RoundPlan` asks of devices.
+    restart); `round_seconds` is a round's time limit. With `give_up` the run ends in an error as soon as no device
+    online has an update to give, instead of trying again. The rest is what `RoundPlan` asks of devices.
     """
 
     run: str = "run"
-    rounds: int = 10
+    rounds: int = 40
     keep: float = 0.5
     resync_every: int = 5
-    local_steps: int = 10
-    batch_size: int = 32
-    learning_rate: float = 0.05
+    local_steps: int = 50
+    batch_size: int = 16
+    learning_rate: float = 0.15
     selection: SelectionPolicy = "fisher"
     precision: Precision = "float16"
     noise_stddev: float = 0.0
     min_devices: int = 1
     round_seconds: float = 60.0
+    give_up: bool = False
 
     def __post_init__(self) -> None:
         topics.require_identifier("run", self.run)

@@ -6,6 +6,7 @@ so the shell sends one after every event and at least twice a second.
     Waiting --enough online--> Collecting --all heard, or deadline with an update--> Applying --RoundApplied--> Waiting
     Collecting --deadline without an update--> Collecting, with a later deadline
     Collecting --deadline without an update, everyone online refused--> Waiting, the round is given up
+    Collecting --everyone online refused, if the run is to give up then--> Finished
     Waiting --all rounds closed--> Finished
 
 A round closes early once every device that was online when it opened, and is online now, was counted or refused, and
@@ -101,11 +102,18 @@ class AbandonRound:
 
 
 @dataclass(frozen=True)
+class GiveUp:
+    """Everyone online was refused and the run is to end then: forget the round and say so."""
+
+    round: int
+
+
+@dataclass(frozen=True)
 class Finish:
     """All rounds are closed."""
 
 
-Command = OpenRound | ExtendRound | CloseRound | AbandonRound | Finish
+Command = OpenRound | ExtendRound | CloseRound | AbandonRound | GiveUp | Finish
 
 
 @dataclass(frozen=True)
@@ -149,6 +157,7 @@ class Schedule:
     resync_every: int
     min_devices: int
     round_seconds: float
+    give_up: bool = False
 
     def __post_init__(self) -> None:
         require(self.rounds >= 0, "rounds", self.rounds, "at least 0")
@@ -207,14 +216,26 @@ def _decide(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
             return replace(state, phase=Finished()), (Finish(),)
         case Waiting(needed) if len(state.online) >= needed:
             return _open(state, now)
+        case Collecting(number, deadline) as phase if _nobody_can(phase, state.online) and (
+            now >= deadline or state.schedule.give_up
+        ):
+            return _forget(state, number)
         case Collecting(number, deadline) as phase if now >= deadline and not phase.counted:
-            if state.online and state.online <= phase.refused:
-                return replace(state, phase=Waiting(needed=1)), (AbandonRound(number),)
             later = now + state.schedule.round_seconds
             return replace(state, phase=replace(phase, deadline=later)), (ExtendRound(number, later),)
         case Collecting(number, deadline) as phase if now >= deadline or _all_heard(phase, state.online):
             return replace(state, phase=Applying(number)), (CloseRound(number),)
     return state, ()
+
+
+def _forget(state: State, number: int) -> tuple[State, tuple[Command, ...]]:
+    if state.schedule.give_up:
+        return replace(state, phase=Finished()), (GiveUp(number),)
+    return replace(state, phase=Waiting(needed=1)), (AbandonRound(number),)
+
+
+def _nobody_can(phase: Collecting, online: frozenset[str]) -> bool:
+    return bool(online) and not phase.counted and online <= phase.refused
 
 
 def _all_heard(phase: Collecting, online: frozenset[str]) -> bool:

@@ -21,3 +21,7 @@ class LinkError(ServerError):
 
 class AddressError(ServerError):
     """The HTTP address cannot be listened on."""
+
+
+class NobodyCanError(ServerError):
+    """Every device online failed or was refused in a round; the text holds the last reason."""

@@ -29,6 +29,7 @@ class ReceiptBook:
         self._counted: dict[str, bytes] = {}
         self._refused: dict[str, _Answer] = {}
         self._refusals = 0
+        self.last_refusal = ""
 
     @property
     def accepted(self) -> int:
@@ -60,6 +61,7 @@ class ReceiptBook:
     def refuse(self, part: Part, sha256: bytes, reason: str) -> Receipt:
         """Note that the update will never be counted, and why."""
         answer = _Answer(sha256, accepted=False, reason=reason[:LONGEST_REASON])
+        self.last_refusal = f"{part.device}: {answer.reason}"
         if self._refused.get(part.device) != answer:
             self._refused[part.device] = answer
             self._refusals += 1

@@ -25,7 +25,7 @@ from server.cancellation import end_tasks
 from server.config import RunConfig, ServiceSettings
 from server.coordinator import Collecting, Event, Finished, Schedule
 from server.downlink import Downlink
-from server.errors import AddressError, ServerError, StorageError
+from server.errors import AddressError, NobodyCanError, ServerError, StorageError
 from server.evaluation import Evaluation, Evaluator
 from server.http_server import HttpServer
 from server.inbox import Inbox, StateReport
@@ -53,7 +53,7 @@ _FLUSH_SECONDS = 5.0
 
 
 def _schedule(config: RunConfig) -> Schedule:
-    return Schedule(config.rounds, config.resync_every, config.min_devices, config.round_seconds)
+    return Schedule(config.rounds, config.resync_every, config.min_devices, config.round_seconds, config.give_up)
 
 
 def _ignore(record: RoundRecord) -> None:
@@ -192,6 +192,10 @@ class Service:
             case coordinator.AbandonRound(number):
                 logger.warning("round %d: given up, as every device online declined or was refused", number)
                 await asyncio.to_thread(self.store.abandon_open_rounds, self._config.run)
+            case coordinator.GiveUp(number):
+                await asyncio.to_thread(self.store.abandon_open_rounds, self._config.run)
+                assert self._work is not None
+                raise NobodyCanError(f"round {number}: no device has an update; {self._work.book.last_refusal}")
             case coordinator.Finish():
                 await self._withdraw_plan()
 

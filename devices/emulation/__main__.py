@@ -18,7 +18,7 @@ from rich.console import Console
 from devices.emulation.datasets import DatasetName
 from devices.emulation.emulate import LOGS_FOLDER, Finished, OnRound, Prepared, emulate, prepare
 from devices.emulation.live_view import LiveView, RoundRow
-from devices.emulation.quantities import format_ratio, format_seconds, format_share
+from devices.emulation.quantities import format_saving, format_seconds, format_share
 from devices.emulation.report import REPORT_NAME, encode_report
 from devices.emulation.settings import EmulationSettings, Runtime
 from model_export.zoo import ZOO
@@ -126,12 +126,30 @@ def _conclude(finished: Finished, console: Console) -> None:
     console.print(
         f"{how} after {len(finished.report.rounds)} rounds in {format_seconds(totals.seconds)}: "
         f"accuracy {format_share(final.accuracy)}, "
-        f"{format_ratio(totals.bytes_up_dense, totals.bytes_up)} fewer bytes up, "
-        f"{format_ratio(totals.bytes_down_dense, totals.bytes_down)} fewer down, "
+        f"up {format_saving(totals.bytes_up_dense, totals.bytes_up)} than dense float32, "
+        f"down {format_saving(totals.bytes_down_dense, totals.bytes_down)}, "
         f"{format_share(totals.compute_fraction)} of full training compute"
     )
     for path in finished.paths:
         console.print(f"  {path}", soft_wrap=True)
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("must be the name of a folder, got nothing")
+    return Path(text)
+
+
+def _writable(text: str) -> str:
+    """Find out before the training, not after it, that a file cannot be written."""
+    if text != PRINT:
+        try:
+            Path(text).open("a").close()
+        except OSError as error:
+            raise argparse.ArgumentTypeError(
+                f"must be a file that can be written, got {text!r} ({error.strerror})"
+            ) from error
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -168,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     option(training, "noise_stddev", "Gaussian noise added to every value sent; not a privacy guarantee", type=float)
     output.add_argument(
         "--out",
-        type=Path,
+        type=_folder,
         default=Path("runs", f"{datetime.now():%Y%m%d-%H%M%S}"),
         help="folder for the results; an earlier run's files there are replaced (default: runs/<date>-<time>)",
     )
@@ -176,6 +194,7 @@ def _parser() -> argparse.ArgumentParser:
         "--json",
         nargs="?",
         const=PRINT,
+        type=_writable,
         metavar="FILE",
         help=f"also write {REPORT_NAME} to FILE, or to standard output when no file is named",
     )

@@ -137,6 +137,9 @@ def _read_idx(path: Path, magic: int, item_shape: tuple[int, ...]) -> NDArray[np
 def _load_npz(path: Path, seed: int) -> Dataset:
     arrays = read_npz(path)
     examples = _npz_examples(arrays, "x", "y", path)
+    labels = np.unique(examples.y)
+    if len(labels) < 2:
+        raise ExamplesError(f"y in {path} holds only label {labels[0]}, expected at least 2 different labels")
     owners = _device_numbers(arrays["device"], len(examples), path) if "device" in arrays else None
     if "x_test" in arrays or "y_test" in arrays:
         test = _npz_examples(arrays, "x_test", "y_test", path)

@@ -169,6 +169,7 @@ def _service_settings(prepared: Prepared, state: Path, broker: BrokerUrl) -> Ser
         noise_stddev=settings.noise_stddev,
         min_devices=settings.devices,
         round_seconds=ROUND_SECONDS,
+        give_up=True,
     )
     return ServiceSettings(
         bundle=prepared.bundle, state=state, broker=broker, port=0, test=prepared.dataset.test, run=run

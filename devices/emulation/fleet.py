@@ -31,7 +31,7 @@ async def _run_until_told(folder: Path, parallel: int) -> None:
     fleet = asyncio.ensure_future(run_fleet(folder, parallel))
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, fleet.cancel)
-    loop.add_reader(sys.stdin, fleet.cancel)
+    loop.add_reader(sys.stdin, lambda: loop.remove_reader(sys.stdin) and fleet.cancel())
     with suppress(asyncio.CancelledError):
         await fleet
 

@@ -27,8 +27,10 @@ def format_ratio(dense: float, sent: float) -> str:
 
 
 def format_saving(dense: float, sent: float) -> str:
-    """The same as words: 7.9x smaller; a dash where nothing was sent."""
-    return f"{format_ratio(dense, sent)} smaller" if sent else DASH
+    """The same as words: 7.9x smaller, or 3.3x larger; a dash where nothing was sent."""
+    if not sent:
+        return DASH
+    return f"{format_ratio(dense, sent)} smaller" if sent <= dense else f"{format_ratio(sent, dense)} larger"
 
 
 def format_share(share: float | None) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from devices.emulation.datasets import DatasetName
+from server.config import RunConfig
 from wire_protocol.errors import require
 from wire_protocol.messages import SelectionPolicy
 from wire_protocol.tensor_codec import Precision
@@ -28,20 +28,20 @@ class EmulationSettings:
 
     out: Path
     devices: int = 8
-    rounds: int = 40
-    keep: float = 0.5
-    resync_every: int = 5
+    rounds: int = RunConfig.rounds
+    keep: float = RunConfig.keep
+    resync_every: int = RunConfig.resync_every
     seed: int = 0
     dataset: DatasetName = "digits"
     data: Path | None = None
     model: str = "mlp"
-    selection: SelectionPolicy = "fisher"
-    precision: Precision = "float16"
+    selection: SelectionPolicy = RunConfig.selection
+    precision: Precision = RunConfig.precision
     runtime: Runtime = "portable"
-    local_steps: int = 50
-    batch_size: int = 16
-    learning_rate: float = 0.15
-    noise_stddev: float = 0.0
+    local_steps: int = RunConfig.local_steps
+    batch_size: int = RunConfig.batch_size
+    learning_rate: float = RunConfig.learning_rate
+    noise_stddev: float = RunConfig.noise_stddev
     alpha: float = DIRICHLET_ALPHA
 
     def __post_init__(self) -> None:
@@ -51,8 +51,3 @@ class EmulationSettings:
         require(self.dataset != "npz" or self.data is not None, "data", self.data, "an .npz file for dataset npz")
         require(self.runtime in get_args(Runtime), "runtime", self.runtime, f"one of {get_args(Runtime)}")
         require(not self.out.exists() or self.out.is_dir(), "out", str(self.out), "a folder")
-
-    @property
-    def parallel_devices(self) -> int:
-        """Devices that train at the same time: one a processor."""
-        return os.cpu_count() or 1

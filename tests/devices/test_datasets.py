@@ -142,10 +142,6 @@ def test_own_test_arrays_are_used_as_they_are(tmp_path):
     assert dataset.classes == 7
 
 
-def test_a_single_class_still_makes_two_classes(tmp_path):
-    assert load_dataset("npz", write_npz(tmp_path, x=X, y=np.zeros(20, dtype=int)), seed=0).classes == 2
-
-
 WITH_NAN = np.where(np.arange(80).reshape(X.shape) == 5, np.nan, X)
 
 
@@ -153,6 +149,7 @@ WITH_NAN = np.where(np.arange(80).reshape(X.shape) == 5, np.nan, X)
     ("arrays", "message"),
     [
         ({"x": X}, "no array 'y', expected x and y"),
+        ({"x": X, "y": np.zeros(20, dtype=int)}, "holds only label 0, expected at least 2 different labels"),
         ({"y": Y}, "no array 'x', expected x and y"),
         ({"x": X[0, 0], "y": Y[:2]}, r"x in .* has shape \(2,\), expected \(examples, ...\)"),
         ({"x": X[:0], "y": Y[:0]}, "at least one example"),

@@ -12,6 +12,7 @@ from server.coordinator import (
     ExtendRound,
     Finish,
     Finished,
+    GiveUp,
     OpenRound,
     RoundApplied,
     Schedule,
@@ -239,3 +240,13 @@ def test_after_a_restart_only_the_rounds_left_are_run() -> None:
 def test_schedule_names_what_is_wrong(field: str) -> None:
     with pytest.raises(InvalidValueError, match=f"{field} must be .*, got 0"):
         replace(SCHEDULE, **{field: 0})
+
+
+def test_a_run_that_gives_up_ends_as_soon_as_everyone_online_was_refused() -> None:
+    giving_up = begin(Schedule(rounds=2, resync_every=5, min_devices=2, round_seconds=10.0, give_up=True))
+    refused = [UpdateRefused("a", 1), UpdateRefused("b", 1)]
+    assert play(giving_up, A, B, Tick(0), refused[0], Tick(1))[1] == [OPENED]
+    state, commands = play(giving_up, A, B, Tick(0), *refused, Tick(1))
+    assert (commands, state.phase) == ([OPENED, GiveUp(1)], Finished())
+    assert play(giving_up, A, B, Tick(0), refused[0], counted("b"), Tick(1))[1] == [OPENED, CloseRound(1)]
+    assert play(begin(SCHEDULE), A, B, Tick(0), *refused, Tick(1))[1] == [OPENED]

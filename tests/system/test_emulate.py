@@ -244,3 +244,52 @@ def test_killed_emulation_leaves_no_process_behind(tmp_path: Path) -> None:
     while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--learning-rate", "1e6"], "training failed on the device"),
+        (["--learning-rate", "1e6", "--runtime", "ort-training"], "training failed on the device"),
+    ],
+)
+def test_a_run_in_which_no_device_can_train_ends_at_once_with_the_reason(
+    arguments: list[str], expected: str, tmp_path: Path
+) -> None:
+    done = emulate(*arguments, "--devices", 3, "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "round 1: no device has an update" in done.stderr
+    assert expected in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_model_without_hidden_neurons_trains_whole(tmp_path: Path) -> None:
+    (tmp_path / "own_linear.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    done = subprocess.run(
+        [*COMMAND, "--model", "own_linear:build", "--rounds", "3", "--out", tmp_path / "run"],
+        env={**os.environ, "PYTHONPATH": f"{Path.cwd()}{os.pathsep}{tmp_path}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert report_of(tmp_path / "run")["totals"]["compute_fraction"] == 1.0
+
+
+@pytest.mark.parametrize("arguments", [["--json", "/proc/nowhere.json"], ["--json", "."], ["--out", ""]])
+def test_unwritable_places_are_refused_before_the_training(arguments: list[str]) -> None:
+    done = emulate(*arguments)
+    assert done.returncode == 2
+    assert f"argument {arguments[0]}: must be" in done.stderr
+
+
+def test_ctrl_c_while_starting_is_quiet(tmp_path: Path) -> None:
+    process = subprocess.Popen([*COMMAND, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, complaints = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in complaints
