@@ -137,13 +137,11 @@ def _read_idx(path: Path, magic: int, item_shape: tuple[int, ...]) -> NDArray[np
 def _load_npz(path: Path, seed: int) -> Dataset:
     arrays = read_npz(path)
     examples = _npz_examples(arrays, "x", "y", path)
-    labels = np.unique(examples.y)
-    if len(labels) < 2:
-        raise ExamplesError(f"y in {path} holds only label {labels[0]}, expected at least 2 different labels")
     owners = _device_numbers(arrays["device"], len(examples), path) if "device" in arrays else None
     if "x_test" in arrays or "y_test" in arrays:
         test = _npz_examples(arrays, "x_test", "y_test", path)
         _require_same_kind(arrays, path)
+        _require_classes(examples, path)
         return _dataset("npz", examples, test, owners)
     train_indices, test_indices = _hold_out(examples.y if owners is None else owners, seed)
     if not len(test_indices):
@@ -151,6 +149,7 @@ def _load_npz(path: Path, seed: int) -> Dataset:
             f"{path} has too few examples to hold some out for testing: expected at least 3 of one "
             f"{'class' if owners is None else 'device'}, or arrays x_test and y_test"
         )
+    _require_classes(examples, path)
     train_owners = None if owners is None else owners[train_indices]
     return _dataset("npz", examples.take(train_indices), examples.take(test_indices), train_owners)
 
@@ -196,6 +195,12 @@ def _hold_out(strata: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], 
         members = generator.permutation(np.flatnonzero(strata == stratum))
         tested[members[: round(len(members) * TEST_FRACTION)]] = True
     return np.flatnonzero(~tested), np.flatnonzero(tested)
+
+
+def _require_classes(examples: Examples, path: Path) -> None:
+    labels = np.unique(examples.y)
+    if len(labels) < 2:
+        raise ExamplesError(f"y in {path} holds only label {labels[0]}, expected at least 2 different labels")
 
 
 def _dataset(name: str, train: Examples, test: Examples, owners: NDArray[np.int64] | None = None) -> Dataset:
