@@ -51,7 +51,7 @@ class Downlink:
         if self._assembly is None or self._round != (part.run, part.round):
             return None
         self._assembly.add(part.chunk, payload)
-        if self._assembly.missing:
+        if not self._assembly.complete:
             return None
         content, self._assembly = decode(self._assembly.payload(), Slice), None
         if (content.run, content.round) != (part.run, part.round):

@@ -45,14 +45,19 @@ class Assembly:
         self._chunks[index] = content
 
     @property
+    def complete(self) -> bool:
+        """Whether all chunks are here; costs the same however many there are."""
+        return len(self._chunks) == self.manifest.chunk_count
+
+    @property
     def missing(self) -> tuple[int, ...]:
         """Numbers of the chunks not yet here."""
         return tuple(index for index in range(self.manifest.chunk_count) if index not in self._chunks)
 
     def payload(self) -> bytes:
         """The whole payload; raises `ProtocolError` when chunks are missing or the hash differs."""
-        if self.missing:
-            raise ProtocolError(f"payload lacks chunks {self.missing}")
+        if not self.complete:
+            raise ProtocolError(f"payload lacks {self.manifest.chunk_count - len(self._chunks)} of its chunks")
         payload = b"".join(self._chunks[index] for index in range(self.manifest.chunk_count))
         if sha256(payload).digest() != self.manifest.sha256:
             self._chunks.clear()
