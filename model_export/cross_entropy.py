@@ -22,8 +22,12 @@ class CrossEntropy(NamedTuple):
 
 def mean_scale(g: GraphBuilder) -> str:
     """Scales that make the loss a weighted mean: weight / sum of weights."""
-    total = g.op("ReduceSum", EXAMPLE_WEIGHTS, keepdims=1)
-    return g.op("Div", EXAMPLE_WEIGHTS, g.op("Max", total, g.constant(_SMALLEST_WEIGHT)))
+    return g.op("Div", EXAMPLE_WEIGHTS, total_weight(g))
+
+
+def total_weight(g: GraphBuilder) -> str:
+    """Sum of all example weights, a scalar above 0."""
+    return g.op("Max", g.op("ReduceSum", EXAMPLE_WEIGHTS, keepdims=0), g.constant(_SMALLEST_WEIGHT))
 
 
 def cross_entropy(g: GraphBuilder, classes: int, scale: str) -> CrossEntropy:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
+from model_export.autodiff.registry import load_rules
 from model_export.autodiff.reverse import require_supported
 from model_export.bundle import write_graphs, write_manifest
 from model_export.errors import ExportError
@@ -25,6 +26,7 @@ from wire_protocol.sub_model import widths_at
 def compile_model(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[ForwardGraph, Layout]:
     """The forward graph of a trainable model and its layout; raises `ExportError` naming all that is unsupported."""
     graph = trace(module, input_shape)
+    load_rules()
     require_supported(graph.nodes, graph.shapes)
     require_any_batch(graph.to_model())
     return graph, discover_layout(graph)

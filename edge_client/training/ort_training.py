@@ -146,7 +146,7 @@ def _widths(layout: Layout, parameters: Arrays) -> dict[str, int]:
     widths: dict[str, int] = {}
     for parameter in layout.parameters:
         shape = _shape_of(parameter, parameters)
-        widths.update({cut.group: shape[cut.axis] // cut.block for cut in parameter.cuts})
+        widths.update({cut.group: shape[cut.axis] // cut.entries for cut in parameter.cuts})
     for name, shape in sub_shapes(layout, widths).items():
         if parameters[name].shape != shape:
             raise TrainingError(f"{name} must have shape {shape} at widths {widths}, got {parameters[name].shape}")

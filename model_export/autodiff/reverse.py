@@ -6,13 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from onnx import NodeProto
 
-# Importing a family registers its rules.
-from model_export.autodiff import activation, convolution, elementwise, linear, pooling, shape
 from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.registry import Node, Shape, find_gradient_rule, objection, supported_operators
 from model_export.errors import ExportError
-
-FAMILIES = (activation, convolution, elementwise, linear, pooling, shape)
 
 
 def require_supported(nodes: Iterable[NodeProto], shapes: Mapping[str, Shape]) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from math import prod
 
+from onnx import NodeProto
+
 from model_export.autodiff.builder import GraphBuilder
-from model_export.autodiff.registry import Node, Place, gradient_rule, score_rule, support_check
+from model_export.autodiff.per_example import ExampleGradient, OuterGradient, VectorGradient
+from model_export.autodiff.registry import Node, attribute, axis_rule, example_rule, gradient_rule, support_check
+from model_export.axis_labels import AxisLabels
 
 
 @support_check("Gemm")
@@ -34,13 +38,24 @@ def gemm(g: GraphBuilder, node: Node, dy: str) -> list[str | None]:
     return gradients
 
 
-@score_rule("Gemm")
-def gemm_scores(g: GraphBuilder, node: Node, dy: str, place: Place) -> str:
-    """The gradient of row j for one example is dy_j a, so its square is dy_j^2 |a|^2 (Goodfellow, 2015)."""
-    if place.index == 2:
-        return g.op("ReduceSumSquare", dy, axes=[0], keepdims=0)
-    norms = g.op("ReduceSumSquare", node.inputs[0], axes=[1], keepdims=1)
-    return g.op("ReduceSum", g.op("Mul", g.op("Mul", dy, dy), norms), g.sizes(0), keepdims=0)
+@example_rule("Gemm")
+def gemm_example(g: GraphBuilder, node: Node, dy: str, index: int) -> ExampleGradient:
+    """One position: the gradient of the matrix for one example is dy a' (Goodfellow, 2015)."""
+    del g
+    if index == 2:
+        return VectorGradient(dy)
+    return OuterGradient(node.inputs[0], dy, 1, node.shape(node.inputs[0])[1], node.shape(node.output)[1])
+
+
+@axis_rule("Gemm")
+def gemm_axes(axes: AxisLabels, node: NodeProto) -> None:
+    """The matrix's input axis goes with the activations, its other axis with the output and the bias."""
+    a, b = axes.of(node.input[0]), axes.of(node.input[1])
+    out_axis, in_axis = (0, 1) if attribute(node, "transB", 0) else (1, 0)
+    axes.read(b[in_axis], a[1], uses=1)
+    for bias in node.input[2:]:
+        axes.unite(b[out_axis], axes.of(bias)[-1])
+    axes.set(node.output[0], [a[0], b[out_axis]])
 
 
 @support_check("MatMul")
@@ -65,26 +80,26 @@ def matmul(g: GraphBuilder, node: Node, dy: str) -> list[str | None]:
     return gradients
 
 
-@score_rule("MatMul")
-def matmul_scores(g: GraphBuilder, node: Node, dy: str, place: Place) -> str:
-    """Per-example gradients a' dy, squared and summed over examples and inputs."""
-    del place
-    a, shape = node.inputs[0], node.shape(node.inputs[0])
-    if len(shape) == 2:
-        norms = g.op("ReduceSumSquare", a, axes=[1], keepdims=1)
-        return g.op("ReduceSum", g.op("Mul", g.op("Mul", dy, dy), norms), g.sizes(0), keepdims=0)
+@example_rule("MatMul")
+def matmul_example(g: GraphBuilder, node: Node, dy: str, index: int) -> ExampleGradient:
+    """Every entry of the axes between the first and the last is a position; index is 1, the matrix."""
+    del index
+    inputs, shape, out = node.inputs[0], node.shape(node.inputs[0]), node.shape(node.output)[-1]
     positions = prod(shape[1:-1])
-    a3 = g.op("Reshape", a, g.op("Concat", _batch_size(g, a), g.sizes(positions, -1), axis=0))
-    dy3 = g.op("Reshape", dy, g.op("Concat", _batch_size(g, dy), g.sizes(positions, -1), axis=0))
-    per_example = g.op("MatMul", g.op("Transpose", a3, perm=[0, 2, 1]), dy3)
-    return g.op("ReduceSumSquare", per_example, axes=[0, 1], keepdims=0)
+    if len(shape) > 3:
+        inputs, dy = (g.op("Reshape", name, g.sizes(0, positions, -1)) for name in (inputs, dy))
+    return OuterGradient(inputs, dy, positions, shape[-1], out)
+
+
+@axis_rule("MatMul")
+def matmul_axes(axes: AxisLabels, node: NodeProto) -> None:
+    """As for Gemm, at every position."""
+    a, b = axes.of(node.input[0]), axes.of(node.input[1])
+    axes.read(b[0], a[-1], uses=prod(axes.shapes[node.input[0]][1:-1]))
+    axes.set(node.output[0], [*a[:-1], b[1]])
 
 
 def _as_matrix(g: GraphBuilder, name: str, shape: tuple[int, ...]) -> str:
     if len(shape) == 2:
         return name
     return g.op("Flatten", name, axis=len(shape) - 1)
-
-
-def _batch_size(g: GraphBuilder, name: str) -> str:
-    return g.op("Slice", g.op("Shape", name), g.sizes(0), g.sizes(1))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from model_export.autodiff.builder import GraphBuilder
-from model_export.autodiff.registry import Node, Place, Shape, gradient_rule, score_rule
+from model_export.autodiff.per_example import ExampleGradient, VectorGradient
+from model_export.autodiff.registry import Node, Shape, example_rule, gradient_rule
 
 
 @gradient_rule("Add")
@@ -16,15 +17,20 @@ def add(g: GraphBuilder, node: Node, dy: str) -> list[str | None]:
     ]
 
 
-@score_rule("Add")
-def add_scores(g: GraphBuilder, node: Node, dy: str, place: Place) -> str:
-    """One example's gradient is dY summed over the axes along which the parameter was broadcast."""
-    shape, own = node.shape(node.output), node.shape(node.inputs[place.index])
-    leading = len(shape) - len(own)
-    stretched = [axis for axis in range(1, len(shape)) if axis < leading or own[axis - leading] != shape[axis]]
-    per_example = g.op("ReduceSum", dy, g.sizes(*stretched), keepdims=1) if stretched else dy
-    others = [axis for axis in range(len(shape)) if axis != place.axis + leading]
-    return g.op("ReduceSumSquare", per_example, axes=others, keepdims=0)
+@example_rule("Add")
+def add_example(g: GraphBuilder, node: Node, dy: str, index: int) -> ExampleGradient:
+    """A bias along the last axis, or a table over all axes but the batch: dY summed where it was broadcast."""
+    return VectorGradient(example_sum(g, node, dy, index))
+
+
+def example_sum(g: GraphBuilder, node: Node, gradient: str, index: int) -> str:
+    """Sum a gradient of the output's shape to an input without batch axis, for each example; (examples, elements)."""
+    target, shape = node.shape(node.output), node.shape(node.inputs[index])
+    padded = (1,) * (len(target) - len(shape)) + tuple(shape)
+    summed = [axis for axis in range(1, len(target)) if padded[axis] == 1 != target[axis]]
+    if summed:
+        gradient = g.op("ReduceSum", gradient, g.sizes(*summed), keepdims=1)
+    return g.op("Flatten", gradient, axis=1)
 
 
 def _sum_to(g: GraphBuilder, gradient: str, shape: Shape, target: Shape) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from onnx import NodeProto
+
 from model_export.autodiff.builder import GraphBuilder
-from model_export.autodiff.registry import Node, gradient_rule, support_check
+from model_export.autodiff.registry import Node, axis_rule, gradient_rule, support_check
+from model_export.axis_labels import FIXED, AxisLabels
 
 
 @support_check("MaxPool")
@@ -28,3 +31,11 @@ def max_pool(g: GraphBuilder, node: Node, dy: str) -> list[str | None]:
     kernel = node.attribute("kernel_shape", [])
     size = g.op("Shape", node.inputs[0])
     return [g.op("MaxUnpool", dy, indices, size, kernel_shape=kernel, strides=node.attribute("strides", kernel))]
+
+
+@axis_rule("MaxPool")
+def pool_axes(axes: AxisLabels, node: NodeProto) -> None:
+    """Channels stay what they are; space is never cut."""
+    first, second, *spatial = axes.of(node.input[0])
+    axes.fix(spatial)
+    axes.set(node.output[0], [first, second, *[FIXED] * len(spatial)])

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+from onnx import NodeProto
 
 from model_export.autodiff.builder import GraphBuilder
-from model_export.autodiff.registry import Node, Place, gradient_rule, score_rule, support_check
+from model_export.autodiff.per_example import ExampleGradient, OuterGradient, VectorGradient
+from model_export.autodiff.registry import Node, axis_rule, example_rule, gradient_rule, support_check
+from model_export.axis_labels import FIXED, AxisLabels
 
 
 @dataclass(frozen=True)
@@ -114,17 +117,29 @@ def _overshoots(geometry: Geometry) -> bool:
     return False
 
 
-@score_rule("Conv")
-def conv_scores(g: GraphBuilder, node: Node, dy: str, place: Place) -> str:
-    """Per-example gradients as products of unfolded inputs and deltas (Rochette, Manoel and Tramel, 2019)."""
+@example_rule("Conv")
+def conv_example(g: GraphBuilder, node: Node, dy: str, index: int) -> ExampleGradient:
+    """Every pixel of the output is a position; its inputs are the patch below it (Rochette et al., 2019)."""
     geometry = geometry_of(node)
-    if place.index == 2:
+    if index == 2:
         spatial = range(2, 2 + geometry.rank)
-        return g.op("ReduceSumSquare", g.op("ReduceSum", dy, g.sizes(*spatial), keepdims=0), axes=[0], keepdims=0)
+        return VectorGradient(g.op("ReduceSum", dy, g.sizes(*spatial), keepdims=0))
     positions = prod(geometry.output)
-    patches = g.op("Transpose", _unfold(g, node.inputs[0], geometry), perm=[0, 2, 1])
     deltas = g.op("Reshape", dy, g.sizes(0, -1, positions))
-    return g.op("ReduceSumSquare", g.op("MatMul", deltas, patches), axes=[0, 2], keepdims=0)
+    patches = _unfold(g, node.inputs[0], geometry)
+    channels = node.shape(node.inputs[1])[:2]
+    return OuterGradient(patches, deltas, positions, channels[1] * prod(geometry.kernel), channels[0], True)
+
+
+@axis_rule("Conv")
+def conv_axes(axes: AxisLabels, node: NodeProto) -> None:
+    """The weight's input channels go with the image's, its output channels with the output's and the bias."""
+    images, weight = axes.of(node.input[0]), axes.of(node.input[1])
+    axes.read(weight[1], images[1], uses=prod(axes.shapes[node.output[0]][2:]))
+    axes.fix(weight[2:])
+    for bias in node.input[2:]:
+        axes.unite(weight[0], axes.of(bias)[0])
+    axes.set(node.output[0], [images[0], weight[0], *[FIXED] * len(weight[2:])])
 
 
 def _unfold(g: GraphBuilder, images: str, geometry: Geometry) -> str:
