@@ -39,6 +39,7 @@ class AxisLabels:
 
     def __init__(self, graph: ForwardGraph) -> None:
         self.shapes = graph.shapes
+        self.constants = graph.constants
         self.reads: set[int] = set()
         self.uses: dict[str, int] = {}
         self._parents = [FIXED]

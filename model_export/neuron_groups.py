@@ -14,8 +14,8 @@ from model_export.forward_graph import INPUT, OUTPUT, ForwardGraph
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
 
 
-def discover_layout(graph: ForwardGraph) -> Layout:
-    """The layout of a graph whose operators are all supported; parameters in the module's order."""
+def label_axes(graph: ForwardGraph) -> AxisLabels:
+    """Labels of the axes of all tensors of a graph whose operators are all supported."""
     axes = AxisLabels(graph)
     varying = {INPUT}
     for node in graph.nodes:
@@ -27,6 +27,12 @@ def discover_layout(graph: ForwardGraph) -> Layout:
         if not of_parameters:
             varying.update(node.output)
     axes.fix(axes.of(OUTPUT))
+    return axes
+
+
+def discover_layout(graph: ForwardGraph, axes: AxisLabels | None = None) -> Layout:
+    """The layout of a graph by the labels of its axes (default: `label_axes`); parameters in the module's order."""
+    axes = axes or label_axes(graph)
     names = _group_names(graph, axes)
     sizes: dict[str, int] = {}
     parameters = []

@@ -17,11 +17,19 @@ from math import prod
 from onnx import NodeProto
 
 from model_export.autodiff.builder import GraphBuilder
-from model_export.autodiff.per_example import ExampleGradient, OuterGradient, combine, squares
+from model_export.autodiff.per_example import (
+    ExampleGradient,
+    LookupGradient,
+    OuterGradient,
+    VectorGradient,
+    combine,
+    squares,
+    weighted_sum,
+)
 from model_export.autodiff.registry import PARAMETER_VIEWS, Node, Shape, find_example_rule
 from model_export.autodiff.reverse import differentiate
 from model_export.errors import ExportError
-from model_export.forward_graph import OUTPUT
+from model_export.forward_graph import INPUT, OUTPUT
 from wire_protocol.layout import CutAxis, Layout, Parameter
 
 CLIP_NORM = "clip_norm"
@@ -55,7 +63,10 @@ class ExamplePass:
         self._uses = list(_uses(forward, {parameter.name for parameter in layout.parameters}))
         outputs = dict.fromkeys(use.node.output[0] for use in self._uses)
         self._deltas = differentiate(g, forward, shapes, {OUTPUT: output_gradient}, outputs)
-        self._gradients = self._example_gradients()
+        self._uses = [use for use in self._uses if use.node.output[0] in self._deltas]
+        self._scaled: dict[str, str] = {}
+        self._of_uses = [self._example_gradient(use) for use in self._uses]
+        self._gradients = self._combined()
         self._squares = {name: squares(g, gradient) for name, gradient in self._gradients.items()}
 
     def norms(self) -> str:
@@ -65,15 +76,16 @@ class ExamplePass:
         return g.op("Sqrt", g.op("Sum", *sums))
 
     def clipped_sums(self, factors: str) -> dict[str, str]:
-        """Sum over examples of factor x gradient, for every parameter."""
+        """Sum over examples of factor x gradient, for every parameter: of gradients that were made, else of deltas."""
         sums: dict[str, str] = {}
-        scaled: dict[str, str] = {}
-        for use in self._uses:
-            output = use.node.output[0]
-            if output not in scaled:
-                scaled[output] = self._scale(output, factors)
-            for name, gradient in self._of_use(use, scaled[output]).items():
-                sums[name] = self._g.op("Add", sums[name], gradient) if name in sums else gradient
+        for use, gradient in zip(self._uses, self._of_uses, strict=True):
+            if isinstance(gradient, OuterGradient | LookupGradient):
+                clipped = self._of_deltas(use, factors)
+            else:
+                seen = use.node.input[use.index]
+                clipped = self._through_views(use, weighted_sum(self._g, gradient, factors, seen))
+            name = use.parameter
+            sums[name] = self._g.op("Add", sums[name], clipped) if name in sums else clipped
         return sums
 
     def scores(self, factors: str) -> dict[str, str]:
@@ -92,30 +104,38 @@ class ExamplePass:
 
     def _around(self, parameter: Parameter, axis: int) -> tuple[int, int]:
         """Elements of a parameter before and after an axis, where its squares are not summed over them yet."""
-        if isinstance(self._gradients[parameter.name], OuterGradient):
-            return 1, 1
-        return prod(parameter.shape[:axis]), prod(parameter.shape[axis + 1 :])
+        if isinstance(self._gradients[parameter.name], VectorGradient):
+            return prod(parameter.shape[:axis]), prod(parameter.shape[axis + 1 :])
+        return 1, 1
 
-    def _example_gradients(self) -> dict[str, ExampleGradient]:
+    def _example_gradient(self, use: Use) -> ExampleGradient:
+        rule = find_example_rule(use.node.op_type)
+        if rule is None:
+            raise ExportError(
+                f"{use.node.op_type} at {use.node.name} holds the parameter {use.parameter}, "
+                "whose gradient for one example is not known"
+            )
+        return rule(self._g, Node(use.node, self._shapes), self._deltas[use.node.output[0]], use.index)
+
+    def _combined(self) -> dict[str, ExampleGradient]:
         found: dict[str, list[ExampleGradient]] = {}
-        for use in self._uses:
-            rule = find_example_rule(use.node.op_type)
-            if rule is None:
-                raise ExportError(
-                    f"{use.node.op_type} at {use.node.name} holds the parameter {use.parameter}, "
-                    "whose gradient for one example is not known"
-                )
-            delta = self._deltas[use.node.output[0]]
-            found.setdefault(use.parameter, []).append(rule(self._g, Node(use.node, self._shapes), delta, use.index))
+        for use, gradient in zip(self._uses, self._of_uses, strict=True):
+            found.setdefault(use.parameter, []).append(gradient)
         return {name: combine(self._g, gradients) for name, gradients in found.items()}
 
-    def _scale(self, output: str, factors: str) -> str:
-        g, rank = self._g, len(self._shapes[output])
-        return g.op("Mul", self._deltas[output], g.op("Unsqueeze", factors, g.sizes(*range(1, rank))))
-
-    def _of_use(self, use: Use, delta: str) -> dict[str, str]:
+    def _of_deltas(self, use: Use, factors: str) -> str:
+        g, output = self._g, use.node.output[0]
+        if output not in self._scaled:
+            column = g.op("Unsqueeze", factors, g.sizes(*range(1, len(self._shapes[output]))))
+            self._scaled[output] = g.op("Mul", self._deltas[output], column)
         nodes = [*use.views, use.node]
-        return differentiate(self._g, nodes, self._shapes, {use.node.output[0]: delta}, [use.parameter])
+        return differentiate(g, nodes, self._shapes, {output: self._scaled[output]}, [use.parameter])[use.parameter]
+
+    def _through_views(self, use: Use, gradient: str) -> str:
+        if not use.views:
+            return gradient
+        seen = use.node.input[use.index]
+        return differentiate(self._g, use.views, self._shapes, {seen: gradient}, [use.parameter])[use.parameter]
 
 
 def clip_factors(g: GraphBuilder, norms: str) -> str:
@@ -125,13 +145,21 @@ def clip_factors(g: GraphBuilder, norms: str) -> str:
 
 def _uses(nodes: Iterable[NodeProto], parameters: set[str]) -> Iterator[Use]:
     views: dict[str, tuple[str, tuple[NodeProto, ...]]] = {name: (name, ()) for name in parameters}
+    varying = {INPUT}
     for node in nodes:
         if node.op_type in PARAMETER_VIEWS and node.input[0] in views:
             parameter, chain = views[node.input[0]]
             views[node.output[0]] = (parameter, (*chain, node))
             continue
+        if not varying.isdisjoint(node.input):
+            varying.update(node.output)
         for index, name in enumerate(node.input):
             if name in views:
+                if node.output[0] not in varying:
+                    raise ExportError(
+                        f"{node.op_type} at {node.name} changes the parameter {views[name][0]} before an example meets "
+                        "it, so that its gradient for one example is not known; apply it to activations instead"
+                    )
                 yield Use(node, index, *views[name])
 
 

@@ -39,7 +39,7 @@ from server.storage import Store
 from server.traffic import Traffic, dense_bytes
 from server.uplink import Complete, Uplink, max_update_size
 from wire_protocol import bundle_manifest
-from wire_protocol.examples import require_fit
+from wire_protocol.examples import Examples, fit_examples
 from wire_protocol.messages import Receipt, RoundPlan
 from wire_protocol.sub_model import SubModel
 from wire_protocol.topics import Part
@@ -77,7 +77,7 @@ class Service:
         self._clock = clock
         self._bundle = open_bundle(settings.bundle)
         self._layout = self._bundle.layout
-        self._evaluator = self._open_evaluator()
+        self._held_out = self._open_evaluator()
         self.store = Store(settings.state)
         self._models = ModelFiles(settings.state, self._config.run)
         standing = resume(self.store, self._models, self._bundle, self._config, clock())
@@ -252,9 +252,10 @@ class Service:
     def _apply(self, work: RoundWork, version: int) -> tuple[dict[str, NDArray[Any]], Evaluation | None]:
         parameters = work.next_parameters(self._parameters)
         self._models.save_version(version, parameters)
-        if self._evaluator is None or self._settings.test is None:
+        if self._held_out is None:
             return parameters, None
-        return parameters, self._evaluator.evaluate(parameters, self._settings.test)
+        evaluator, examples = self._held_out
+        return parameters, evaluator.evaluate(parameters, examples)
 
     async def _withdraw_plan(self) -> None:
         if self._work is None:
@@ -332,12 +333,11 @@ class Service:
         record = DeviceRecord(device, state.online, state.examples, state.runtime, state.client, self._clock())
         await asyncio.to_thread(self.store.save_device, record)
 
-    def _open_evaluator(self) -> Evaluator | None:
-        test, manifest = self._settings.test, self._bundle.manifest
-        if test is None:
+    def _open_evaluator(self) -> tuple[Evaluator, Examples] | None:
+        if self._settings.test is None:
             return None
-        require_fit(test, manifest.input_shape, manifest.classes, "the test examples")
+        test = fit_examples(self._settings.test, self._bundle.manifest, "the test examples")
         graph = self._bundle.file(bundle_manifest.EVALUATE)
         if graph is None:
             raise ServerError(f"bundle {self._bundle.folder} has no {bundle_manifest.EVALUATE} to test a model with")
-        return Evaluator(graph, self._settings.evaluation_threads)
+        return Evaluator(graph, self._settings.evaluation_threads), test

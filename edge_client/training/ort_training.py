@@ -76,7 +76,8 @@ class OrtTrainingRuntime:
         return TrainingResult(_read(session), float(np.mean(losses)), examples)
 
     def _step(self, session: _Session, batch: Examples) -> float:
-        _require_labels(batch, self._manifest.classes)
+        if self._manifest.loss == "cross-entropy":
+            _require_labels(batch, self._manifest.classes)
         weights = np.ones(len(batch), dtype=np.float32)
         try:
             loss = float(session.module(batch.x, batch.y, weights))

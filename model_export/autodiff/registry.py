@@ -23,12 +23,13 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Node:
-    """A forward node with what a rule needs: static shapes (traced batch size along the batch axis), and `wanted`,
-    whether each input's gradient is asked for."""
+    """A forward node with what a rule needs: static shapes (traced batch size along the batch axis), `wanted`, whether
+    each input's gradient is asked for, and `arriving`, the gradient of each output, "" where there is none."""
 
     proto: NodeProto
     shapes: Mapping[str, Shape]
     wanted: tuple[bool, ...] = ()
+    arriving: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> list[str]:
@@ -59,7 +60,7 @@ _example_rules: dict[str, ExampleRule] = {}
 _axis_rules: dict[str, AxisRule] = {}
 _support_checks: dict[str, SupportCheck] = {}
 
-PARAMETER_VIEWS = ("Transpose", "Unsqueeze")
+PARAMETER_VIEWS = ("Transpose", "Unsqueeze", "Reshape", "Squeeze", "Cast")
 """Operators that only show a parameter's entries in another shape: what reads the view reads the parameter."""
 
 

@@ -8,8 +8,17 @@ from onnx import NodeProto
 
 from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.per_example import ExampleGradient, OuterGradient, VectorGradient
-from model_export.autodiff.registry import Node, attribute, axis_rule, example_rule, gradient_rule, support_check
-from model_export.axis_labels import AxisLabels
+from model_export.autodiff.pointwise import sum_to
+from model_export.autodiff.registry import (
+    Node,
+    Shape,
+    attribute,
+    axis_rule,
+    example_rule,
+    gradient_rule,
+    support_check,
+)
+from model_export.axis_labels import FIXED, AxisLabel, AxisLabels
 
 
 @support_check("Gemm")
@@ -60,46 +69,89 @@ def gemm_axes(axes: AxisLabels, node: NodeProto) -> None:
 
 @support_check("MatMul")
 def check_matmul(node: Node) -> str | None:
-    """Activations of any rank times a matrix."""
+    """Operands of two axes or more."""
     a, b = (node.shape(name) for name in node.inputs)
-    if len(a) >= 2 and len(b) == 2:
+    if min(len(a), len(b)) >= 2:
         return None
-    return f"MatMul of shapes {a} and {b}; supported is (..., k) times (k, m)"
+    return f"MatMul of shapes {a} and {b}; supported are operands of two axes or more"
 
 
 @gradient_rule("MatMul")
 def matmul(g: GraphBuilder, node: Node, dy: str) -> list[str | None]:
-    """dA = dY B', dB = A' dY over all leading axes."""
+    """dA = dY B', dB = A' dY, over all leading axes."""
     a, b = node.inputs
+    shapes = [node.shape(name) for name in (a, b, node.output)]
     gradients: list[str | None] = [None, None]
     if node.wanted[0]:
-        gradients[0] = g.op("MatMul", dy, g.op("Transpose", b, perm=[1, 0]))
-    if node.wanted[1]:
-        rows, deltas = (_as_matrix(g, name, node.shape(like)) for name, like in ((a, a), (dy, node.output)))
+        product = g.op("MatMul", dy, _transposed(g, b, shapes[1]))
+        gradients[0] = sum_to(g, product, _leading(shapes[2], shapes[0]), shapes[0])
+    if node.wanted[1] and len(shapes[1]) == 2:
+        rows, deltas = (_as_matrix(g, name, shape) for name, shape in ((a, shapes[0]), (dy, shapes[2])))
         gradients[1] = g.op("Gemm", rows, deltas, transA=1)
+    elif node.wanted[1]:
+        product = g.op("MatMul", _transposed(g, a, shapes[0]), dy)
+        gradients[1] = sum_to(g, product, _leading(shapes[2], shapes[1]), shapes[1])
     return gradients
 
 
 @example_rule("MatMul")
 def matmul_example(g: GraphBuilder, node: Node, dy: str, index: int) -> ExampleGradient:
-    """Every entry of the axes between the first and the last is a position; index is 1, the matrix."""
-    del index
-    inputs, shape, out = node.inputs[0], node.shape(node.inputs[0]), node.shape(node.output)[-1]
-    positions = prod(shape[1:-1])
-    if len(shape) > 3:
-        inputs, dy = (g.op("Reshape", name, g.sizes(0, positions, -1)) for name in (inputs, dy))
-    return OuterGradient(inputs, dy, positions, shape[-1], out)
+    """Of a matrix on the right, every entry of the axes between the first and the last is a position."""
+    inputs, shape, out = node.inputs[0], node.shape(node.inputs[0]), node.shape(node.output)
+    if index == 1 and len(node.shape(node.inputs[1])) == 2:
+        positions = prod(shape[1:-1])
+        if positions == 1 and len(shape) > 2:
+            inputs, dy = (g.op("Flatten", name, axis=1) for name in (inputs, dy))
+        elif len(shape) > 3:
+            inputs, dy = (g.op("Reshape", name, g.sizes(0, positions, -1)) for name in (inputs, dy))
+        return OuterGradient(inputs, dy, positions, shape[-1], out[-1])
+    if index == 0 and len(shape) == 2 and len(out) == 3:
+        return OuterGradient(node.inputs[1], dy, out[2], shape[1], shape[0], positions_last=True)
+    own = node.shape(node.inputs[index])
+    other = node.shape(node.inputs[1 - index])
+    factors = (dy, _transposed(g, node.inputs[1], other)) if index == 0 else (_transposed(g, inputs, other), dy)
+    product, padded = g.op("MatMul", *factors), (1,) * (len(out) - len(own)) + own
+    summed = [axis for axis in range(1, len(out) - 2) if padded[axis] == 1 != out[axis]]
+    if summed:
+        product = g.op("ReduceSum", product, g.sizes(*summed), keepdims=1)
+    return VectorGradient(g.op("Flatten", product, axis=1))
 
 
 @axis_rule("MatMul")
 def matmul_axes(axes: AxisLabels, node: NodeProto) -> None:
-    """As for Gemm, at every position."""
-    a, b = axes.of(node.input[0]), axes.of(node.input[1])
-    axes.read(b[0], a[-1], uses=prod(axes.shapes[node.input[0]][1:-1]))
-    axes.set(node.output[0], [*a[:-1], b[1]])
+    """As for Gemm, at every position; an operand of two axes is a weight, one of more holds examples."""
+    a, b = (axes.of(name) for name in node.input)
+    shapes = [axes.shapes[name] for name in (*node.input, node.output[0])]
+    if len(b) == 2:
+        axes.read(b[0], a[-1], uses=prod(shapes[0][1:-1]))
+    elif len(a) == 2:
+        axes.read(a[1], b[-2], uses=prod(shapes[1][1:-2]) * shapes[1][-1])
+    else:
+        axes.unite(a[-1], b[-2])
+    aligned: list[AxisLabel | None] = [None] * (len(shapes[2]) - 2)
+    for labels, shape in ((a, shapes[0]), (b, shapes[1])):
+        for axis in range(-len(shape), -2):
+            present = aligned[axis + 2]
+            if shape[axis] != shapes[2][axis]:
+                axes.fix([labels[axis]])
+            elif present is None:
+                aligned[axis + 2] = labels[axis]
+            else:
+                axes.unite(present, labels[axis])
+    axes.set(node.output[0], [*(label or FIXED for label in aligned), a[-2], b[-1]])
 
 
-def _as_matrix(g: GraphBuilder, name: str, shape: tuple[int, ...]) -> str:
+def _leading(output: Shape, operand: Shape) -> Shape:
+    """The shape of an operand with the leading axes of the product."""
+    return (*output[:-2], *operand[-2:])
+
+
+def _transposed(g: GraphBuilder, name: str, shape: Shape) -> str:
+    rank = len(shape)
+    return g.op("Transpose", name, perm=[*range(rank - 2), rank - 1, rank - 2])
+
+
+def _as_matrix(g: GraphBuilder, name: str, shape: Shape) -> str:
     if len(shape) == 2:
         return name
     return g.op("Flatten", name, axis=len(shape) - 1)
