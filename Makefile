@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: emulate test check install install-edge clean
+.PHONY: emulate test check install install-edge install-benchmarks clean
 .DEFAULT_GOAL := emulate
 
 emulate: .venv/server.installed
@@ -23,6 +23,8 @@ install: .venv/server.installed
 
 install-edge: .venv-edge/installed
 
+install-benchmarks: .venv/benchmarks.installed
+
 .venv/server.installed: requirements-server.txt pyproject.toml
 	@echo "installing the server's packages into .venv (once, a few minutes)"
 	@$(PYTHON) -m venv .venv
@@ -32,6 +34,10 @@ install-edge: .venv-edge/installed
 
 .venv/dev.installed: .venv/server.installed requirements-dev.txt
 	@.venv/bin/python $(PIP) -r requirements-dev.txt
+	@touch $@
+
+.venv/benchmarks.installed: .venv/server.installed requirements-benchmarks.txt
+	@.venv/bin/python $(PIP) -r requirements-benchmarks.txt
 	@touch $@
 
 .venv-edge/installed: requirements-edge.txt pyproject.toml

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+WIDTH_IN_FILES = 120
 
 
 def benchmark_parser(description: str) -> argparse.ArgumentParser:
@@ -24,6 +27,6 @@ def publish(title: str, rows: Sequence[Mapping[str, str]], figures: Mapping[str,
     table = Table(*rows[0], title=title)
     for row in rows:
         table.add_row(*row.values())
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else WIDTH_IN_FILES).print(table)
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

@@ -26,7 +26,7 @@ from edge_client.training.interruptible import InterruptibleRuntime, Interruptib
 from edge_client.training.runtime import TrainingRuntime
 from wire_protocol.bundle_manifest import FISHER, BundleManifest
 from wire_protocol.errors import ProtocolError
-from wire_protocol.examples import Examples, require_fit
+from wire_protocol.examples import Examples, fit_examples
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan, Slice, Update
 from wire_protocol.sub_model import SubModel, full_sub_model, gather, sub_shapes, widths_at
@@ -49,6 +49,7 @@ class _OpenBundle:
     bundle: str
     manifest: BundleManifest
     folder: Path
+    examples: Examples
 
 
 class DeviceWork:
@@ -81,7 +82,7 @@ class DeviceWork:
         plan, store = command.plan, self._store(stop)
         opened = self._open_bundle(plan, store)
         names = list(files_for(self._config.runtime, opened.manifest, widths_at(opened.manifest.layout, plan.keep)))
-        if command.selection is None and plan.selection == "fisher" and plan.keep < 1:
+        if command.selection is None and plan.selection == "fisher" and opened.manifest.layout.groups and plan.keep < 1:
             names.append(FISHER)
         store.files(plan.bundle, opened.manifest, names)
         self._read_model(plan, opened.manifest.layout, store)
@@ -94,7 +95,7 @@ class DeviceWork:
         plan = command.plan
         opened = self._open_bundle(plan, self._store(stop))
         layout = opened.manifest.layout
-        work = LocalWork(plan, layout, self._examples, self._generator(plan))
+        work = LocalWork(plan, layout, opened.examples, self._generator(plan))
         runtime = InterruptibleRuntime(self._runtime_of(opened), stop)
         if command.selection is not None and command.content is not None:
             choice = Choice(command.selection.sub_model)
@@ -121,8 +122,8 @@ class DeviceWork:
     def _open_bundle(self, plan: RoundPlan, store: BundleStore) -> _OpenBundle:
         if self._open is None or self._open.bundle != plan.bundle:
             manifest = store.manifest(plan.bundle)
-            require_fit(self._examples, manifest.input_shape, manifest.classes, str(self._config.data))
-            self._open = _OpenBundle(plan.bundle, manifest, store.files(plan.bundle, manifest, ()))
+            examples = fit_examples(self._examples, manifest, str(self._config.data))
+            self._open = _OpenBundle(plan.bundle, manifest, store.files(plan.bundle, manifest, ()), examples)
         return self._open
 
     def _read_model(self, plan: RoundPlan, layout: Layout, store: BundleStore) -> dict[str, NDArray[np.float32]]:

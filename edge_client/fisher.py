@@ -19,6 +19,8 @@ from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import Arrays
 
+NOT_CLIPPED = np.array(np.inf, dtype=np.float32)
+
 
 class FisherScorer:
     """Scores the neurons of one bundle's model."""
@@ -40,7 +42,8 @@ class FisherScorer:
         groups = [group.name for group in self._layout.groups]
         sums: dict[str, NDArray[Any]] = {}
         for batch in batches:
-            found = run(self._session, [f"fisher.{group}" for group in groups], feeds(parameters, batch))
+            inputs = {**feeds(parameters, batch), "clip_norm": NOT_CLIPPED}
+            found = run(self._session, [f"fisher.{group}" for group in groups], inputs)
             for group, values in zip(groups, found, strict=True):
                 sums[group] = sums.get(group, 0.0) + values.astype(np.float64)
         return {group: values.astype(np.float32) for group, values in sums.items()}

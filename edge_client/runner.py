@@ -48,7 +48,7 @@ async def run_device(
     `TrainingError` at once where the device could never take part; afterwards it only logs.
     """
     require_installed(config.runtime)
-    examples = load_examples(config.data)
+    examples = load_examples(config.data, labelled=False)
     tls = _tls_context(config)
     work = DeviceWork(config, examples, open_runtime, tls)
     link = MqttLink(_link_settings(config, examples, tls if config.broker.tls else None))

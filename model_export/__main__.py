@@ -6,33 +6,54 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 from rich.table import Table
 
 from model_export.errors import ExportError
-from model_export.export import export_bundle
+from model_export.export import compile_model, export_bundle
+from model_export.losses.choice import choose_loss
 from model_export.model_source import build_model
-from model_export.zoo import ZOO
-from wire_protocol.bundle_manifest import MANIFEST_NAME, BundleManifest, bundle_id
+from model_export.module_rewrites.batch_norm import MODES
+from model_export.module_rewrites.trainable_form import trainable_form
+from model_export.parity import Subject, check_parity
+from model_export.parity_table import print_parity
+from model_export.zoo import ZOO, ZOO_LOSSES
+from wire_protocol.bundle_manifest import MANIFEST_NAME, BundleManifest, LossName, bundle_id
 from wire_protocol.errors import FisherfleetError
 
+DISAGREES = 1
 USAGE_ERROR = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = _parser().parse_args(argv)
+    console = Console()
     try:
-        input_shape = _shape(options.input)
-        rungs = _fractions(options.rungs)
-        module = build_model(options.model, input_shape, options.classes, options.seed)
-        manifest = export_bundle(module, input_shape, options.out, name=options.model, rungs=rungs)
+        return _export(options, console)
     except FisherfleetError as error:
         sys.stderr.write(f"fisherfleet export: {error}\n")
         return USAGE_ERROR
-    _summarise(manifest, options.out, Console())
-    return 0
+
+
+def _export(options: argparse.Namespace, console: Console) -> int:
+    input_shape = _shape(options.input)
+    rungs = _fractions(options.rungs)
+    loss = choose_loss(options.loss or ZOO_LOSSES.get(options.model, "cross-entropy"), _weights(options.class_weights))
+    source = build_model(options.model, input_shape, options.classes, options.seed)
+    module, messages = trainable_form(source, options.batchnorm)
+    for message in messages:
+        console.print(message, highlight=False, markup=False)
+    manifest = export_bundle(module, input_shape, options.out, name=options.model, rungs=rungs, loss=loss)
+    _summarise(manifest, options.out, console)
+    if not options.check:
+        return 0
+    subject = Subject(module, *compile_model(module, input_shape, loss), loss)
+    comparisons = check_parity(subject, options.out, manifest.rungs)
+    print_parity(comparisons, console)
+    return 0 if all(comparison.agrees for comparison in comparisons) else DISAGREES
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,7 +72,33 @@ def _parser() -> argparse.ArgumentParser:
         metavar="1,0.5",
         help="also write onnxruntime-training artifacts for these fractions of neurons (default: none)",
     )
+    parser.add_argument(
+        "--loss",
+        choices=get_args(LossName),
+        help="cross-entropy of labels, mean squared error, or cross-entropy of yes-or-no logits "
+        "(default: the zoo model's own, else cross-entropy)",
+    )
+    parser.add_argument("--class-weights", metavar="1,2.5", help="cross-entropy: a factor for each class's losses")
+    parser.add_argument(
+        "--batchnorm",
+        choices=MODES,
+        default=MODES[0],
+        help="what becomes of batch normalisation: group normalisation, or frozen statistics (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="compare the graphs, and the rungs, with torch on random data; exit status 1 where they differ",
+    )
     return parser
+
+
+def _weights(text: str | None) -> tuple[float, ...] | None:
+    try:
+        return None if text is None else tuple(map(float, text.split(",")))
+    except ValueError as error:
+        legal = "numbers with commas between them, one a class"
+        raise ExportError(f"--class-weights must be {legal}, got {text!r}") from error
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -10,13 +10,15 @@ from onnx import ModelProto
 from safetensors.numpy import save_file
 
 from model_export.forward_graph import ForwardGraph
-from model_export.training_graphs import evaluate, fisher, train_step
+from model_export.losses import Loss
+from model_export.training_graphs import evaluate, fisher, private_step, train_step
 from wire_protocol.bundle_manifest import (
     EVALUATE,
     FISHER,
     FORMAT,
     MANIFEST_NAME,
     PREDICT,
+    PRIVATE_STEP,
     TRAIN_STEP,
     WEIGHTS,
     BundleFile,
@@ -27,21 +29,23 @@ from wire_protocol.bundle_manifest import (
 from wire_protocol.layout import Layout
 
 
-def write_graphs(folder: Path, graph: ForwardGraph, layout: Layout) -> None:
-    """Write the portable graphs and the initial weights."""
+def write_graphs(folder: Path, graph: ForwardGraph, layout: Layout, loss: Loss) -> None:
+    """Write the portable graphs and the initial weights; without neuron groups there is nothing to score."""
     models = {
-        TRAIN_STEP: train_step(graph, layout),
-        FISHER: fisher(graph, layout),
-        EVALUATE: evaluate(graph, layout),
+        TRAIN_STEP: train_step(graph, layout, loss),
+        PRIVATE_STEP: private_step(graph, layout, loss),
+        EVALUATE: evaluate(graph, layout, loss),
         PREDICT: graph.to_model(),
     }
+    if layout.groups:
+        models[FISHER] = fisher(graph, layout, loss)
     for name, model in models.items():
         _save(model, folder / name)
     save_file(dict(graph.parameters), folder / WEIGHTS)
 
 
 def write_manifest(
-    folder: Path, name: str, graph: ForwardGraph, layout: Layout, rungs: tuple[Rung, ...]
+    folder: Path, name: str, graph: ForwardGraph, layout: Layout, loss: Loss, rungs: tuple[Rung, ...]
 ) -> BundleManifest:
     """Hash every file in the folder and write the manifest beside them."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
@@ -49,10 +53,12 @@ def write_manifest(
         format=FORMAT,
         model=name,
         input_shape=graph.input_shape,
-        classes=graph.classes,
+        classes=graph.output_shape[0] if loss.name == "cross-entropy" else 0,
         layout=layout,
         files={path.relative_to(folder).as_posix(): _describe(path) for path in paths},
         rungs=rungs,
+        loss=loss.name,
+        output_shape=graph.output_shape,
     )
     (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
     return manifest

@@ -22,15 +22,19 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 from torch import nn
 
+from model_export.convolution_padding import fuse_padding, with_explicit_padding
 from model_export.errors import ExportError
 from model_export.normal_form import (
     TRACED_BATCH,
-    fold_constants,
+    fold_all_constants,
     fuse_transposed_weights,
     normalise_reshape,
     static_shapes,
     with_constants,
 )
+from model_export.normalisation import find_normalisations, plain_nodes
+from model_export.part_selection import with_selected_parts
+from model_export.plain_operators import with_plain_operators
 
 _logger = logging.getLogger(__name__)
 
@@ -45,7 +49,9 @@ BATCH_AXIS = "examples"
 class ForwardGraph:
     """Nodes in topological order; `parameters` float32 by torch name; `constants` of any type.
 
-    `shapes` has the static shape of every tensor, with the traced batch size along a batch axis.
+    Nodes are of `OPSET` but for those that `plain_nodes` spells.
+    `shapes` has the static shape of every tensor, with the traced batch size along a batch axis. `input_shape` and
+    `output_shape` are without that axis.
     """
 
     nodes: tuple[NodeProto, ...]
@@ -53,16 +59,16 @@ class ForwardGraph:
     constants: dict[str, NDArray[np.generic]]
     shapes: dict[str, tuple[int, ...]]
     input_shape: tuple[int, ...]
-    classes: int
+    output_shape: tuple[int, ...]
 
     def to_model(self, parameters: dict[str, NDArray[np.float32]] | None = None) -> ModelProto:
         """An inference model with these parameters (default: the initial ones) as initializers."""
         arrays = {**self.constants, **(self.parameters if parameters is None else parameters)}
         graph = helper.make_graph(
-            list(self.nodes),
+            plain_nodes(self.nodes, self.shapes),
             "forward",
             [helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, [BATCH_AXIS, *self.input_shape])],
-            [helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, [BATCH_AXIS, self.classes])],
+            [helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, [BATCH_AXIS, *self.output_shape])],
             [numpy_helper.from_array(array, name) for name, array in arrays.items()],
         )
         return make_model(graph)
@@ -87,25 +93,30 @@ def make_model(graph: onnx.GraphProto) -> ModelProto:
 
 
 def trace(module: nn.Module, input_shape: tuple[int, ...]) -> ForwardGraph:
-    """Export `module` for one float32 input of shape (batch, *input_shape) and one output (batch, classes).
+    """Export `module` for one float32 input of shape (batch, *input_shape) and one output (batch, ...).
 
-    Raises `ExportError` when torch cannot trace it or its output is not logits.
+    Raises `ExportError` when torch cannot trace it or its output has no batch axis.
     """
     taken = sorted({INPUT, OUTPUT} & dict(module.named_parameters()).keys())
     if taken:
         raise ExportError(f"no parameter may be called {' or '.join(taken)}: the graphs' own tensors are called so")
     model = _torch_export(module, input_shape)
     if len(model.graph.output) != 1:
-        raise ExportError(f"the model must return one tensor, the logits, got {len(model.graph.output)}")
+        raise ExportError(f"the model must return one tensor, got {len(model.graph.output)}")
     trainable = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     initializers = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    shapes = static_shapes(model)
-    nodes, constants = fold_constants(model.graph.node, initializers, trainable, shapes, OUTPUT)
+    nodes, constants = fold_all_constants(model, initializers, trainable, OUTPUT)
+    nodes = with_plain_operators(nodes, {**initializers, **constants})
+    constants |= {name: array for name, array in initializers.items() if name not in trainable}
+    shapes = static_shapes(with_constants(model, nodes, {**initializers, **constants}))
+    nodes = with_selected_parts(nodes, constants, shapes, (INPUT, OUTPUT))
     shapes = static_shapes(with_constants(model, nodes, {**initializers, **constants}))
     output_shape = shapes[OUTPUT]
-    if len(output_shape) != 2 or output_shape[0] != TRACED_BATCH or output_shape[1] < 2:
-        raise ExportError(f"the model's output must be logits (batch, classes >= 2), got {output_shape} for batch 3")
+    if output_shape[:1] != (TRACED_BATCH,) or 0 in output_shape:
+        raise ExportError(f"the model's output must have the batch as its first axis, got {output_shape} for batch 3")
     nodes = [normalise_reshape(node, constants, shapes) for node in fuse_transposed_weights(nodes, shapes)]
+    nodes = fuse_padding(with_explicit_padding(nodes, shapes), constants)
+    nodes = find_normalisations(nodes, constants, shapes, OUTPUT)
     used = {name for node in nodes for name in node.input}
     parameters = {
         name: initializers[name].astype(np.float32, copy=False)
@@ -122,7 +133,7 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> ForwardGraph:
         used_constants,
         {**shapes, **{name: array.shape for name, array in used_constants.items()}},
         tuple(input_shape),
-        output_shape[1],
+        output_shape[1:],
     )
 
 

@@ -16,9 +16,13 @@ from onnx.reference import ReferenceEvaluator
 from model_export.errors import ExportError
 
 TRACED_BATCH = 3
+
 OTHER_BATCH = 5
 
-_RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+_RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+_WITH_SUBGRAPHS = ("If", "Loop", "Scan")
+_NOT_FOLDED = {*_RANDOM, *_WITH_SUBGRAPHS}
+"""What has other results each time, and what may read tensors that are not among its inputs."""
 
 
 def static_shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
@@ -26,9 +30,24 @@ def static_shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
-        dims = value.type.tensor_type.shape.dim
-        shapes[value.name] = tuple(dim.dim_value for dim in dims)
+        if value.type.tensor_type.HasField("shape"):
+            shapes[value.name] = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
     return shapes
+
+
+def fold_all_constants(
+    model: ModelProto, initializers: dict[str, NDArray[np.generic]], trainable: set[str], output: str
+) -> tuple[list[NodeProto], dict[str, NDArray[np.generic]]]:
+    """`fold_constants` of a model's nodes until nothing is left to fold: a folded shape may make others known."""
+    nodes, constants = list(model.graph.node), dict[str, NDArray[np.generic]]()
+    while True:
+        known = {**initializers, **constants}
+        shapes = static_shapes(with_constants(model, nodes, known))
+        kept, folded = fold_constants(nodes, known, trainable, shapes, output)
+        constants.update(folded)
+        if len(kept) == len(nodes):
+            return kept, constants
+        nodes = kept
 
 
 def fold_constants(
@@ -50,7 +69,7 @@ def fold_constants(
         elif node.op_type == "Identity" and node.output[0] != output:
             aliases[node.output[0]] = node.input[0]
             continue
-        elif all(name in known for name in node.input if name) and node.op_type not in _RANDOM:
+        elif all(name in known for name in node.input if name) and node.op_type not in _NOT_FOLDED:
             result = _evaluate(node, known)
         else:
             kept.append(node)
@@ -92,7 +111,9 @@ def normalise_reshape(
     if len(after) == 2:
         return helper.make_node("Flatten", [node.input[0]], list(node.output), name=node.name, axis=1)
     target = f"{node.output[0]}.shape"
-    constants[target] = np.asarray([0, *after[1:]], dtype=np.int64)
+    given = constants.get(node.input[1], np.asarray(after))
+    sizes = [-1 if wish == -1 else size for wish, size in zip(given, after, strict=True)]
+    constants[target] = np.asarray([0, *sizes[1:]], dtype=np.int64)
     return helper.make_node("Reshape", [node.input[0], target], list(node.output), name=node.name)
 
 

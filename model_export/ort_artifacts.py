@@ -2,8 +2,8 @@
 
 A rung holds `training_model.onnx` (loss, gradients, gradient accumulation), `eval_model.onnx` (loss),
 `optimizer_model.onnx` (plain SGD whose learning rate is set at run time) and `checkpoint`. The graphs take `batch`,
-`targets` int64 [n] and `example_weights` float32 [n], and give `loss` = sum(w_i l_i) / sum(w_i), l_i the cross-entropy
-of example i.
+`targets` (int64 [n] or float32 of the output's shape, as the loss says) and `example_weights` float32 [n], and give
+`loss` = sum(w_i l_i) / sum(w_i), l_i the loss of example i, written as in the portable graphs.
 
 Invariants: the checkpoint is nominal, it names the parameters and holds no values, and the training graph takes them in
 layout order, so a rung of a LeNet is 15 KB and who trains it must first copy one flat buffer of parameters in that
@@ -22,9 +22,11 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from model_export.cross_entropy import EXAMPLE_WEIGHTS, TARGETS
+from model_export.autodiff.builder import GraphBuilder
 from model_export.errors import ExportError
-from model_export.forward_graph import INPUT, IR_VERSION, OPSET, OUTPUT
+from model_export.forward_graph import INPUT, IR_VERSION, OPSET
+from model_export.losses import CROSS_ENTROPY, Loss
+from model_export.losses.loss import EXAMPLE_WEIGHTS, TARGETS, total_weight, weighted_sum
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import sub_shapes
 
@@ -34,10 +36,6 @@ OPTIMIZER_MODEL = "optimizer_model.onnx"
 CHECKPOINT = "checkpoint"
 
 LOSS = "loss"
-
-_SMALLEST = "loss.smallest_weight"
-_SMALLEST_WEIGHT = 1e-30
-"""Divides a batch that is all padding, whose loss is 0."""
 
 _ERRORS_ONLY = 3
 """onnxruntime's severity 3 (error): the gradient builder otherwise writes its progress to standard error."""
@@ -52,16 +50,18 @@ def is_available() -> bool:
     return True
 
 
-def write_rung(forward: ModelProto, layout: Layout, widths: Mapping[str, int], folder: Path) -> None:
+def write_rung(
+    forward: ModelProto, layout: Layout, widths: Mapping[str, int], folder: Path, loss: Loss = CROSS_ENTROPY
+) -> None:
     """Write the artifacts for sub-models of these widths (neurons a group) into `folder`, which is made if missing.
 
-    `forward` has one input `batch` float32 [symbolic, ...], one output `output` of logits [symbolic, classes], and all
-    parameters of `layout` as initializers; no literal in it may depend on a width. Raises `ExportError` where
+    `forward` has one input `batch` float32 [symbolic, ...], one output `output` [symbolic, ...] that `loss` takes, and
+    all parameters of `layout` as initializers; no literal in it may depend on a width. Raises `ExportError` where
     onnxruntime-training is not installed or cannot differentiate the graph.
     """
     block = _training_library()
     shapes = sub_shapes(layout, widths)
-    evaluation = _with_loss(forward, shapes)
+    evaluation = _with_loss(forward, shapes, loss)
     training = _differentiate(evaluation, list(shapes))
     nominal = [numpy_helper.from_array(np.zeros(shape, dtype=np.float32), name) for name, shape in shapes.items()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,22 +81,23 @@ def _training_library() -> ModuleType:
         ) from error
 
 
-def _with_loss(forward: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> ModelProto:
-    """`forward` with parameters of these shapes as inputs, and the weighted mean cross-entropy as its output."""
+def _with_loss(forward: ModelProto, shapes: Mapping[str, tuple[int, ...]], loss: Loss) -> ModelProto:
+    """`forward` with parameters of these shapes as inputs, and the weighted mean loss as its output."""
     batch = next(value for value in forward.graph.input if value.name == INPUT)
     examples = batch.type.tensor_type.shape.dim[0].dim_param
-    smallest = numpy_helper.from_array(np.asarray(_SMALLEST_WEIGHT, dtype=np.float32), _SMALLEST)
+    output_shape = tuple(dim.dim_value for dim in forward.graph.output[0].type.tensor_type.shape.dim)[1:]
+    g = _mean_loss(loss, output_shape)
     graph = helper.make_graph(
-        [*forward.graph.node, *_weighted_mean_cross_entropy()],
+        [*forward.graph.node, *g.nodes],
         "loss",
         [
             batch,
-            helper.make_tensor_value_info(TARGETS, TensorProto.INT64, [examples]),
+            helper.make_tensor_value_info(TARGETS, loss.targets_type, [examples, *loss.target_shape(output_shape)]),
             helper.make_tensor_value_info(EXAMPLE_WEIGHTS, TensorProto.FLOAT, [examples]),
             *(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()),
         ],
         [helper.make_tensor_value_info(LOSS, TensorProto.FLOAT, [])],
-        [*(tensor for tensor in forward.graph.initializer if tensor.name not in shapes), smallest],
+        [*(tensor for tensor in forward.graph.initializer if tensor.name not in shapes), *g.initializers()],
     )
     model = _make_model(graph, [helper.make_opsetid("", OPSET)])
     try:
@@ -105,17 +106,12 @@ def _with_loss(forward: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Mo
         raise ExportError(f"the forward graph does not fit parameters of shapes {dict(shapes)}: {error}") from error
 
 
-def _weighted_mean_cross_entropy() -> list[onnx.NodeProto]:
-    node = helper.make_node
-    return [
-        # Its gradient rule reads the second output, the log probabilities.
-        node("SoftmaxCrossEntropyLoss", [OUTPUT, TARGETS], ["loss.each", "loss.log_prob"], reduction="none"),
-        node("Mul", ["loss.each", EXAMPLE_WEIGHTS], ["loss.weighted"]),
-        node("ReduceSum", ["loss.weighted"], ["loss.sum"], keepdims=0),
-        node("ReduceSum", [EXAMPLE_WEIGHTS], ["loss.weight_sum"], keepdims=0),
-        node("Max", ["loss.weight_sum", _SMALLEST], ["loss.scale"]),
-        node("Div", ["loss.sum", "loss.scale"], [LOSS]),
-    ]
+def _mean_loss(loss: Loss, output_shape: tuple[int, ...]) -> GraphBuilder:
+    g = GraphBuilder(f"{LOSS}.")
+    each = loss.terms(g, output_shape).each
+    g.rename(g.op("Div", weighted_sum(g, each, EXAMPLE_WEIGHTS), total_weight(g)), LOSS)
+    g.keep_only([LOSS])
+    return g
 
 
 def _differentiate(model: ModelProto, parameters: list[str]) -> ModelProto:

@@ -1,82 +1,137 @@
 """The graphs a device and a server run, assembled from a forward graph. DESIGN: one graph serves every width.
 
-All take `batch` float32 (examples, ...), `targets` int64 (examples,), `example_weights` float32 (examples,) where 0
+All take `batch` float32 (examples, ...), `targets` (int64 labels (examples,) or float32 of the output's shape, as the
+loss says), `example_weights` float32 (examples,) where 0
 marks padding, and every parameter by name, with symbolic sizes along the axes that a neuron group cuts. No graph
 depends on a width or on the batch size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from model_export.autodiff.builder import GraphBuilder
+from model_export.autodiff.depthwise import fit_every_width
 from model_export.autodiff.reverse import differentiate
-from model_export.cross_entropy import EXAMPLE_WEIGHTS, TARGETS, cross_entropy, mean_scale
-from model_export.fisher_graph import neuron_scores
+from model_export.errors import ExportError
+from model_export.fast_forms import use_fast_forms
 from model_export.forward_graph import BATCH_AXIS, INPUT, OUTPUT, ForwardGraph, make_model
+from model_export.losses import CROSS_ENTROPY, Loss
+from model_export.losses.loss import EXAMPLE_WEIGHTS, TARGETS, mean_scale, scaled, total_weight, weighted_sum
+from model_export.normalisation import plain_nodes
+from model_export.private_graph import CLIP_NORM, ExamplePass, clip_factors
 from wire_protocol.layout import Layout, Parameter
 
 
-def train_step(graph: ForwardGraph, layout: Layout) -> ModelProto:
+def train_step(graph: ForwardGraph, layout: Layout, loss: Loss = CROSS_ENTROPY) -> ModelProto:
     """`loss` (weighted mean, scalar) and `grad.<parameter>` for every parameter, in layout order."""
     g, nodes = _start(graph)
-    loss = cross_entropy(g, graph.classes, mean_scale(g))
+    batch = scaled(g, loss, graph.output_shape, mean_scale(g))
     names = [parameter.name for parameter in layout.parameters]
-    gradients = differentiate(g, nodes, graph.shapes, {OUTPUT: loss.logits_gradient}, names)
-    outputs = [_output(g, loss.loss, "loss", [])]
+    gradients = differentiate(g, nodes, graph.shapes, {OUTPUT: batch.output_gradient}, names)
+    untouched = [name for name in names if name not in gradients]
+    if untouched:
+        listed = ", ".join(untouched)
+        raise ExportError(f"no gradient reaches the parameters {listed}: freeze them by requires_grad_(False)")
+    outputs = [_output(g, batch.loss, "loss", [])]
     outputs += [_output(g, gradients[p.name], f"grad.{p.name}", _dimensions(p)) for p in layout.parameters]
-    return _finish(g, graph, layout, "train_step", outputs)
+    return _finish(_Frame(graph, layout, loss, "train_step"), g, outputs)
 
 
-def fisher(graph: ForwardGraph, layout: Layout) -> ModelProto:
-    """`fisher.<group>` float32 (width,): sums over examples, each weighted by the square of its example weight."""
+def private_step(graph: ForwardGraph, layout: Layout, loss: Loss = CROSS_ENTROPY) -> ModelProto:
+    """`loss` (weighted mean), `grad.<parameter>` (sums of clipped gradients), `norms` (examples,) before clipping.
+
+    Takes `clip_norm` too, a float32 scalar above 0: the bound on the L2 norm of each example's whole gradient.
+    """
     g, nodes = _start(graph)
-    loss = cross_entropy(g, graph.classes, EXAMPLE_WEIGHTS)
-    scores = neuron_scores(g, nodes, graph.shapes, layout, loss.logits_gradient)
+    batch = scaled(g, loss, graph.output_shape, EXAMPLE_WEIGHTS)
+    examples = ExamplePass(g, nodes, graph.shapes, layout, batch.output_gradient)
+    norms = examples.norms()
+    sums = examples.clipped_sums(clip_factors(g, norms))
+    mean = g.op("Div", batch.loss, total_weight(g))
+    outputs = [_output(g, mean, "loss", []), _output(g, norms, "norms", [BATCH_AXIS])]
+    outputs += [_output(g, sums[p.name], f"grad.{p.name}", _dimensions(p)) for p in layout.parameters]
+    return _finish(_Frame(graph, layout, loss, "private_step"), g, outputs, [_clip_norm()])
+
+
+def fisher(graph: ForwardGraph, layout: Layout, loss: Loss = CROSS_ENTROPY) -> ModelProto:
+    """`fisher.<group>` float32 (width,): sums over examples of squared gradients, clipped to `clip_norm`."""
+    g, nodes = _start(graph)
+    batch = scaled(g, loss, graph.output_shape, EXAMPLE_WEIGHTS)
+    examples = ExamplePass(g, nodes, graph.shapes, layout, batch.output_gradient)
+    scores = examples.scores(clip_factors(g, examples.norms()))
     outputs = [_output(g, score, f"fisher.{group}", [group]) for group, score in scores.items()]
-    return _finish(g, graph, layout, "fisher", outputs)
+    return _finish(_Frame(graph, layout, loss, "fisher"), g, outputs, [_clip_norm()])
 
 
-def evaluate(graph: ForwardGraph, layout: Layout) -> ModelProto:
-    """`loss_sum`, `correct_sum` and `weight_sum`, scalars, each weighted by example weight."""
+def evaluate(graph: ForwardGraph, layout: Layout, loss: Loss = CROSS_ENTROPY) -> ModelProto:
+    """`loss_sum`, `weight_sum` and the loss's metrics, scalars, each weighted by example weight.
+
+    `correct_sum` of classification is what accuracy follows from, `absolute_error_sum` of regression the mean absolute
+    error.
+    """
     g, _ = _start(graph)
-    loss = cross_entropy(g, graph.classes, EXAMPLE_WEIGHTS)
-    hits = g.op("Cast", g.op("Equal", g.op("ArgMax", OUTPUT, axis=1, keepdims=0), TARGETS), to=TensorProto.FLOAT)
-    correct = g.op("ReduceSum", g.op("Mul", hits, EXAMPLE_WEIGHTS), keepdims=0)
-    weight = g.op("ReduceSum", EXAMPLE_WEIGHTS, keepdims=0)
-    sums = {"loss_sum": loss.loss, "correct_sum": correct, "weight_sum": weight}
-    return _finish(g, graph, layout, "evaluate", [_output(g, name, output, []) for output, name in sums.items()])
+    sums = {
+        "loss_sum": scaled(g, loss, graph.output_shape, EXAMPLE_WEIGHTS).loss,
+        "weight_sum": g.op("ReduceSum", EXAMPLE_WEIGHTS, keepdims=0),
+    }
+    for name, values in loss.metrics(g, graph.output_shape).items():
+        sums[name] = weighted_sum(g, values, EXAMPLE_WEIGHTS)
+    outputs = [_output(g, name, output, []) for output, name in sums.items()]
+    return _finish(_Frame(graph, layout, loss, "evaluate"), g, outputs)
 
 
 def _start(graph: ForwardGraph) -> tuple[GraphBuilder, list[NodeProto]]:
-    g = GraphBuilder()
+    g, nodes = GraphBuilder(), []
     for node in graph.nodes:
         copy = NodeProto()
         copy.CopyFrom(node)
-        g.nodes.append(copy)
-    return g, list(g.nodes)
+        nodes.append(copy)
+    fit_every_width(g, plain_nodes(nodes, graph.shapes), graph.shapes)
+    return g, nodes
 
 
 def _output(g: GraphBuilder, name: str, output: str, dimensions: list[int | str]) -> ValueInfoProto:
     return helper.make_tensor_value_info(g.rename(name, output), TensorProto.FLOAT, dimensions)
 
 
+def _clip_norm() -> ValueInfoProto:
+    return helper.make_tensor_value_info(CLIP_NORM, TensorProto.FLOAT, [])
+
+
 def _dimensions(parameter: Parameter) -> list[int | str]:
     dimensions: list[int | str] = list(parameter.shape)
     for cut in parameter.cuts:
-        dimensions[cut.axis] = cut.group if cut.block == 1 else f"{cut.group}*{cut.block}"
+        dimensions[cut.axis] = cut.group if cut.entries == 1 else f"{cut.group}*{cut.entries}"
     return dimensions
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """What a graph's name, inputs and constants follow from."""
+
+    graph: ForwardGraph
+    layout: Layout
+    loss: Loss
+    name: str
+
+
 def _finish(
-    g: GraphBuilder, graph: ForwardGraph, layout: Layout, name: str, outputs: list[ValueInfoProto]
+    frame: _Frame, g: GraphBuilder, outputs: list[ValueInfoProto], settings: Sequence[ValueInfoProto] = ()
 ) -> ModelProto:
+    graph, loss = frame.graph, frame.loss
     g.keep_only(output.name for output in outputs)
+    use_fast_forms(g)
+    target_shape = loss.target_shape(graph.output_shape)
     inputs = [
         helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [BATCH_AXIS, *graph.input_shape]),
-        helper.make_tensor_value_info(TARGETS, TensorProto.INT64, [BATCH_AXIS]),
+        helper.make_tensor_value_info(TARGETS, loss.targets_type, [BATCH_AXIS, *target_shape]),
         helper.make_tensor_value_info(EXAMPLE_WEIGHTS, TensorProto.FLOAT, [BATCH_AXIS]),
-        *(helper.make_tensor_value_info(p.name, TensorProto.FLOAT, _dimensions(p)) for p in layout.parameters),
+        *settings,
+        *(helper.make_tensor_value_info(p.name, TensorProto.FLOAT, _dimensions(p)) for p in frame.layout.parameters),
     ]
     constants = [numpy_helper.from_array(array, name) for name, array in graph.constants.items()]
-    return make_model(helper.make_graph(g.nodes, name, inputs, outputs, [*constants, *g.initializers()]))
+    return make_model(helper.make_graph(g.nodes, frame.name, inputs, outputs, [*constants, *g.initializers()]))

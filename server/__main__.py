@@ -117,7 +117,7 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         ca_file=arguments.ca_file,
         host=arguments.host,
         port=arguments.port,
-        test=load_examples(arguments.test) if arguments.test else None,
+        test=load_examples(arguments.test, labelled=False) if arguments.test else None,
         run=run,
     )
 
@@ -149,14 +149,18 @@ async def _serve(settings: ServiceSettings) -> None:
 
 
 def _log_round(record: RoundRecord) -> None:
-    accuracy = "not tested" if record.accuracy is None else f"accuracy {record.accuracy:.4f}, loss {record.loss:.4f}"
+    tested = [
+        f"{name} {value:.4f}"
+        for name, value in (("accuracy", record.accuracy), ("loss", record.loss))
+        if value is not None
+    ]
     logger.info(
         "round %d%s: heard %d device(s), refused %d, %s, %.1f kB up, %.1f kB down, %.1f s",
         record.round,
         " (resync)" if record.resync else "",
         record.updates_accepted,
         record.updates_rejected,
-        accuracy,
+        ", ".join(tested) or "not tested",
         record.bytes_up / 1000,
         record.bytes_down / 1000,
         record.seconds,

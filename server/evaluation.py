@@ -22,9 +22,9 @@ BATCH_SIZE = 256
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`accuracy` in [0, 1] and mean `loss` over all examples."""
+    """`accuracy` in [0, 1], None for a loss without right answers, and mean `loss` over all examples."""
 
-    accuracy: float
+    accuracy: float | None
     loss: float
 
 
@@ -43,15 +43,17 @@ class Evaluator:
         except Exception as error:  # onnxruntime's own exceptions have no common parent
             reason = str(error).splitlines()[0]
             raise BundleError(f"{graph} cannot be opened by onnxruntime: {reason}") from error
+        self._sums = [output.name for output in self._session.get_outputs()]
 
     def evaluate(self, parameters: Arrays, examples: Examples) -> Evaluation:
         """Accuracy and loss of full float32 `parameters`; batches are padded with examples of weight 0."""
-        totals = np.zeros(3)
+        totals = np.zeros(len(self._sums))
         for start in range(0, len(examples), BATCH_SIZE):
             feed = _batch(examples, start) | dict(parameters)
-            outputs = self._session.run(["loss_sum", "correct_sum", "weight_sum"], feed)
-            totals += [float(output) for output in outputs]
-        return Evaluation(accuracy=float(totals[1] / totals[2]), loss=float(totals[0] / totals[2]))
+            totals += [float(output) for output in self._session.run(self._sums, feed)]
+        sums = dict(zip(self._sums, totals.tolist(), strict=True))
+        correct, weight = sums.get("correct_sum"), sums["weight_sum"]
+        return Evaluation(accuracy=None if correct is None else correct / weight, loss=sums["loss_sum"] / weight)
 
 
 def _batch(examples: Examples, start: int) -> dict[str, Any]:
@@ -60,6 +62,6 @@ def _batch(examples: Examples, start: int) -> dict[str, Any]:
     missing = size - len(y)
     return {
         "batch": np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)),
-        "targets": np.pad(y, (0, missing)),
+        "targets": np.pad(y, [(0, missing)] + [(0, 0)] * (y.ndim - 1)),
         "example_weights": np.pad(np.ones(len(y), dtype=np.float32), (0, missing)),
     }

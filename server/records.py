@@ -25,8 +25,8 @@ class RunRecord:
 class RoundRecord:
     """A closed round.
 
-    `accuracy` in [0, 1] and `loss` (mean cross-entropy) are of the new model on held-out examples, None without any.
-    `updates_rejected` counts devices that declined, too. Bytes are payloads since the round before was closed;
+    `accuracy` in [0, 1], None for regression, and mean `loss` are of the new model on held-out examples, None without
+    any. `updates_rejected` counts devices that declined, too. Bytes are payloads since the round before was closed;
     `*_dense` is what float32 full models would have cost for the accepted updates. `*_macs` are multiply-accumulates
     (see `compute_account`). `model_version` is the version this round made. `seconds` is from opening to closing,
     evaluation included.

@@ -41,7 +41,7 @@ from server.storage import Store
 from server.traffic import Traffic
 from server.uplink import Complete, Uplink, max_update_size
 from wire_protocol import bundle_manifest
-from wire_protocol.examples import require_fit
+from wire_protocol.examples import Examples, fit_examples
 from wire_protocol.messages import Receipt, RoundPlan
 from wire_protocol.sub_model import SubModel
 from wire_protocol.topics import Part
@@ -79,7 +79,7 @@ class Service:
         self._clock = clock
         self._bundle = open_bundle(settings.bundle)
         self._layout = self._bundle.layout
-        self._evaluator = self._open_evaluator()
+        self._held_out = self._open_evaluator()
         self.store = Store(settings.state)
         self._models = ModelFiles(settings.state, self._config.run)
         standing = resume(self.store, self._models, self._bundle, self._config, clock())
@@ -254,9 +254,10 @@ class Service:
     def _apply(self, work: RoundWork) -> tuple[dict[str, NDArray[Any]], Evaluation | None]:
         parameters = work.next_parameters(self._parameters)
         self._models.save_version(work.plan.model_version + 1, parameters)
-        if self._evaluator is None or self._settings.test is None:
+        if self._held_out is None:
             return parameters, None
-        return parameters, self._evaluator.evaluate(parameters, self._settings.test)
+        evaluator, examples = self._held_out
+        return parameters, evaluator.evaluate(parameters, examples)
 
     async def _withdraw_plan(self) -> None:
         if self._work is None:
@@ -339,12 +340,11 @@ class Service:
         except StorageError:
             logger.exception("the state of %s could not be written down", device)
 
-    def _open_evaluator(self) -> Evaluator | None:
-        test, manifest = self._settings.test, self._bundle.manifest
-        if test is None:
+    def _open_evaluator(self) -> tuple[Evaluator, Examples] | None:
+        if self._settings.test is None:
             return None
-        require_fit(test, manifest.input_shape, manifest.classes, "the test examples")
+        test = fit_examples(self._settings.test, self._bundle.manifest, "the test examples")
         graph = self._bundle.file(bundle_manifest.EVALUATE)
         if graph is None:
             raise ServerError(f"bundle {self._bundle.folder} has no {bundle_manifest.EVALUATE} to test a model with")
-        return Evaluator(graph, self._settings.evaluation_threads)
+        return Evaluator(graph, self._settings.evaluation_threads), test

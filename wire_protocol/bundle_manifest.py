@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from hashlib import sha256
+from typing import Literal
 
 import msgspec
 
@@ -18,9 +19,13 @@ FORMAT = 1
 MANIFEST_NAME = "manifest.json"
 TRAIN_STEP = "train_step.onnx"
 FISHER = "fisher.onnx"
+PRIVATE_STEP = "private_step.onnx"
 EVALUATE = "evaluate.onnx"
 PREDICT = "predict.onnx"
 WEIGHTS = "weights.safetensors"
+
+LossName = Literal["cross-entropy", "mse", "bce"]
+"""Softmax cross-entropy of labels, mean squared error, cross-entropy of yes-or-no targets."""
 
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 _PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
@@ -49,7 +54,11 @@ class Rung(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BundleManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`input_shape` is one example's, without the batch axis; targets are integers in [0, classes)."""
+    """`input_shape` and `output_shape` are one example's, without the batch axis.
+
+    With the loss cross-entropy the output is (classes,), which may be left out, and targets are integers in
+    [0, classes). With the others `classes` is 0 and targets are float32 of the output's shape.
+    """
 
     format: int
     model: str
@@ -58,11 +67,19 @@ class BundleManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layout: Layout
     files: dict[str, BundleFile]
     rungs: tuple[Rung, ...] = ()
+    loss: LossName = "cross-entropy"
+    output_shape: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, "bundle format", self.format, str(FORMAT))
-        require(self.classes >= 2, "classes", self.classes, "at least 2")
-        require(all(size >= 1 for size in self.input_shape), "input_shape", self.input_shape, "positive sizes")
+        if self.loss == "cross-entropy":
+            require(self.classes >= 2, "classes", self.classes, "at least 2")
+            legal = self.output_shape in ((), (self.classes,))
+            require(legal, "output_shape", self.output_shape, f"({self.classes},), one logit a class")
+        else:
+            require(self.classes == 0, "classes", self.classes, f"0 with the loss {self.loss}")
+        for name, shape in (("input_shape", self.input_shape), ("output_shape", self.output_shape)):
+            require(all(size >= 1 for size in shape), name, shape, "positive sizes")
         for name in self.files:
             require(_PATH.fullmatch(name) is not None, "bundle file name", name, _LEGAL_PATH)
             require(name != MANIFEST_NAME, "bundle file name", name, "another than the manifest's own")

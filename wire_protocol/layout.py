@@ -4,7 +4,7 @@ A neuron group is a set of parameter axes that must be cut together: the out-axi
 next. `Layout` is a frozen value, written once at export and read by both ends; it never changes during a run.
 
 Invariants: names are unique; every cut names a known group and an axis inside the shape; the axis length is the
-group's size times the cut's block.
+group's size times the entries of a neuron.
 """
 
 from __future__ import annotations
@@ -19,15 +19,23 @@ from wire_protocol.errors import require
 class CutAxis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One parameter axis that a neuron group cuts.
 
-    Entry `neuron * block + offset` of the axis belongs to `neuron`; `block` > 1 after a flatten, where one channel
-    becomes height x width inputs. `produces` says that this axis holds the neurons' own parameters (incoming weights
-    and bias), as opposed to what later layers read from them.
+    With n neurons, entry `(copy * n + neuron) * block + offset` of the axis belongs to `neuron`, for every copy below
+    `repeat` and every offset below `block`. `block` > 1 after a flatten, where one channel becomes height x width
+    inputs, and where a neuron is a whole attention head; `repeat` > 1 where one unit has several gates. `produces`
+    says that this axis holds the neurons' own parameters (incoming weights and bias), as opposed to what later layers
+    read from them.
     """
 
     axis: int
     group: str
     block: int = 1
+    repeat: int = 1
     produces: bool = False
+
+    @property
+    def entries(self) -> int:
+        """Entries of the axis that belong to one neuron."""
+        return self.repeat * self.block
 
 
 class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,5 +96,6 @@ def _require_cut_fits(parameter: Parameter, cut: CutAxis, sizes: dict[str, int])
     require(cut.group in sizes, f"cut group {where}", cut.group, f"one of {sorted(sizes)}")
     require(0 <= cut.axis < len(parameter.shape), f"cut axis {where}", cut.axis, f"0 to {len(parameter.shape) - 1}")
     require(cut.block >= 1, f"block {where}", cut.block, "at least 1")
-    length = sizes[cut.group] * cut.block
+    require(cut.repeat >= 1, f"repeat {where}", cut.repeat, "at least 1")
+    length = sizes[cut.group] * cut.entries
     require(parameter.shape[cut.axis] == length, f"axis {cut.axis} {where}", parameter.shape[cut.axis], f"{length}")

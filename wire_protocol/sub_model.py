@@ -59,7 +59,7 @@ def sub_shape(parameter: Parameter, widths: Mapping[str, int]) -> tuple[int, ...
     """Shape of `parameter` when each group keeps `widths[group]` neurons."""
     shape = list(parameter.shape)
     for cut in parameter.cuts:
-        shape[cut.axis] = widths[cut.group] * cut.block
+        shape[cut.axis] = widths[cut.group] * cut.entries
     return tuple(shape)
 
 
@@ -73,7 +73,8 @@ def positions(parameter: Parameter, sub_model: SubModel) -> tuple[Indices, ...]:
     axes = [np.arange(size) for size in parameter.shape]
     for cut in parameter.cuts:
         kept = sub_model.kept[cut.group]
-        axes[cut.axis] = (kept[:, None] * cut.block + np.arange(cut.block)).ravel()
+        copies = np.arange(cut.repeat)[:, None, None] * (parameter.shape[cut.axis] // cut.repeat)
+        axes[cut.axis] = (copies + kept[:, None] * cut.block + np.arange(cut.block)).ravel()
     return np.ix_(*axes)
 
 

@@ -77,7 +77,8 @@ class OrtTrainingRuntime:
         return TrainingResult(_read(session), float(np.mean(losses)), examples)
 
     def _step(self, session: _Session, batch: Examples) -> float:
-        _require_labels(batch, self._manifest.classes)
+        if self._manifest.loss == "cross-entropy":
+            _require_labels(batch, self._manifest.classes)
         weights = np.ones(len(batch), dtype=np.float32)
         try:
             loss = float(session.module(batch.x, batch.y, weights))
@@ -140,7 +141,7 @@ def _widths(layout: Layout, parameters: Arrays) -> dict[str, int]:
     widths: dict[str, int] = {}
     for parameter in layout.parameters:
         shape = _shape_of(parameter, parameters)
-        widths.update({cut.group: shape[cut.axis] // cut.block for cut in parameter.cuts})
+        widths.update({cut.group: shape[cut.axis] // cut.entries for cut in parameter.cuts})
     for name, shape in sub_shapes(layout, widths).items():
         if parameters[name].shape != shape:
             raise TrainingError(f"{name} must have shape {shape} at widths {widths}, got {parameters[name].shape}")

@@ -6,13 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from onnx import NodeProto
 
-# Importing a family registers its rules.
-from model_export.autodiff import activation, convolution, elementwise, linear, pooling, shape
 from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.registry import Node, Shape, find_gradient_rule, objection, supported_operators
 from model_export.errors import ExportError
-
-FAMILIES = (activation, convolution, elementwise, linear, pooling, shape)
 
 
 def require_supported(nodes: Iterable[NodeProto], shapes: Mapping[str, Shape]) -> None:
@@ -43,13 +39,14 @@ def differentiate(
     needed = _depends_on(forward, set(wanted))
     gradients = dict(seeds)
     for proto in reversed(forward):
-        if proto.output[0] not in gradients:
+        arriving = tuple(gradients.get(name, "") for name in proto.output)
+        if not any(arriving):
             continue
         asked = tuple(name in needed for name in proto.input)
         rule = find_gradient_rule(proto.op_type)
         if not any(asked) or rule is None:
             continue
-        results = rule(g, Node(proto, shapes, asked), gradients[proto.output[0]])
+        results = rule(g, Node(proto, shapes, asked, arriving), arriving[0])
         for name, ask, result in zip(proto.input, asked, results, strict=True):
             if ask and result is not None:
                 gradients[name] = g.op("Add", gradients[name], result) if name in gradients else result

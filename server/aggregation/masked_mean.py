@@ -63,5 +63,5 @@ class MaskedMean:
 
 def _where(parameter: Parameter, sub_model: SubModel) -> tuple[NDArray[np.int64], ...] | tuple[()]:
     """Index of the entries kept; `()`, the whole array, when nothing is cut away (a dense add is 10 times faster)."""
-    whole = all(len(sub_model.kept[cut.group]) * cut.block == parameter.shape[cut.axis] for cut in parameter.cuts)
+    whole = all(len(sub_model.kept[cut.group]) * cut.entries == parameter.shape[cut.axis] for cut in parameter.cuts)
     return () if whole else positions(parameter, sub_model)

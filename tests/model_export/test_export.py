@@ -39,7 +39,7 @@ def test_the_manifest_names_every_file_with_its_hash(module: nn.Module, bundle: 
     manifest = bm.decode_manifest((bundle / bm.MANIFEST_NAME).read_bytes())
     files = {path.relative_to(bundle).as_posix(): path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
     files.pop(bm.MANIFEST_NAME)
-    assert set(files) == {bm.TRAIN_STEP, bm.FISHER, bm.EVALUATE, bm.PREDICT, bm.WEIGHTS}
+    assert set(files) == {bm.TRAIN_STEP, bm.FISHER, bm.EVALUATE, bm.PREDICT, bm.PRIVATE_STEP, bm.WEIGHTS}
     assert manifest.files == {
         name: bm.BundleFile(sha256(content).hexdigest(), len(content)) for name, content in files.items()
     }
@@ -85,8 +85,10 @@ def test_a_failure_leaves_the_older_bundle(module: nn.Module, bundle: Path, tmp_
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(InvalidValueError, match="keep must be above 0 and at most 1"):
         export_bundle(module, (2, 3), out, name="mine", rungs=(2.0,))
-    with pytest.raises(ExportError, match="Sigmoid"):
-        export_bundle(nn.Sequential(nn.Linear(3, 3), nn.Sigmoid()), (3,), out, name="mine")
+    with pytest.raises(ExportError, match="If at /0/If: no gradient rule"):
+        export_bundle(
+            nn.Sequential(nn.LocalResponseNorm(2), nn.Flatten(), nn.Linear(9, 3)), (1, 3, 3), out, name="mine"
+        )
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert list(tmp_path.iterdir()) == [out]
 

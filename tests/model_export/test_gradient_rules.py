@@ -81,6 +81,7 @@ def require_same_scores(body: nn.Module, input_shape: tuple[int, ...], seed: int
     targets = generator.integers(0, 3, 3)
     session = onnxruntime.InferenceSession(fisher(graph, layout).SerializeToString())
     feeds = {"batch": batch, "targets": targets, "example_weights": np.ones(3, np.float32), **graph.parameters}
+    feeds["clip_norm"] = np.array(np.inf, np.float32)
     names = [tensor.name for tensor in session.get_outputs()]
     found = dict(zip(names, session.run(names, feeds), strict=True))
     expected = {f"fisher.{group.name}": np.zeros(group.size) for group in layout.groups}
@@ -251,3 +252,20 @@ def test_relu_has_no_gradient_at_zero() -> None:
 def test_reshape_in_the_middle(shape: tuple[int, ...], seed: int) -> None:
     body = nn.Sequential(nn.Linear(5, 12), nn.Unflatten(1, shape), nn.ReLU())
     require_same_gradients(body, (5,), seed)
+
+
+class Twice(nn.Module):
+    """One layer used twice, and another whose weight it shares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again, self.tied = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.tied.weight = self.again.weight
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(self.again(torch.relu(self.again(torch.relu(self.first(batch))))))
+        return torch.relu(self.tied(hidden))
+
+
+def test_scores_of_layers_used_twice_are_those_of_the_summed_gradient() -> None:
+    require_same_scores(Twice(), (4,), seed=0)

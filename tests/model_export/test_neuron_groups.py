@@ -129,8 +129,8 @@ NEVER_CUT: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
         Graph(shared_twice, layer=nn.Linear(4, 4), head=nn.Linear(4, 3)),
         (4,),
     ),
-    "reshape in the middle": (
-        Graph(lambda m, x: m.head(m.first(x).view(-1, 2, 2).flatten(1)), first=nn.Linear(4, 4), head=nn.Linear(4, 3)),
+    "uneven parts side by side": (
+        Graph(lambda m, x: m.head(torch.cat([m.first(x), x], 1)), first=nn.Linear(4, 2), head=nn.Linear(6, 3)),
         (4,),
     ),
     "weights computed from parameters": (

@@ -40,7 +40,7 @@ class Residual(nn.Module):
         maps = torch.relu(self.stem(images))
         maps = torch.max_pool2d(maps + torch.relu(self.block(maps)) + self.offset, 2)
         hidden = torch.relu(self.mid(maps.flatten(1)) + 1.0)
-        logits: torch.Tensor = self.head(torch.relu(self.conv(hidden.view(-1, 3, 4))).flatten(1))
+        logits: torch.Tensor = self.head(torch.relu(self.conv(hidden.unflatten(1, (-1, 4)))).flatten(1))
         return logits
 
 
@@ -92,6 +92,7 @@ def example_feeds(case: Case, count: int, seed: int = 0) -> Arrays:
         "batch": generator.normal(size=(count, *case.input_shape)).astype(np.float32),
         "targets": generator.integers(0, CLASSES, count),
         "example_weights": np.ones(count, dtype=np.float32),
+        "clip_norm": np.array(np.inf, dtype=np.float32),
         **case.graph.parameters,
     }
 

@@ -1,0 +1,86 @@
+"""ConvTranspose without groups: the transpose of a convolution from its output to its input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from onnx import NodeProto
+
+from model_export.autodiff.builder import GraphBuilder
+from model_export.autodiff.convolution_geometry import transposed_geometry_of
+from model_export.autodiff.per_example import ExampleGradient, RowsGradient, VectorGradient
+from model_export.autodiff.registry import Node, axis_rule, example_rule, gradient_rule, support_check
+from model_export.autodiff.weight_products import Layer, weight_gradient, weight_gradients_by_example
+from model_export.axis_labels import FIXED, AxisLabels
+
+
+@support_check("ConvTranspose")
+def check_conv_transpose(node: Node) -> str | None:
+    """One group, and no output that a stride leaves out."""
+    if node.attribute("group", 1) != 1:
+        return f"ConvTranspose with groups = {node.attribute('group', 1)}; supported is groups = 1"
+    geometry = transposed_geometry_of(node)
+    if any(padding >= stride for padding, stride in zip(geometry.left_over, geometry.strides, strict=True)):
+        return "ConvTranspose with output padding of at least the stride; use less"
+    return None
+
+
+@gradient_rule("ConvTranspose")
+def conv_transpose(g: GraphBuilder, node: Node, dy: str) -> list[str | None]:
+    """dX = Conv(dY, W); dW as of that convolution, whose image is dY and whose output X; dB sums dY."""
+    geometry = transposed_geometry_of(node)
+    gradients: list[str | None] = [None] * len(node.inputs)
+    if node.wanted[0]:
+        gradients[0] = g.op(
+            "Conv",
+            dy,
+            node.inputs[1],
+            strides=geometry.strides,
+            dilations=geometry.dilations,
+            pads=geometry.pads,
+        )
+    if node.wanted[1]:
+        gradients[1] = weight_gradient(g, dy, node.inputs[0], _layer(node))
+    if len(node.inputs) > 2 and node.wanted[2]:
+        axes = [0, *range(2, 2 + geometry.rank)]
+        gradients[2] = g.op("ReduceSum", dy, g.sizes(*axes), keepdims=0)
+    return gradients
+
+
+def _layer(node: Node) -> Layer:
+    filters, channels = node.shape(node.inputs[1])[:2]
+    return Layer(node.inputs[1], transposed_geometry_of(node), channels, filters, 1)
+
+
+@example_rule("ConvTranspose")
+def conv_transpose_example(g: GraphBuilder, node: Node, dy: str, index: int) -> ExampleGradient:
+    """Gradients that are made; a row is what makes one output, and so the weight's second axis."""
+    layer = _layer(node)
+    if index == 2:
+        spatial = range(2, 2 + layer.geometry.rank)
+        return VectorGradient(g.op("ReduceSum", dy, g.sizes(*spatial), keepdims=0))
+    parts = weight_gradients_by_example(g, dy, node.inputs[0], layer)
+    taps = layer.geometry.taps if len(parts) == 1 else 1
+    rows = tuple(g.op("Reshape", _turned(g, part, taps, [0, 2, 1, 3]), g.sizes(0, 0, -1)) for part in parts)
+
+    def assemble(builder: GraphBuilder, sums: Sequence[str]) -> str:
+        return layer.assemble(builder, [_turned(builder, part, taps, [1, 0, 2]) for part in sums])
+
+    return RowsGradient(rows, assemble)
+
+
+def _turned(g: GraphBuilder, part: str, taps: int, order: list[int]) -> str:
+    kept = [0] * (len(order) - 2)
+    return g.op("Transpose", g.op("Reshape", part, g.sizes(*kept, -1, taps)), perm=order)
+
+
+@axis_rule("ConvTranspose")
+def conv_transpose_axes(axes: AxisLabels, node: NodeProto) -> None:
+    """The weight's first axis goes with the image's channels, its second with the output's and the bias."""
+    images, weight = axes.of(node.input[0]), axes.of(node.input[1])
+    axes.read(weight[0], images[1], uses=prod(axes.shapes[node.input[0]][2:]))
+    axes.fix(weight[2:])
+    for bias in node.input[2:]:
+        axes.unite(weight[1], axes.of(bias)[0])
+    axes.set(node.output[0], [images[0], weight[1], *[FIXED] * len(weight[2:])])

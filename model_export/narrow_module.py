@@ -1,0 +1,28 @@
+"""A module that torch can call with the parameters of a narrower sub-model, to be an oracle at every width.
+
+Most layers take their sizes from their parameters. Some also keep them as attributes: depthwise convolutions, layer
+normalisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+
+def narrowed(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.Module:
+    """A copy whose layers know the sizes of these parameters; their values stay the module's own."""
+    copy = deepcopy(module)
+    for name, layer in copy.named_modules():
+        weight = parameters.get(f"{name}.weight" if name else "weight")
+        if weight is None:
+            continue
+        if isinstance(layer, _ConvNd) and layer.groups > 1:
+            out_axis = 1 if layer.transposed else 0
+            layer.groups = layer.groups * weight.shape[out_axis] // layer.weight.shape[out_axis]
+        elif isinstance(layer, nn.LayerNorm):
+            layer.normalized_shape = tuple(weight.shape)
+    return copy
