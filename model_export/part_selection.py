@@ -1,8 +1,8 @@
 """Operators that select, repeat or split parts of a tensor, in the few forms that gradient rules know.
 
 A constant index becomes a Slice and a Squeeze, a Slice names a bound for every axis, slices that tile an axis evenly
-become one Split, negative padding becomes a Slice, an even Split names no sizes, so that its axis can be cut, and an Expand along the batch reads the
-batch's size.
+become one Split, negative padding becomes a Slice, an even Split names no sizes, so that its axis can be cut, and an
+Expand along the batch reads the batch's size.
 """
 
 from __future__ import annotations
