@@ -1,8 +1,8 @@
 """Operators that select, repeat or split parts of a tensor, in the few forms that gradient rules know.
 
 A constant index becomes a Slice and a Squeeze, a Slice names a bound for every axis, slices that tile an axis evenly
-become one Split, negative padding becomes a Slice, an even Split names no sizes, so that its axis can be cut, and an Expand along the batch reads the
-batch's size.
+become one Split, negative padding becomes a Slice, an even Split names no sizes, so that its axis can be cut, and an
+Expand along the batch reads the batch's size.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _Forms:
 
     def add(self, node: NodeProto) -> None:
         node.input[:] = [self._aliases.get(name, name) for name in node.input]
-        known = all(name in self._constants for name in node.input[1:])
+        known = all(not name or name in self._constants for name in node.input[1:])
         known = known and bool(node.input) and node.input[0] in self._shapes
         if node.op_type == "Gather" and known and self._index(node) is not None:
             self._gather(node)
