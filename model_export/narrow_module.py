@@ -20,9 +20,8 @@ def narrowed(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.Module:
         weight = parameters.get(f"{name}.weight" if name else "weight")
         if weight is None:
             continue
-        if isinstance(layer, _ConvNd) and layer.groups > 1:
-            out_axis = 1 if layer.transposed else 0
-            layer.groups = layer.groups * weight.shape[out_axis] // layer.weight.shape[out_axis]
+        if isinstance(layer, _ConvNd) and layer.groups == layer.in_channels > 1:
+            layer.groups = layer.groups * len(weight) // len(layer.weight)
         elif isinstance(layer, nn.LayerNorm):
             layer.normalized_shape = tuple(weight.shape)
     return copy

@@ -20,7 +20,7 @@ from types import ModuleType
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from model_export.autodiff.builder import GraphBuilder
 from model_export.errors import ExportError
@@ -88,7 +88,7 @@ def _with_loss(forward: ModelProto, shapes: Mapping[str, tuple[int, ...]], loss:
     output_shape = tuple(dim.dim_value for dim in forward.graph.output[0].type.tensor_type.shape.dim)[1:]
     g = _mean_loss(loss, output_shape)
     graph = helper.make_graph(
-        [*forward.graph.node, *g.nodes],
+        [*_with_fitting_groups(forward.graph, shapes), *g.nodes],
         "loss",
         [
             batch,
@@ -104,6 +104,22 @@ def _with_loss(forward: ModelProto, shapes: Mapping[str, tuple[int, ...]], loss:
         return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         raise ExportError(f"the forward graph does not fit parameters of shapes {dict(shapes)}: {error}") from error
+
+
+def _with_fitting_groups(forward: GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> list[NodeProto]:
+    """The nodes; where channels are convolved each by itself, with as many groups as there are channels left."""
+    full = {tensor.name: tuple(tensor.dims) for tensor in forward.initializer}
+    nodes = []
+    for node in forward.node:
+        fitting = NodeProto()
+        fitting.CopyFrom(node)
+        weight = node.input[1] if node.op_type == "Conv" else ""
+        if weight in shapes and full[weight][1] == 1:
+            for attribute in fitting.attribute:
+                if attribute.name == "group" and attribute.i > 1:
+                    attribute.i = attribute.i * shapes[weight][0] // full[weight][0]
+        nodes.append(fitting)
+    return nodes
 
 
 def _mean_loss(loss: Loss, output_shape: tuple[int, ...]) -> GraphBuilder:

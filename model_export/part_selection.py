@@ -48,7 +48,7 @@ class _Forms:
 
     def add(self, node: NodeProto) -> None:
         node.input[:] = [self._aliases.get(name, name) for name in node.input]
-        known = all(name in self._constants for name in node.input[1:])
+        known = all(not name or name in self._constants for name in node.input[1:])
         known = known and bool(node.input) and node.input[0] in self._shapes
         if node.op_type == "Gather" and known and self._index(node) is not None:
             self._gather(node)

@@ -47,7 +47,8 @@ def forward(g: GraphBuilder, node: Node) -> str:
         result = layer.from_rows(g, rows, layer.onwards, layer.several)
     else:
         result = layer.tap_by_tap(g)
-    result = g.op("Reshape", result, g.sizes(0, -1, *node.shape(node.output)[2:]))
+    if layer.is_lifted or layer.several > 1:
+        result = g.op("Reshape", result, g.sizes(0, -1, *node.shape(node.output)[2:]))
     if len(node.inputs) > 2:
         bias = g.op("Unsqueeze", node.inputs[2], g.sizes(*range(1, len(node.shape(node.output)) - 1)))
         result = g.op("Add", result, bias)
@@ -62,7 +63,9 @@ def input_gradient(g: GraphBuilder, node: Node, dy: str) -> str:
         result = layer.from_rows(g, rows, layer.back, 1)
     else:
         result = layer.scatter_taps(g, dy)
-    return g.op("Reshape", result, g.sizes(0, -1, *node.shape(node.inputs[0])[2:]))
+    if layer.is_lifted or layer.several > 1:
+        result = g.op("Reshape", result, g.sizes(0, -1, *node.shape(node.inputs[0])[2:]))
+    return result
 
 
 def weight_gradient(g: GraphBuilder, node: Node, dy: str) -> str:
@@ -71,13 +74,9 @@ def weight_gradient(g: GraphBuilder, node: Node, dy: str) -> str:
     if not layer.by_rows or (layer.can_shift and layer.geometry.output[1] > LONG_ROW):
         gradient = weight_gradients_by_example(g, node, dy)
         return gradient.assemble(g, [g.op("ReduceSum", part, g.sizes(0), keepdims=0) for part in gradient.parts])
-    rows = g.op("Transpose", layer.image_rows(g), perm=[0, 2, 1])
-    products = g.op("MatMul", rows, layer.delta_blocks(g, dy))
-    entries, columns = layer.onwards.entries
-    if layer.several > 1:
-        products = g.op("Transpose", g.op("Reshape", products, g.sizes(0, entries, -1, columns)), perm=[0, 2, 1, 3])
-    by_tap = g.op("Transpose", layer.onwards.selection(g), perm=[1, 0])
-    taps = g.op("MatMul", g.op("Reshape", products, g.sizes(-1, entries * columns)), by_tap)
+    deltas = g.op("Transpose", layer.delta_blocks(g, dy), perm=[0, 2, 1])
+    products = g.op("Reshape", g.op("MatMul", deltas, layer.image_rows(g)), g.sizes(-1, prod(layer.onwards.entries)))
+    taps = g.op("MatMul", products, g.op("Transpose", layer.onwards.selection(g, turned=True), perm=[1, 0]))
     return g.op("Reshape", taps, g.op("Shape", node.inputs[1]))
 
 
@@ -108,6 +107,7 @@ class _Depthwise:
         live = [np.flatnonzero(self.geometry.selection(axis).any(axis=(1, 2))).tolist() for axis in range(2)]
         self.live_taps = list(product(*live))
         self.by_rows = self.geometry.image[1] <= LONGEST_ROW * self.geometry.kernel[1] or not self.live_taps
+        self.is_lifted = len(node.shape(node.output)) == 3
         self._source = node.inputs[0]
 
     @cached_property
@@ -129,7 +129,7 @@ class _Depthwise:
 
     def images(self, g: GraphBuilder) -> str:
         """(examples, channels, height, width)."""
-        return g.op("Reshape", self._source, g.sizes(0, 0, *self.geometry.image))
+        return g.op("Unsqueeze", self._source, g.sizes(2)) if self.is_lifted else self._source
 
     def image_rows(self, g: GraphBuilder) -> str:
         """Rows of the image for each block of the output."""
@@ -138,14 +138,15 @@ class _Depthwise:
     def delta_rows(self, g: GraphBuilder, dy: str) -> str:
         """Rows of all of a channel's outputs for each block of the image."""
         height, width = self.geometry.output
-        deltas = g.op("Reshape", dy, g.sizes(0, -1, self.several * height, width))
-        return self.back.gather(g, g.op("Transpose", deltas, perm=[1, 0, 2, 3]), self.several)
+        if self.is_lifted or self.several > 1:
+            dy = g.op("Reshape", dy, g.sizes(0, -1, self.several * height, width))
+        return self.back.gather(g, g.op("Transpose", dy, perm=[1, 0, 2, 3]), self.several)
 
     def delta_blocks(self, g: GraphBuilder, dy: str) -> str:
         """Deltas in the order of the products with `image_rows`."""
         entries = self.several * self.onwards.entries[1]
         if self.several == 1:
-            deltas = g.op("Reshape", dy, g.sizes(0, 0, *self.geometry.output))
+            deltas = g.op("Unsqueeze", dy, g.sizes(2)) if self.is_lifted else dy
             return g.op("Reshape", g.op("Transpose", deltas, perm=[1, 0, 2, 3]), g.sizes(0, -1, entries))
         blocks = len(self.onwards.taken)
         deltas = g.op("Reshape", dy, g.sizes(0, -1, self.several, blocks, self.onwards.entries[1]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -39,8 +39,14 @@ class RowBlocks:
         """Rows and columns of a channel's matrix."""
         return self.taps.shape[1] * self.columns.shape[1], self.taps.shape[2] * self.columns.shape[2]
 
-    def selection(self, g: GraphBuilder) -> str:
-        """(taps, entries of the matrix): 1 where an entry is a tap. Multiplied out when the graph is loaded."""
+    def selection(self, g: GraphBuilder, turned: bool = False) -> str:
+        """(taps, entries of the matrix): 1 where an entry is a tap. Multiplied out when the graph is loaded.
+
+        Entries are ordered by row of the matrix; by column where `turned`.
+        """
+        if turned:
+            back = replace(self, taps=self.taps.transpose(0, 2, 1), columns=self.columns.transpose(0, 2, 1))
+            return back.selection(g)
         factors = self.taps[:, None, :, None, :, None], self.columns[None, :, None, :, None, :]
         outer = g.op("Mul", *(g.constant(factor) for factor in factors))
         taps = self.taps.shape[0] * self.columns.shape[0]

@@ -55,50 +55,51 @@ def require_torch(module: nn.Module, input_shape: tuple[int, ...], groups: dict[
 
 
 def heads(hidden: Tensor, size: int = 3) -> Tensor:
-    return hidden.unflatten(2, (-1, size)).transpose(1, 2)
+    parts: Tensor = torch.unflatten(hidden, 2, (-1, size))
+    return parts.transpose(1, 2)
 
 
 ALL, NONE = {"first": WIDTH}, dict[str, int]()
 HEADS, HALVES, THIRDS = {"first": WIDTH // 3}, {"first": WIDTH // 2}, {"first": WIDTH // 3}
 
 FUNCTIONS: dict[str, tuple[Callable[..., Tensor], dict[str, int]]] = {
-    "transpose": (lambda m, x: x.transpose(1, 2), ALL),
-    "axes of size 1": (lambda m, x: x.unsqueeze(1).unsqueeze(3).squeeze(1), ALL),
-    "repeated along a new axis": (lambda m, x: x.unsqueeze(1).expand(-1, 5, -1, -1), ALL),
-    "flattened halfway": (lambda m, x: x.unflatten(1, (2, 2)).flatten(1, 2), ALL),
-    "heads": (lambda m, x: heads(x), HEADS),
-    "heads and back": (lambda m, x: heads(x).transpose(1, 2).flatten(2), HEADS),
-    "heads by their sizes": (lambda m, x: x.view(-1, POSITIONS, x.shape[2] // 3, 3), HEADS),
-    "gates": (lambda m, x: x.unflatten(2, (3, -1))[:, :, 1], THIRDS),
-    "chunks": (lambda m, x: torch.sub(*x.chunk(2, 2)), HALVES),
-    "one of three chunks": (lambda m, x: x.chunk(3, 2)[1], NONE),
-    "slices that are even": (lambda m, x: x[..., : x.shape[2] // 2] * x[..., x.shape[2] // 2 :], HALVES),
-    "rotated halves": (lambda m, x: torch.cat([-x.chunk(2, 2)[1], x.chunk(2, 2)[0]], 2) + 2 * x, HALVES),
-    "unbound gates": (lambda m, x: torch.sub(*x.unflatten(2, (2, -1)).unbind(2)), HALVES),
-    "slices that overlap": (lambda m, x: x[..., :8] * x[..., 4:], NONE),
-    "uneven split": (lambda m, x: x.split([4, 8], 2)[1], NONE),
-    "positions apart": (lambda m, x: torch.cat(x.split([1, 3], 1)[::-1], 1), ALL),
-    "last position": (lambda m, x: x[:, -1], ALL),
-    "first positions": (lambda m, x: x[:, :2], ALL),
-    "inner positions": (lambda m, x: x[:, 1:-1] + x[:, :-2], ALL),
-    "all positions": (lambda m, x: x[:, :], ALL),
-    "neighbours": (lambda m, x: x[:, [1, 2]], ALL),
-    "positions in another order": (lambda m, x: x[:, [3, 0, 0]], ALL),
-    "rows that are taken twice": (lambda m, x: x.unflatten(1, (2, 2))[:, :, [1, 1, 0]], ALL),
-    "selected neurons": (lambda m, x: x[:, :, [2, 0]], NONE),
-    "one neuron": (lambda m, x: x[:, :, 5], NONE),
-    "side by side with itself": (lambda m, x: torch.cat([x, x * x], 2), ALL),
+    "transpose": (lambda _, x: x.transpose(1, 2), ALL),
+    "axes of size 1": (lambda _, x: x.unsqueeze(1).unsqueeze(3).squeeze(1), ALL),
+    "repeated along a new axis": (lambda _, x: x.unsqueeze(1).expand(-1, 5, -1, -1), ALL),
+    "flattened halfway": (lambda _, x: x.unflatten(1, (2, 2)).flatten(1, 2), ALL),
+    "heads": (lambda _, x: heads(x), HEADS),
+    "heads and back": (lambda _, x: heads(x).transpose(1, 2).flatten(2), HEADS),
+    "heads by their sizes": (lambda _, x: x.view(-1, POSITIONS, x.shape[2] // 3, 3), HEADS),
+    "gates": (lambda _, x: x.unflatten(2, (3, -1))[:, :, 1], THIRDS),
+    "chunks": (lambda _, x: torch.sub(*x.chunk(2, 2)), HALVES),
+    "one of three chunks": (lambda _, x: x.chunk(3, 2)[1], NONE),
+    "slices that are even": (lambda _, x: x[..., : x.shape[2] // 2] * x[..., x.shape[2] // 2 :], HALVES),
+    "rotated halves": (lambda _, x: torch.cat([-x.chunk(2, 2)[1], x.chunk(2, 2)[0]], 2) + 2 * x, HALVES),
+    "unbound gates": (lambda _, x: torch.sub(*x.unflatten(2, (2, -1)).unbind(2)), HALVES),
+    "slices that overlap": (lambda _, x: x[..., :8] * x[..., 4:], NONE),
+    "uneven split": (lambda _, x: x.split([4, 8], 2)[1], NONE),
+    "positions apart": (lambda _, x: torch.cat(x.split([1, 3], 1)[::-1], 1), ALL),
+    "last position": (lambda _, x: x[:, -1], ALL),
+    "first positions": (lambda _, x: x[:, :2], ALL),
+    "inner positions": (lambda _, x: x[:, 1:-1] + x[:, :-2], ALL),
+    "all positions": (lambda _, x: x[:, :], ALL),
+    "neighbours": (lambda _, x: x[:, [1, 2]], ALL),
+    "positions in another order": (lambda _, x: x[:, [3, 0, 0]], ALL),
+    "rows that are taken twice": (lambda _, x: x.unflatten(1, (2, 2))[:, :, [1, 1, 0]], ALL),
+    "selected neurons": (lambda _, x: x[:, :, [2, 0]], NONE),
+    "one neuron": (lambda _, x: x[:, :, 5], NONE),
+    "side by side with itself": (lambda _, x: torch.cat([x, x * x], 2), ALL),
     "side by side with the second layer": (lambda m, x: torch.cat([x, m.second(x)], 2), ALL),
-    "side by side with their sum": (lambda m, x: torch.cat([x, x.sum(2, keepdim=True)], 2), NONE),
-    "one after another": (lambda m, x: torch.cat([x, x * x], 1), ALL),
-    "stacked": (lambda m, x: torch.stack([x, x * x], 1), ALL),
-    "padded positions": (lambda m, x: nn.functional.pad(x, (0, 0, 1, 2), value=0.5), ALL),
-    "padded neurons": (lambda m, x: nn.functional.pad(x, (1, 0)), NONE),
-    "shifted neurons": (lambda m, x: nn.functional.pad(x, (1, -1)), NONE),
-    "product of activations": (lambda m, x: x @ x.transpose(1, 2), ALL),
-    "scores of heads": (lambda m, x: heads(x) @ heads(x).transpose(2, 3), HEADS),
-    "attention": (lambda m, x: (heads(x) @ heads(x).transpose(2, 3)).softmax(-1) @ heads(x), HEADS),
-    "products that are broadcast": (lambda m, x: x.unsqueeze(1) @ heads(x, WIDTH).transpose(2, 3), ALL),
+    "side by side with their sum": (lambda _, x: torch.cat([x, x.sum(2, keepdim=True)], 2), NONE),
+    "one after another": (lambda _, x: torch.cat([x, x * x], 1), ALL),
+    "stacked": (lambda _, x: torch.stack([x, x * x], 1), ALL),
+    "padded positions": (lambda _, x: nn.functional.pad(x, (0, 0, 1, 2), value=0.5), ALL),
+    "padded neurons": (lambda _, x: nn.functional.pad(x, (1, 0)), NONE),
+    "shifted neurons": (lambda _, x: nn.functional.pad(x, (1, -1)), NONE),
+    "product of activations": (lambda _, x: x @ x.transpose(1, 2), ALL),
+    "scores of heads": (lambda _, x: heads(x) @ heads(x).transpose(2, 3), HEADS),
+    "attention": (lambda _, x: (heads(x) @ heads(x).transpose(2, 3)).softmax(-1) @ heads(x), HEADS),
+    "products that are broadcast": (lambda _, x: x[:, None] @ torch.stack([x, x * x], 1).transpose(2, 3), ALL),
 }
 
 
@@ -118,7 +119,8 @@ PARAMETERS: dict[str, tuple[Callable[..., Tensor], tuple[int, ...], dict[str, in
     "view": (lambda m, x: x * m.table.view(1, 1, -1), (WIDTH,), {"table": WIDTH}),
     "gates of a parameter": (lambda m, x: x.unflatten(2, (3, -1)) + m.table.view(3, -1), (WIDTH,), {"table": 4}),
     "mixed positions": (lambda m, x: m.table @ x, (5, POSITIONS), {"table": 5}),
-    "matrix for each head": (lambda m, x: heads(x, 3)[:, :2] @ m.table, (2, 3, 5), {}),
+    "one mixed position": (lambda m, x: m.table @ x[:, :, :1], (5, POSITIONS), {"table": 5}),
+    "matrix for each head": (lambda m, x: heads(x, 3)[:, :2] @ m.table, (2, 3, 5), {"table": 5}),
     "one matrix for all heads": (lambda m, x: heads(x) @ m.table, (3, 5), {"first": 4}),
 }
 
@@ -213,7 +215,7 @@ def test_a_table_used_for_tokens_and_positions_has_the_sum_of_both() -> None:
 
 
 def test_no_graph_holds_the_size_of_a_cut_axis() -> None:
-    module = Between(lambda m, x: heads(x).transpose(1, 2).flatten(2))
+    module = Between(lambda _, x: heads(x).transpose(1, 2).flatten(2))
     module(torch.zeros(2, POSITIONS, FEATURES))
     graph, layout = compile_model(module, (POSITIONS, FEATURES))
     targets = [graph.constants[node.input[1]].tolist() for node in graph.nodes if node.op_type == "Reshape"]
@@ -229,9 +231,9 @@ def test_no_graph_holds_the_size_of_a_cut_axis() -> None:
 
 
 REFUSED: dict[str, tuple[Callable[..., Tensor], str]] = {
-    "steps": (lambda m, x: x[:, ::2], "Slice with a step"),
-    "reflection": (lambda m, x: nn.functional.pad(x, (0, 0, 1, 1), mode="reflect"), "Pad of mode reflect"),
-    "batch joined": (lambda m, x: x.flatten(0, 1).unflatten(0, (-1, POSITIONS)), "batch axis"),
+    "steps": (lambda _, x: x[:, ::2], "Slice with a step"),
+    "reflection": (lambda _, x: nn.functional.pad(x, (0, 0, 1, 1), mode="reflect"), "Pad of mode reflect"),
+    "batch joined": (lambda _, x: x.flatten(0, 1).unflatten(0, (-1, POSITIONS)), "batch axis"),
 }
 
 

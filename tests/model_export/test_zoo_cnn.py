@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from torch import nn
 from model_export.errors import ExportError
 from model_export.export import compile_model
 from model_export.module_rewrites.batch_norm import replace_batch_norm
+from model_export.ort_artifacts import is_available, write_rung
 from model_export.zoo.ds_cnn import ds_cnn
 from model_export.zoo.mobilenet import mobilenet
 from model_export.zoo.resnet8 import resnet8
@@ -70,3 +73,14 @@ def test_a_temporal_cnn_reads_no_future() -> None:
 def test_streams_are_cut_as_one(module: nn.Module, shape: tuple[int, ...], groups: set[str]) -> None:
     _, layout = compile_model(replace_batch_norm(module)[0], shape)
     assert set(layout.group_sizes) == groups
+
+
+@pytest.mark.skipif(not is_available(), reason="onnxruntime-training is not installed")
+def test_a_rung_has_as_many_groups_as_channels_are_left(tmp_path: Path) -> None:
+    module, _ = replace_batch_norm(ds_cnn((1, 9, 6), 3, channels=8))
+    graph, layout = compile_model(module, (1, 9, 6))
+    widths = {group.name: number + 2 for number, group in enumerate(layout.groups)}
+    write_rung(graph.to_model(), layout, widths, tmp_path)
+    nodes = onnx.load_model(tmp_path / "eval_model.onnx").graph.node
+    groups = [attribute.i for node in nodes for attribute in node.attribute if attribute.name == "group"]
+    assert groups == [1, 2, 1, 3, 1, 4, 1, 5, 1]

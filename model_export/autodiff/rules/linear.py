@@ -103,10 +103,13 @@ def matmul_example(g: GraphBuilder, node: Node, dy: str, index: int) -> ExampleG
         if positions == 1 and len(shape) > 2:
             inputs, dy = (g.op("Flatten", name, axis=1) for name in (inputs, dy))
         elif len(shape) > 3:
-            inputs, dy = (g.op("Reshape", name, g.sizes(0, positions, -1)) for name in (inputs, dy))
+            inputs, dy = (_joined_positions(g, name, len(shape)) for name in (inputs, dy))
         return OuterGradient(inputs, dy, positions, shape[-1], out[-1])
     if index == 0 and len(shape) == 2 and len(out) == 3:
-        return OuterGradient(node.inputs[1], dy, out[2], shape[1], shape[0], positions_last=True)
+        inputs = node.inputs[1]
+        if out[2] == 1:
+            inputs, dy = (g.op("Flatten", name, axis=1) for name in (inputs, dy))
+        return OuterGradient(inputs, dy, out[2], shape[1], shape[0], positions_last=out[2] > 1)
     own = node.shape(node.inputs[index])
     other = node.shape(node.inputs[1 - index])
     factors = (dy, _transposed(g, node.inputs[1], other)) if index == 0 else (_transposed(g, inputs, other), dy)
@@ -139,6 +142,12 @@ def matmul_axes(axes: AxisLabels, node: NodeProto) -> None:
             else:
                 axes.unite(present, labels[axis])
     axes.set(node.output[0], [*(label or FIXED for label in aligned), a[-2], b[-1]])
+
+
+def _joined_positions(g: GraphBuilder, name: str, rank: int) -> str:
+    """Shape (first axis, all between, last axis), whichever of them are cut."""
+    sizes = (g.op("Shape", name, start=start, end=start + 1) for start in (0, rank - 1))
+    return g.op("Reshape", name, g.op("Concat", next(sizes), g.sizes(-1), next(sizes), axis=0))
 
 
 def _leading(output: Shape, operand: Shape) -> Shape:
