@@ -20,8 +20,8 @@ from pathlib import Path
 from threading import Event
 from typing import IO
 
-from edge_client.backoff import full_jitter
 from edge_client.errors import BundleError
+from wire_protocol.backoff import full_jitter
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import aiomqtt
 
-from edge_client.backoff import full_jitter
 from edge_client.errors import LinkError
+from wire_protocol.backoff import full_jitter
 from wire_protocol.broker_url import BrokerUrl
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
-from edge_client.backoff import full_jitter
 from edge_client.round_events import (
     Begin,
     Command,
@@ -45,6 +44,7 @@ from edge_client.round_phases import (
     Task,
     Training,
 )
+from wire_protocol.backoff import full_jitter
 from wire_protocol.chunking import manifest_of
 from wire_protocol.messages import Decline, RoundPlan, encode
 

@@ -27,13 +27,9 @@ from model_export.errors import ExportError
 from model_export.forward_graph import INPUT, IR_VERSION, OPSET
 from model_export.losses import CROSS_ENTROPY, Loss
 from model_export.losses.loss import EXAMPLE_WEIGHTS, TARGETS, total_weight, weighted_sum
+from wire_protocol.bundle_manifest import CHECKPOINT, EVAL_MODEL, OPTIMIZER_MODEL, TRAINING_MODEL
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import sub_shapes
-
-TRAINING_MODEL = "training_model.onnx"
-EVAL_MODEL = "eval_model.onnx"
-OPTIMIZER_MODEL = "optimizer_model.onnx"
-CHECKPOINT = "checkpoint"
 
 LOSS = "loss"
 

@@ -24,9 +24,8 @@ from model_export.autodiff.registry import attribute
 from model_export.forward_graph import INPUT, ForwardGraph
 from model_export.losses import CrossEntropy, Loss
 from model_export.narrow_module import narrowed
-from model_export.ort_artifacts import CHECKPOINT, TRAINING_MODEL
 from model_export.training_graphs import fisher, private_step, train_step
-from wire_protocol.bundle_manifest import Rung
+from wire_protocol.bundle_manifest import CHECKPOINT, TRAINING_MODEL, Rung
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import SubModel, full_sub_model, gather, sub_shape
 

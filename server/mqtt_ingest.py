@@ -20,6 +20,7 @@ import aiomqtt
 from server.cancellation import end_tasks
 from server.errors import LinkError
 from wire_protocol import topics
+from wire_protocol.backoff import longest_wait
 from wire_protocol.broker_url import BrokerUrl
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class _Outgoing:
 
 def back_off(attempt: int, draw: Callable[[float, float], float] = random.uniform) -> float:
     """Seconds to wait after failed attempt number `attempt` (from 0), drawn from 0 to a limit that doubles to 30 s."""
-    return draw(0.0, min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** min(attempt, 16)))
+    return draw(0.0, longest_wait(attempt, base=_FIRST_DELAY, ceiling=_LONGEST_DELAY))
 
 
 class MqttLink:

@@ -24,6 +24,12 @@ EVALUATE = "evaluate.onnx"
 PREDICT = "predict.onnx"
 WEIGHTS = "weights.safetensors"
 
+# The files of a rung, below its folder.
+TRAINING_MODEL = "training_model.onnx"
+EVAL_MODEL = "eval_model.onnx"
+OPTIMIZER_MODEL = "optimizer_model.onnx"
+CHECKPOINT = "checkpoint"
+
 LossName = Literal["cross-entropy", "mse", "bce"]
 """Softmax cross-entropy of labels, mean squared error, cross-entropy of yes-or-no targets."""
 

@@ -20,7 +20,7 @@ from edge_client.errors import TrainingError
 from edge_client.onnxruntime_import import import_onnxruntime, import_training_api
 from edge_client.training.choose import rung_for
 from edge_client.training.runtime import TrainingResult
-from wire_protocol.bundle_manifest import BundleManifest, Rung
+from wire_protocol.bundle_manifest import CHECKPOINT, OPTIMIZER_MODEL, TRAINING_MODEL, BundleManifest, Rung
 from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout, Parameter
 from wire_protocol.sub_model import Arrays, sub_shapes
@@ -28,9 +28,6 @@ from wire_protocol.sub_model import Arrays, sub_shapes
 _onnxruntime = import_onnxruntime()
 _api = import_training_api()
 
-TRAINING_MODEL = "training_model.onnx"
-OPTIMIZER_MODEL = "optimizer_model.onnx"
-CHECKPOINT = "checkpoint"
 
 _FATAL_ONLY = 4
 

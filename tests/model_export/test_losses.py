@@ -18,8 +18,9 @@ from model_export.forward_graph import OUTPUT, make_model
 from model_export.losses import CROSS_ENTROPY, BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
 from model_export.losses.choice import choose_loss
 from model_export.losses.loss import EXAMPLE_WEIGHTS, TARGETS, scaled, weighted_sum
-from model_export.ort_artifacts import CHECKPOINT, EVAL_MODEL, TRAINING_MODEL, is_available, write_rung
+from model_export.ort_artifacts import is_available, write_rung
 from model_export.training_graphs import evaluate, fisher, private_step, train_step
+from wire_protocol.bundle_manifest import CHECKPOINT, EVAL_MODEL, TRAINING_MODEL
 
 Arrays = dict[str, np.ndarray]
 seeds = st.integers(0, 2**31)

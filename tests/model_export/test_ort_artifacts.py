@@ -11,15 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from model_export.errors import ExportError
 from model_export.export import compile_model
-from model_export.ort_artifacts import (
-    CHECKPOINT,
-    EVAL_MODEL,
-    OPTIMIZER_MODEL,
-    TRAINING_MODEL,
-    is_available,
-    write_rung,
-)
+from model_export.ort_artifacts import is_available, write_rung
 from model_export.zoo import ZOO
+from wire_protocol.bundle_manifest import CHECKPOINT, EVAL_MODEL, OPTIMIZER_MODEL, TRAINING_MODEL
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
 from wire_protocol.sub_model import SubModel, element_count, gather, widths_at
 

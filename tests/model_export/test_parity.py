@@ -16,11 +16,11 @@ from model_export.__main__ import DISAGREES, main
 from model_export.export import compile_model, export_bundle
 from model_export.losses import CROSS_ENTROPY, BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
 from model_export.module_rewrites.trainable_form import trainable_form
-from model_export.ort_artifacts import TRAINING_MODEL, is_available
+from model_export.ort_artifacts import is_available
 from model_export.parity import COLUMNS, Subject, check_parity
 from model_export.parity_table import print_parity
 from model_export.zoo import ZOO
-from wire_protocol.bundle_manifest import MANIFEST_NAME, decode_manifest
+from wire_protocol.bundle_manifest import MANIFEST_NAME, TRAINING_MODEL, decode_manifest
 
 needs_training = pytest.mark.skipif(not is_available(), reason="needs onnxruntime-training")
 

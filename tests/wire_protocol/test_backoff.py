@@ -1,6 +1,6 @@
 import pytest
 
-from edge_client.backoff import full_jitter
+from wire_protocol.backoff import full_jitter
 
 
 @pytest.mark.parametrize(
