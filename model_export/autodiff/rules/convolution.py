@@ -107,8 +107,8 @@ def conv_example(g: GraphBuilder, node: Node, dy: str, index: int) -> ExampleGra
         if geometry.positions == 1:
             deltas, inputs = (g.op("Flatten", name, axis=1) for name in (deltas, inputs))
         return OuterGradient(inputs, deltas, geometry.positions, layer.fan_in, layer.filters, True)
-    parts = weight_gradients_by_example(g, node.inputs[0], dy, layer)
-    return RowsGradient(tuple(parts), layer.assemble)
+    part = weight_gradients_by_example(g, node.inputs[0], dy, layer)
+    return RowsGradient((part,), lambda builder, sums: layer.assemble(builder, sums[0]), layer.tap_rows)
 
 
 def _prefers_gram(layer: Layer) -> bool:
