@@ -38,6 +38,11 @@ class Geometry:
         return prod(self.output)
 
     @property
+    def reach(self) -> tuple[int, ...]:
+        """Entries from the first tap to the last, along each axis."""
+        return tuple((size - 1) * dilation for size, dilation in zip(self.kernel, self.dilations, strict=True))
+
+    @property
     def is_pointwise(self) -> bool:
         """Whether each output reads one pixel of the image, and none is read twice."""
         return self.taps == 1 and not any(self.pads)
