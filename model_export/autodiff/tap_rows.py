@@ -24,7 +24,7 @@ COST_OF_ADDING = 0.67
 def pays(geometry: Geometry, channels: int, filters: int) -> bool:
     """Whether laying out less of `channels` saves more than moving and adding maps of `filters` costs."""
     rows, columns = geometry.kernel[0], prod(geometry.kernel[1:])
-    if rows == 1 or geometry.rank > 2 or not geometry.can_shift or 0 not in geometry.offsets(0):
+    if rows == 1 or geometry.rank != 2 or not geometry.can_shift or 0 not in geometry.offsets(0):
         return False
     covered = all(0 <= pad <= reach for pad, reach in zip(geometry.pads, geometry.reach * 2, strict=True))
     return covered and channels * columns * (rows - 1) >= COST_OF_ADDING * filters * rows
