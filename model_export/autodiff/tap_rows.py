@@ -24,7 +24,7 @@ COST_OF_ADDING = 0.67
 def pays(geometry: Geometry, channels: int, filters: int) -> bool:
     """Whether laying out less of `channels` saves more than moving and adding maps of `filters` costs."""
     rows, columns = geometry.kernel[0], prod(geometry.kernel[1:])
-    if rows == 1 or geometry.rank != 2 or not geometry.can_shift or 0 not in geometry.offsets(0):
+    if rows == 1 or geometry.rank != 2 or not geometry.can_shift:
         return False
     covered = all(0 <= pad <= reach for pad, reach in zip(geometry.pads, geometry.reach * 2, strict=True))
     return covered and channels * columns * (rows - 1) >= COST_OF_ADDING * filters * rows
@@ -49,13 +49,12 @@ def _pays_forward(node: Node) -> bool:
 
 
 def _forward(g: GraphBuilder, node: Node) -> None:
-    geometry, bias = geometry_of(node), []
-    if len(node.inputs) > 2:
-        once = [[float(offset == 0)] for offset in geometry.offsets(0)]
-        bias = [g.op("Reshape", g.op("Mul", node.inputs[2], g.constant(once)), g.sizes(-1))]
+    geometry = geometry_of(node)
     rows = _by_row(g, node.inputs[1], [0, 1], geometry)
-    maps = _convolve(g, [node.inputs[0], rows, *bias], geometry, geometry.pads)
-    _add_shifted(g, maps, geometry.offsets(0), geometry.image[0], geometry.output)
+    maps = _convolve(g, [node.inputs[0], rows], geometry, geometry.pads)
+    result = _add_shifted(g, maps, geometry.offsets(0), geometry.image[0], geometry.output)
+    if len(node.inputs) > 2:
+        g.op("Add", result, g.op("Unsqueeze", node.inputs[2], g.sizes(1, 2)))
 
 
 def input_gradient(g: GraphBuilder, weight: str, dy: str, geometry: Geometry) -> str:

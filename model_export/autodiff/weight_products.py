@@ -106,13 +106,10 @@ def patches(g: GraphBuilder, images: str, geometry: Geometry) -> str:
 
 
 def _strided(g: GraphBuilder, images: str, geometry: Geometry) -> str:
-    """The pixels that a pointwise convolution reads."""
-    axes = [axis for axis in range(geometry.rank) if geometry.strides[axis] > 1]
-    if not axes:
+    """The pixels that a pointwise convolution reads; maxima of single pixels take half the time of Slice."""
+    if max(geometry.strides) == 1:
         return images
-    ends = g.sizes(*(geometry.image[axis] for axis in axes))
-    steps = g.sizes(*(geometry.strides[axis] for axis in axes))
-    return g.op("Slice", images, g.sizes(*[0] * len(axes)), ends, g.sizes(*(axis + 2 for axis in axes)), steps)
+    return g.op("MaxPool", images, kernel_shape=[1] * geometry.rank, strides=geometry.strides)
 
 
 def _length(geometry: Geometry) -> int:
