@@ -127,6 +127,7 @@ def _finish(
     graph, loss = frame.graph, frame.loss
     g.keep_only(output.name for output in outputs)
     use_fast_forms(g)
+    g.end_with(output.name for output in outputs)
     target_shape = loss.target_shape(graph.output_shape)
     inputs = [
         helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [BATCH_AXIS, *graph.input_shape]),
