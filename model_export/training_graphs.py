@@ -92,7 +92,7 @@ def _start(graph: ForwardGraph) -> tuple[GraphBuilder, list[NodeProto]]:
         copy.CopyFrom(node)
         nodes.append(copy)
     fit_every_width(g, plain_nodes(nodes, graph.shapes), graph.shapes)
-    split_convolutions(g, nodes, graph.shapes)
+    split_convolutions(g, graph.shapes)
     return g, nodes
 
 

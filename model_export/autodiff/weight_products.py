@@ -2,7 +2,9 @@
 
 With stride 1 a tap's gradient is the product of images and deltas shifted against each other: the image along the last
 axis, the deltas along the one before. As many copies are made as the kernel has columns and rows, side by side, and
-one matrix product has the gradients of all taps. Otherwise it is a product with patches.
+one matrix product has the gradients of all taps. Otherwise it is a product with patches. A product for each tap took,
+beside one for all (us, 32 images, onnxruntime 1.19.2): 1355 and 329 for 5 x 5 taps of 1 channel to 6, 654 and 264 for
+3 x 3 of 4 to 4 on 32 x 32 pixels, 1252 and 1048 for 32 to 32 on 16 x 16; about the same for 16 to 16 on 32 x 32.
 """
 
 from __future__ import annotations
@@ -139,7 +141,7 @@ def _side_by_side(g: GraphBuilder, tensors: Sequence[str], flat: list[int]) -> s
 
 def shift_columns(g: GraphBuilder, images: str, geometry: Geometry, offset: int) -> str:
     """What outputs of a row read at this offset. Where they are as many as the image's, by a shift of the whole image:
-    a fifth of the time for rows of 8 entries, three quarters for rows of 32, as a row is too short to copy by itself.
+    a third of the time for rows of 8 entries, three quarters for rows of 32, which are short to copy one by one.
     """
     last, width = geometry.rank - 1, geometry.output[-1]
     if width != geometry.image[-1] or geometry.rank == 1 or offset == 0:

@@ -15,7 +15,6 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
 from model_export.autodiff import depthwise, row_blocks, tap_rows, weight_products
-from model_export.autodiff.rules import pooling
 from model_export.errors import ExportError
 from model_export.export import compile_model
 from model_export.forward_graph import ForwardGraph
@@ -367,45 +366,6 @@ def test_pools_without_sizes(layer: nn.Module) -> None:
 @pytest.mark.parametrize("layer", [nn.AdaptiveAvgPool1d(1), nn.AdaptiveMaxPool1d(1)])
 def test_pools_of_a_sequence(layer: nn.Module) -> None:
     require_same(Between(layer, 3, (7,), reads_all=True), (2, 7), 0)
-
-
-@given(window=windows(), long=st.booleans(), seed=seeds)
-@thorough
-def test_ties_in_windows_are_settled_as_in_torch(
-    window: tuple[int, dict[str, int], tuple[int, ...]], long: bool, seed: int
-) -> None:
-    """Of entries that are one of few numbers; rows longer than products with constants suit."""
-    rank, sizes, image = window
-    layer = (nn.MaxPool1d if rank == 1 else nn.MaxPool2d)(**sizes)
-    scale = torch.from_numpy(np.random.default_rng(seed).integers(-1, 2, (2, *image)).astype(np.float32))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pooling, "LONGEST_BLOCK", 0 if long else 128)
-        require_ties_as_in_torch(layer, scale)
-
-
-@pytest.mark.parametrize("layer", [nn.MaxPool2d(2), nn.MaxPool2d(3, 1, padding=1), nn.AdaptiveMaxPool2d(1)])
-def test_a_tie_is_settled_as_in_torch(layer: nn.Module) -> None:
-    require_ties_as_in_torch(layer, torch.ones(1, 4, 4))
-
-
-def require_ties_as_in_torch(layer: nn.Module, scale: Tensor) -> None:
-    class Flat(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = nn.Parameter(scale)
-            self.head = nn.Linear(layer(scale[None]).numel(), CLASSES)
-
-        def forward(self, images: Tensor) -> Tensor:
-            logits: Tensor = self.head(layer((images * 0 + 1) * self.scale).flatten(1))
-            return logits
-
-    module = Flat()
-    graph, layout = compile_model(module, tuple(scale.shape))
-    batch, targets = np.zeros((2, *scale.shape), np.float32), np.array([0, 2])
-    feeds = {"batch": batch, "targets": targets, "example_weights": np.ones(2, np.float32), **graph.parameters}
-    found = run(train_step(graph, layout), feeds)["grad.scale"]
-    functional.cross_entropy(module(torch.from_numpy(batch)), torch.from_numpy(targets)).backward()
-    np.testing.assert_allclose(found, module.scale.grad.numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize(
