@@ -19,8 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from onnx import NodeProto
-
 from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.convolution_geometry import Geometry, geometry_of
 from model_export.autodiff.registry import Node, Shape

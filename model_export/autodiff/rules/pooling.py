@@ -67,8 +67,8 @@ def _first_maxima(g: GraphBuilder, node: Node, dy: str, geometry: Geometry) -> s
     """dY times 1 at first maxima, block by block: the rows of the image that a row of windows stands on.
 
     An entry that is its window's maximum counts 1, less the maxima before it in the window: the first alone stays
-    above 0. MaxPool with indices is thirteen times as slow as without: both passes over (32, 6, 28, 28) take 512 us with
-    indices and 228 us so (onnxruntime 1.19.2).
+    above 0. MaxPool with indices is thirteen times as slow as without: both passes over (32, 6, 28, 28) take 512 us
+    with indices and 228 us so (onnxruntime 1.19.2).
     """
     images, (columns, width) = node.inputs[0], (geometry.output[-1], geometry.image[-1])
     height, step_rows = (geometry.output[0], geometry.strides[0]) if geometry.rank == 2 else (1, 1)
