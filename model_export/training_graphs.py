@@ -16,6 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.depthwise import fit_every_width
 from model_export.autodiff.reverse import differentiate
+from model_export.autodiff.tap_rows import split_convolutions
 from model_export.errors import ExportError
 from model_export.fast_forms import use_fast_forms
 from model_export.forward_graph import BATCH_AXIS, INPUT, OUTPUT, ForwardGraph, make_model
@@ -91,6 +92,7 @@ def _start(graph: ForwardGraph) -> tuple[GraphBuilder, list[NodeProto]]:
         copy.CopyFrom(node)
         nodes.append(copy)
     fit_every_width(g, plain_nodes(nodes, graph.shapes), graph.shapes)
+    split_convolutions(g, graph.shapes)
     return g, nodes
 
 
@@ -125,6 +127,7 @@ def _finish(
     graph, loss = frame.graph, frame.loss
     g.keep_only(output.name for output in outputs)
     use_fast_forms(g)
+    g.end_with(output.name for output in outputs)
     target_shape = loss.target_shape(graph.output_shape)
     inputs = [
         helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [BATCH_AXIS, *graph.input_shape]),

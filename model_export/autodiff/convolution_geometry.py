@@ -38,9 +38,29 @@ class Geometry:
         return prod(self.output)
 
     @property
+    def reach(self) -> tuple[int, ...]:
+        """Entries from the first tap to the last, along each axis."""
+        return tuple((size - 1) * dilation for size, dilation in zip(self.kernel, self.dilations, strict=True))
+
+    @property
     def is_pointwise(self) -> bool:
         """Whether each output reads one pixel of the image, and none is read twice."""
         return self.taps == 1 and not any(self.pads)
+
+    @property
+    def can_shift(self) -> bool:
+        """Whether all taps are shifts by whole entries that leave something of image and output."""
+        if self.is_pointwise:
+            return True
+        if self.rank > 2 or any(stride > 1 for stride in self.strides):
+            return False
+        return all(
+            -self.output[axis] < offset < self.image[axis] for axis in range(self.rank) for offset in self.offsets(axis)
+        )
+
+    def offsets(self, axis: int) -> list[int]:
+        """Where the first output reads along the image through each tap; padding is below 0."""
+        return [tap * self.dilations[axis] - self.pads[axis] for tap in range(self.kernel[axis])]
 
     @property
     def left_over(self) -> list[int]:
@@ -64,8 +84,7 @@ class Geometry:
 
     def read(self, axis: int) -> NDArray[np.int64]:
         """Index along the image that each output reads through each tap, (kernel, output); outside it is padding."""
-        taps = np.arange(self.kernel[axis]) * self.dilations[axis] - self.pads[axis]
-        return taps[:, None] + np.arange(self.output[axis]) * self.strides[axis]
+        return np.asarray(self.offsets(axis))[:, None] + np.arange(self.output[axis]) * self.strides[axis]
 
     def selection(self, axis: int) -> NDArray[np.float32]:
         """1 where an output reads an image's entry through a tap, else 0: float32 (kernel, image, output)."""

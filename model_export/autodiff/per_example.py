@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from model_export.autodiff.builder import GraphBuilder
 from model_export.errors import ExportError
 
+MIXED_FORMS = "a layer is used at sizes for which its gradients have different forms; use it at one size"
+
 
 @dataclass(frozen=True)
 class VectorGradient:
@@ -27,11 +29,12 @@ class RowsGradient:
     """The entries of each row of a weight (what makes one output), in any order, spread over `parts`.
 
     A part is float32 (examples, ..., entries), the axes between together the weight's first. `assemble` makes the
-    weight's gradient from sums of the parts over examples.
+    weight's gradient from sums of the parts over examples. Entries of the same `order` may be added.
     """
 
     parts: tuple[str, ...]
     assemble: Callable[[GraphBuilder, Sequence[str]], str]
+    order: int = 1
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ def combine(g: GraphBuilder, gradients: Sequence[ExampleGradient]) -> ExampleGra
     first = gradients[0]
     if len(gradients) == 1:
         return first
+    if any(type(other) is not type(first) for other in gradients):
+        raise ExportError(MIXED_FORMS)
     if isinstance(first, VectorGradient):
         total = first.gradient
         for other in gradients[1:]:
@@ -100,10 +105,9 @@ def combine(g: GraphBuilder, gradients: Sequence[ExampleGradient]) -> ExampleGra
 def _combine_rows(g: GraphBuilder, first: RowsGradient, others: Sequence[ExampleGradient]) -> RowsGradient:
     parts = first.parts
     for other in others:
-        if not isinstance(other, RowsGradient) or len(other.parts) != len(parts):
-            raise ExportError(
-                "a layer is used at sizes for which its gradients have different forms; use it at one size"
-            )
+        assert isinstance(other, RowsGradient)
+        if len(other.parts) != len(parts) or other.order != first.order:
+            raise ExportError(MIXED_FORMS)
         parts = tuple(g.op("Add", one, two) for one, two in zip(parts, other.parts, strict=True))
     return RowsGradient(parts, first.assemble)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
-from model_export.autodiff import depthwise, row_blocks
+from model_export.autodiff import depthwise, row_blocks, tap_rows, weight_products
 from model_export.errors import ExportError
 from model_export.export import compile_model
 from model_export.forward_graph import ForwardGraph
@@ -177,6 +177,28 @@ def convolutions(draw: st.DrawFn, kinds: tuple[str, ...], largest: int = 9) -> t
 def test_conv(convolution: tuple[Grouped, int, tuple[int, ...]], seed: int) -> None:
     layer, channels, image = convolution
     require_same(Between(layer, channels, image), (2, *image), seed)
+
+
+@given(convolution=convolutions(("dense",)), together=st.booleans(), seed=seeds)
+@settings(thorough, max_examples=50)
+def test_conv_by_rows_of_taps(convolution: tuple[Grouped, int, tuple[int, ...]], together: bool, seed: int) -> None:
+    """Wherever it can be; the weight's gradient as one product for all examples or for each."""
+    layer, channels, image = convolution
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tap_rows, "COST_OF_ADDING", 0)
+        patch.setattr(weight_products, "LARGE_GRADIENT", 0 if together else 10**6)
+        require_same(Between(layer, channels, image), (2, *image), seed)
+
+
+@pytest.mark.parametrize("padding", [0, 1, (1, 2), (2, 0)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_rows_of_taps_are_chosen(padding: int | tuple[int, int], bias: bool) -> None:
+    layer = nn.Conv2d(6, 6, (3, 5), padding=padding, bias=bias)
+    graph, layout = compile_model(Between(layer, 6, (7, 8)), (2, 7, 8))
+    nodes = train_step(graph, layout).graph.node
+    names = {name for node in nodes if node.op_type in ("Conv", "ConvTranspose") for name in node.input}
+    assert "layer.weight" not in names
+    require_same(Between(layer, 6, (7, 8)), (2, 7, 8), 3)
 
 
 @given(convolution=convolutions(("depthwise", "several")), whole=st.booleans(), gathered=st.booleans(), seed=seeds)
@@ -344,27 +366,6 @@ def test_pools_without_sizes(layer: nn.Module) -> None:
 @pytest.mark.parametrize("layer", [nn.AdaptiveAvgPool1d(1), nn.AdaptiveMaxPool1d(1)])
 def test_pools_of_a_sequence(layer: nn.Module) -> None:
     require_same(Between(layer, 3, (7,), reads_all=True), (2, 7), 0)
-
-
-@pytest.mark.parametrize("layer", [nn.MaxPool2d(2), nn.MaxPool2d(3, 1, padding=1), nn.AdaptiveMaxPool2d(1)])
-def test_a_tie_is_settled_as_in_torch(layer: nn.Module) -> None:
-    class Flat(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones(1, 4, 4))
-            self.head = nn.Linear(layer(torch.zeros(1, 1, 4, 4)).numel(), CLASSES)
-
-        def forward(self, images: Tensor) -> Tensor:
-            logits: Tensor = self.head(layer((images * 0 + 1) * self.scale).flatten(1))
-            return logits
-
-    module = Flat()
-    graph, layout = compile_model(module, (1, 4, 4))
-    batch, targets = np.zeros((2, 1, 4, 4), np.float32), np.array([0, 2])
-    feeds = {"batch": batch, "targets": targets, "example_weights": np.ones(2, np.float32), **graph.parameters}
-    found = run(train_step(graph, layout), feeds)["grad.scale"]
-    functional.cross_entropy(module(torch.from_numpy(batch)), torch.from_numpy(targets)).backward()
-    np.testing.assert_allclose(found, module.scale.grad.numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize(

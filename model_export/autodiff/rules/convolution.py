@@ -9,7 +9,7 @@ from math import prod
 
 from onnx import NodeProto
 
-from model_export.autodiff import depthwise
+from model_export.autodiff import depthwise, tap_rows
 from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.convolution_geometry import Geometry, geometry_of
 from model_export.autodiff.per_example import ExampleGradient, OuterGradient, RowsGradient, VectorGradient
@@ -58,6 +58,8 @@ def _input_gradient(g: GraphBuilder, node: Node, dy: str, geometry: Geometry) ->
     """A convolution with the flipped kernel where that is faster than scattering the products of a transposed one."""
     filters, channels = node.shape(node.inputs[1])[:2]
     groups = node.attribute("group", 1)
+    if groups == 1 and tap_rows.pays(geometry, filters, channels):
+        return tap_rows.input_gradient(g, node.inputs[1], dy, geometry)
     dense = groups == 1 and all(stride == 1 for stride in geometry.strides)
     if dense and (geometry.is_pointwise or channels >= filters):
         return _flipped(g, node.inputs[1], dy, geometry)
@@ -80,7 +82,7 @@ def _flipped(g: GraphBuilder, weight: str, dy: str, geometry: Geometry) -> str:
         spatial, back = [axis + 2 for axis in axes], [-1] * len(axes)
         bounds = g.sizes(*back), g.sizes(*(-geometry.kernel[axis] - 1 for axis in axes))
         weight = g.op("Slice", weight, *bounds, g.sizes(*spatial), g.sizes(*back))
-    reach = [(size - 1) * dilation for size, dilation in zip(geometry.kernel, geometry.dilations, strict=True)]
+    reach = geometry.reach
     begins = [reach[axis] - geometry.pads[axis] for axis in range(rank)]
     ends = [reach[axis] - geometry.pads[axis + rank] for axis in range(rank)]
     pads = [*begins, *ends]
@@ -107,8 +109,8 @@ def conv_example(g: GraphBuilder, node: Node, dy: str, index: int) -> ExampleGra
         if geometry.positions == 1:
             deltas, inputs = (g.op("Flatten", name, axis=1) for name in (deltas, inputs))
         return OuterGradient(inputs, deltas, geometry.positions, layer.fan_in, layer.filters, True)
-    parts = weight_gradients_by_example(g, node.inputs[0], dy, layer)
-    return RowsGradient(tuple(parts), layer.assemble)
+    part = weight_gradients_by_example(g, node.inputs[0], dy, layer)
+    return RowsGradient((part,), lambda builder, sums: layer.assemble(builder, sums[0]), layer.tap_rows)
 
 
 def _prefers_gram(layer: Layer) -> bool:

@@ -60,19 +60,15 @@ def conv_transpose_example(g: GraphBuilder, node: Node, dy: str, index: int) -> 
     if index == 2:
         spatial = range(2, 2 + layer.geometry.rank)
         return VectorGradient(g.op("ReduceSum", dy, g.sizes(*spatial), keepdims=0))
-    parts = weight_gradients_by_example(g, dy, node.inputs[0], layer)
-    taps = layer.geometry.taps if len(parts) == 1 else 1
-    rows = tuple(g.op("Reshape", _turned(g, part, taps, [0, 2, 1, 3]), g.sizes(0, 0, -1)) for part in parts)
+    part = weight_gradients_by_example(g, dy, node.inputs[0], layer)
+    split = g.op("Reshape", part, g.sizes(0, 0, layer.tap_rows, -1, layer.geometry.taps // layer.tap_rows))
+    rows = g.op("Reshape", g.op("Transpose", split, perm=[0, 3, 1, 2, 4]), g.sizes(0, 0, -1))
 
     def assemble(builder: GraphBuilder, sums: Sequence[str]) -> str:
-        return layer.assemble(builder, [_turned(builder, part, taps, [1, 0, 2]) for part in sums])
+        taps = builder.op("Reshape", sums[0], builder.sizes(0, -1, layer.geometry.taps))
+        return builder.op("Reshape", builder.op("Transpose", taps, perm=[1, 0, 2]), builder.op("Shape", node.inputs[1]))
 
-    return RowsGradient(rows, assemble)
-
-
-def _turned(g: GraphBuilder, part: str, taps: int, order: list[int]) -> str:
-    kept = [0] * (len(order) - 2)
-    return g.op("Transpose", g.op("Reshape", part, g.sizes(*kept, -1, taps)), perm=order)
+    return RowsGradient((rows,), assemble)
 
 
 @axis_rule("ConvTranspose")
