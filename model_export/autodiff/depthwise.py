@@ -8,19 +8,18 @@ several, 1, *kernel). Very long rows are convolved tap by tap. Limits were measu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import product
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto
 
 from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.convolution_geometry import Geometry, geometry_of
 from model_export.autodiff.per_example import RowsGradient
-from model_export.autodiff.registry import Node, Shape
+from model_export.autodiff.registry import Node
 from model_export.autodiff.row_blocks import RowBlocks, blocks_back, blocks_onwards
 from model_export.autodiff.weight_products import pad_axis
 
@@ -275,13 +274,3 @@ def _spread(g: GraphBuilder, dy: str, geometry: Geometry) -> str:
     apart = g.op("Reshape", apart, g.sizes(0, -1, height * down, width * across))
     apart = pad_axis(g, apart, 2, 0, (0, 1 - down))
     return pad_axis(g, apart, 2, 1, (0, 1 - across))
-
-
-def fit_every_width(g: GraphBuilder, nodes: Iterable[NodeProto], shapes: Mapping[str, Shape]) -> None:
-    """Append nodes to `g`, those that fit one number of channels only in other operators; names of tensors stay."""
-    for node in nodes:
-        if node.op_type == "Conv" and is_depthwise(Node(node, shapes)):
-            forward(g, Node(node, shapes))
-            g.nodes[-1].output[0] = node.output[0]
-        else:
-            g.nodes.append(node)
