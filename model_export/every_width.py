@@ -14,14 +14,7 @@ from onnx import NodeProto
 from model_export.autodiff import depthwise
 from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.registry import Node
-from model_export.autodiff.standardisation import (
-    Vectors,
-    affine,
-    group_rows,
-    layer_rows,
-    row_vectors,
-    standardise,
-)
+from model_export.autodiff.standardisation import Standardisation, affine, group_rows, layer_rows
 from model_export.forward_graph import INPUT
 from model_export.normalisation import GROUP_NORM, LAYER_NORM, Shapes
 
@@ -44,24 +37,26 @@ def fit_every_width(g: GraphBuilder, nodes: Iterable[NodeProto], shapes: Shapes)
 
 
 class _Spellings:
-    """Layers that normalise as many rows share the vectors that this takes."""
+    """Normalisations; those of examples share the number of examples."""
 
     def __init__(self, g: GraphBuilder) -> None:
         self._g = g
-        self._vectors: dict[int, Vectors] = {}
+        self._standardisation = Standardisation(g)
+        self._counts: dict[int, str] = {}
         self._of_examples = {INPUT}
 
     def note(self, node: NodeProto) -> None:
-        """Remember which tensors depend on examples, and so have one row for each."""
+        """Remember which tensors depend on examples, and so have one entry of the first axis for each."""
         if not self._of_examples.isdisjoint(node.input):
             self._of_examples.update(node.output)
 
     def group_norm(self, node: Node) -> None:
         """Scale and bias are met after the rows are standardised; both in one pass where channels have positions."""
         g, (x, scale, bias) = self._g, node.inputs
-        shape, groups, epsilon = node.shape(x), node.attribute("num_groups", 1), node.attribute("epsilon", 1e-5)
-        vectors = self._shared(x, groups) if groups == 1 or groups < shape[1] else None
-        result = standardise(g, node.proto, group_rows(g, x, groups, shape[1]), epsilon, vectors)
+        shape, groups = node.shape(x), node.attribute("num_groups", 1)
+        rows = group_rows(g, x, groups, shape[1])
+        shared = x in self._of_examples and (groups == 1 or groups < shape[1])
+        result = self._standardisation.standardise(node.proto, rows, self._count(groups) if shared else _rows(g, rows))
         if scale and len(shape) > 2:
             affine(g, result, scale, bias)
             return
@@ -71,9 +66,10 @@ class _Spellings:
 
     def layer_norm(self, node: Node) -> None:
         """Scale and bias have an entry for each normalised one."""
-        g, (x, scale, bias) = self._g, node.inputs
-        rows = layer_rows(g, x, node.attribute("axis", -1))
-        self._scale_and_shift(standardise(g, node.proto, rows, node.attribute("epsilon", 1e-5)), scale, bias)
+        x, scale, bias = node.inputs
+        rows = layer_rows(self._g, x, node.attribute("axis", -1))
+        result = self._standardisation.standardise(node.proto, rows, _rows(self._g, rows))
+        self._scale_and_shift(result, scale, bias)
 
     def _scale_and_shift(self, result: str, scale: str, bias: str) -> None:
         if scale:
@@ -82,11 +78,12 @@ class _Spellings:
             result = self._g.op("Add", result, bias)
         self._g.op("Identity", result)
 
-    def _shared(self, x: str, groups: int) -> Vectors | None:
-        if x not in self._of_examples:
-            return None
-        if groups not in self._vectors:
+    def _count(self, groups: int) -> str:
+        if groups not in self._counts:
             examples = self._g.op("Shape", INPUT, start=0, end=1)
-            count = self._g.op("Mul", examples, self._g.sizes(groups)) if groups > 1 else examples
-            self._vectors[groups] = row_vectors(self._g, count)
-        return self._vectors[groups]
+            self._counts[groups] = self._g.op("Mul", examples, self._g.sizes(groups)) if groups > 1 else examples
+        return self._counts[groups]
+
+
+def _rows(g: GraphBuilder, rows: str) -> str:
+    return g.op("Shape", rows, start=1, end=2)

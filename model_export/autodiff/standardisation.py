@@ -20,14 +20,7 @@ from __future__ import annotations
 from onnx import NodeProto
 
 from model_export.autodiff.builder import GraphBuilder
-
-SCALE, SHIFT, MEAN, VARIANCE = 1.0, 0.0, 2.0, 3.0
-"""Inputs of the training mode. The last two have no effect with momentum 0, but must differ from the first two.
-
-onnxruntime merges equal tensors, and writes the new mean and variance where the old ones were.
-"""
-
-Vectors = tuple[str, str, str, str]
+from model_export.autodiff.registry import attribute
 
 
 def standardised(node: NodeProto) -> str:
@@ -45,25 +38,41 @@ def inverse_deviation(node: NodeProto) -> str:
     return f"{node.output[0]}.inverse_deviation"
 
 
-def row_vectors(g: GraphBuilder, count: str) -> Vectors:
-    """Inputs of the training mode for a number of rows, an int64 vector of one entry."""
-    scale, shift, mean, variance = (
-        g.op("Expand", g.constant([value]), count) for value in (SCALE, SHIFT, MEAN, VARIANCE)
-    )
-    return scale, shift, mean, variance
+class Standardisation:
+    """Appends what the functions above name, for any number of layers.
 
+    Training mode takes a mean and a variance too, which have no effect with momentum 0. But onnxruntime writes the new
+    ones where they were, and merges equal tensors: so each layer has two of its own, of values that occur once.
+    """
 
-def standardise(g: GraphBuilder, node: NodeProto, rows: str, epsilon: float, vectors: Vectors | None = None) -> str:
-    """Append the tensors named above for `rows` (1, rows, entries) and return x in its own shape, standardised."""
-    vectors = vectors or row_vectors(g, g.op("Shape", rows, start=1, end=2))
-    result = g.op("BatchNormalization", rows, *vectors, epsilon=epsilon, momentum=0.0, training_mode=1)
-    _, variance = g.add_output(g.nodes[-1]), g.add_output(g.nodes[-1])
-    g.nodes[-1].output[0] = result = standardised_rows(node)
-    g.op("Reciprocal", g.op("Sqrt", g.op("Add", variance, g.constant(epsilon))))
-    g.nodes[-1].output[0] = inverse_deviation(node)
-    g.op("Reshape", result, g.op("Shape", node.input[0]))
-    g.nodes[-1].output[0] = standardised(node)
-    return standardised(node)
+    def __init__(self, g: GraphBuilder) -> None:
+        self._g = g
+        self._vectors: dict[str, tuple[str, str]] = {}
+        self._layers = 0
+
+    def standardise(self, node: NodeProto, rows: str, count: str) -> str:
+        """X of a normalisation in its own shape, standardised; `rows` (1, rows, entries), `count` (1,) of its rows."""
+        g, epsilon = self._g, attribute(node, "epsilon", 1e-5)
+        vectors = (*self._scale_and_shift(count), *self._mean_and_variance(count))
+        g.op("BatchNormalization", rows, *vectors, epsilon=epsilon, momentum=0.0, training_mode=1)
+        _, variance = g.add_output(g.nodes[-1]), g.add_output(g.nodes[-1])
+        g.nodes[-1].output[0] = standardised_rows(node)
+        g.op("Reciprocal", g.op("Sqrt", g.op("Add", variance, g.constant(epsilon))))
+        g.nodes[-1].output[0] = inverse_deviation(node)
+        g.op("Reshape", standardised_rows(node), g.op("Shape", node.input[0]))
+        g.nodes[-1].output[0] = standardised(node)
+        return standardised(node)
+
+    def _scale_and_shift(self, count: str) -> tuple[str, str]:
+        if count not in self._vectors:
+            scale, shift = (self._g.op("Expand", self._g.constant([value]), count) for value in (1.0, 0.0))
+            self._vectors[count] = scale, shift
+        return self._vectors[count]
+
+    def _mean_and_variance(self, count: str) -> list[str]:
+        self._layers += 1
+        values = 2.0 * self._layers, 2.0 * self._layers + 1
+        return [self._g.op("Expand", self._g.constant([value]), count) for value in values]
 
 
 def affine(g: GraphBuilder, rows: str, factors: str, terms: str = "") -> str:
