@@ -180,7 +180,7 @@ def test_norms_in_a_row_and_of_the_same_input(groups: int) -> None:
         def forward(self, inputs: Tensor) -> Tensor:
             stream = self.stem(inputs)
             stream = torch.tanh(self.first(stream)) + self.same(stream)
-            logits: Tensor = self.head(self.layer(torch.tanh(self.second(stream)))).mean(2)
+            logits: Tensor = self.head(torch.tanh(self.layer(self.second(stream)))).mean(2)
             return logits
 
     torch.manual_seed(0)
