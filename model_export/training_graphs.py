@@ -17,6 +17,7 @@ from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.reverse import differentiate
 from model_export.errors import ExportError
 from model_export.every_width import fit_every_width
+from model_export.execution_order import make_outputs_last
 from model_export.fast_forms import use_fast_forms
 from model_export.forward_graph import BATCH_AXIS, INPUT, OUTPUT, ForwardGraph, make_model
 from model_export.losses import CROSS_ENTROPY, Loss
@@ -124,6 +125,7 @@ def _finish(
     graph, loss = frame.graph, frame.loss
     g.keep_only(output.name for output in outputs)
     use_fast_forms(g)
+    make_outputs_last(g, [output.name for output in outputs])
     target_shape = loss.target_shape(graph.output_shape)
     inputs = [
         helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [BATCH_AXIS, *graph.input_shape]),
