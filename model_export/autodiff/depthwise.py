@@ -3,7 +3,8 @@
 ONNX has the number of groups as a literal of the node, so no such node fits every width. Instead a channel's kernel
 becomes a banded (Toeplitz) matrix that takes the rows under it to some rows of the output, and the convolution one
 matrix product for each channel: more multiplications, but as fast, because they are dense. Weights are (channels x
-several, 1, *kernel). Very long rows are convolved tap by tap. Limits were measured with onnxruntime 1.19.2.
+several, 1, *kernel). Small maps have one matrix (`image_matrices`), very long rows are convolved tap by tap. Limits
+were measured with onnxruntime 1.19.2.
 """
 
 from __future__ import annotations

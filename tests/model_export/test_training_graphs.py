@@ -281,7 +281,7 @@ def test_cut_axes_are_symbolic_and_others_are_not(case: Case) -> None:
 
 
 def test_gradients_are_taken_as_soon_as_their_deltas_are_there() -> None:
-    """Makers of outputs come last, those of deep layers behind those of early ones, as onnxruntime starts at the end."""
+    """Makers of outputs come last, in the order of layers: onnxruntime starts at the end."""
     graph, layout = compile_model(mlp((1, 4, 4), CLASSES), (1, 4, 4))
     model = train_step(graph, layout).graph
     outputs = [output.name for output in model.output]
