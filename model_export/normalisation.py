@@ -4,14 +4,13 @@ torch exports a group norm (Wu and He, 2018; per instance: Ulyanov, Vedaldi and 
 InstanceNormalization, Reshape, Mul by the scale and Add of the bias. Here it is `GroupNormalization` as of opset 21. In
 it and in `LayerNormalization` (Ba, Kiros and Hinton, 2016) a scale of ones and a bias of zeros are left out, because
 constants have a literal width. `plain_nodes` spells both in elementary operators that fit every width and take the
-variance in two passes, as torch does; the statistics that gradients need stay at hand under names of their own.
+variance in two passes, as torch does; `every_width` spells them for training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -154,64 +153,29 @@ def plain_nodes(nodes: Iterable[NodeProto], shapes: Shapes) -> list[NodeProto]:
     return plain
 
 
-def centred(node: NodeProto) -> str:
-    """x - mean in the plain nodes; of a group norm (examples, groups, entries of the group)."""
-    return f"{node.output[0]}.centred"
-
-
-def standardised(node: NodeProto) -> str:
-    """(x - mean) / deviation in the plain nodes of a layer norm, of the shape of x."""
-    return f"{node.output[0]}.standardised"
-
-
-def inverse_deviation(node: NodeProto) -> str:
-    """1 / deviation in the plain nodes; normalised axes have size 1."""
-    return f"{node.output[0]}.inverse_deviation"
-
-
-def rows_shape(groups: int, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Target of the Reshape from `shape` to (examples, groups, entries of the group); any width fits."""
-    return (0, 0 if groups == shape[1] else groups, -1)
-
-
-def scale_shape(groups: int, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Target of the Reshape from (channels,) to (1, groups, channels of the group)."""
-    return (1, -1, 1) if groups == shape[1] else (1, groups, -1)
-
-
 def _spell_group_norm(g: GraphBuilder, node: NodeProto, shapes: Shapes) -> None:
-    """Scale / deviation is made for each example and channel before it meets x."""
     (x, scale, bias), shape, groups = node.input, shapes[node.input[0]], attribute(node, "num_groups", 1)
-    by_channel = g.sizes(0, -1, prod(shape[2:]))
-    result = _statistics(g, node, g.op("Reshape", x, g.sizes(*rows_shape(groups, shape))), [2])
-    factor = inverse_deviation(node)
-    if scale:
-        factor = g.op("Mul", factor, g.op("Reshape", scale, g.sizes(*scale_shape(groups, shape))))
-        factor = g.op("Reshape", factor, g.sizes(0, -1, 1))
-        result = g.op("Reshape", result, by_channel)
-    result = g.op("Mul", result, factor)
-    if bias:
-        result = g.op("Add", g.op("Reshape", result, by_channel), g.op("Unsqueeze", bias, g.sizes(1)))
-    g.op("Reshape", result, g.op("Shape", x))
+    rows = g.op("Reshape", x, g.sizes(0, 0 if groups == shape[1] else groups, -1))
+    result = g.op("Reshape", _standardised(g, node, rows, [2]), g.op("Shape", x))
+    space = g.sizes(*range(1, len(shape) - 1))
+    _scale_and_shift(g, result, *(name and g.op("Unsqueeze", name, space) for name in (scale, bias)))
 
 
 def _spell_layer_norm(g: GraphBuilder, node: NodeProto, shapes: Shapes) -> None:
     x, scale, bias = node.input
     axes = list(range(attribute(node, "axis", -1), len(shapes[x])))
-    g.op("Mul", _statistics(g, node, x, axes), inverse_deviation(node))
-    g.nodes[-1].output[0] = result = standardised(node)
+    _scale_and_shift(g, _standardised(g, node, x, axes), scale, bias)
+
+
+def _standardised(g: GraphBuilder, node: NodeProto, rows: str, axes: list[int]) -> str:
+    centred = g.op("Sub", rows, g.op("ReduceMean", rows, axes=axes))
+    variance = g.op("ReduceMean", g.op("Mul", centred, centred), axes=axes)
+    return g.op("Div", centred, g.op("Sqrt", g.op("Add", variance, g.constant(attribute(node, "epsilon", 1e-5)))))
+
+
+def _scale_and_shift(g: GraphBuilder, result: str, scale: str, bias: str) -> None:
     if scale:
         result = g.op("Mul", result, scale)
     if bias:
         result = g.op("Add", result, bias)
     g.op("Identity", result)
-
-
-def _statistics(g: GraphBuilder, node: NodeProto, rows: str, axes: list[int]) -> str:
-    """Append x - mean, whose name is returned, and 1 / deviation."""
-    g.op("Sub", rows, g.op("ReduceMean", rows, axes=axes))
-    g.nodes[-1].output[0] = result = centred(node)
-    variance = g.op("ReduceMean", g.op("Mul", result, result), axes=axes)
-    g.op("Reciprocal", g.op("Sqrt", g.op("Add", variance, g.constant(attribute(node, "epsilon", 1e-5)))))
-    g.nodes[-1].output[0] = inverse_deviation(node)
-    return result

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from model_export.autodiff.builder import GraphBuilder
-from model_export.autodiff.depthwise import fit_every_width
 from model_export.autodiff.reverse import differentiate
 from model_export.autodiff.tap_rows import split_convolutions
 from model_export.errors import ExportError
+from model_export.every_width import fit_every_width
+from model_export.execution_order import make_outputs_last
 from model_export.fast_forms import use_fast_forms
 from model_export.forward_graph import BATCH_AXIS, INPUT, OUTPUT, ForwardGraph, make_model
 from model_export.losses import CROSS_ENTROPY, Loss
 from model_export.losses.loss import EXAMPLE_WEIGHTS, TARGETS, mean_scale, scaled, total_weight, weighted_sum
-from model_export.normalisation import plain_nodes
 from model_export.private_graph import CLIP_NORM, ExamplePass, clip_factors
 from wire_protocol.layout import Layout, Parameter
 
@@ -91,7 +91,7 @@ def _start(graph: ForwardGraph) -> tuple[GraphBuilder, list[NodeProto]]:
         copy = NodeProto()
         copy.CopyFrom(node)
         nodes.append(copy)
-    fit_every_width(g, plain_nodes(nodes, graph.shapes), graph.shapes)
+    fit_every_width(g, nodes, graph.shapes)
     split_convolutions(g, graph.shapes)
     return g, nodes
 
@@ -127,7 +127,7 @@ def _finish(
     graph, loss = frame.graph, frame.loss
     g.keep_only(output.name for output in outputs)
     use_fast_forms(g)
-    g.end_with(output.name for output in outputs)
+    make_outputs_last(g, [output.name for output in outputs])
     target_shape = loss.target_shape(graph.output_shape)
     inputs = [
         helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [BATCH_AXIS, *graph.input_shape]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -59,24 +58,6 @@ class GraphBuilder:
                 needed.update(node.input)
                 kept.append(node)
         self.nodes = kept[::-1]
-
-    def end_with(self, outputs: Iterable[str]) -> None:
-        """Move the nodes that make these tensors, and that nothing else reads, to the end in this order.
-
-        Onnxruntime starts at the last node that no other reads and runs all that it needs, then goes on with the one
-        before. So gradients that are put in the order of layers are made while the backward pass goes by, and what they
-        are made from is dropped; elsewhere they would all wait for its end.
-        """
-        readers = Counter(name for node in self.nodes for name in node.input)
-        makers = {name: node for node in self.nodes for name in node.output}
-        tails: dict[int, NodeProto] = {}
-        for output in outputs:
-            end = makers[output]
-            source = makers.get(end.input[0])
-            if source is not None and sum(readers[name] for name in source.output) == 1:
-                tails.setdefault(id(source), source)
-            tails.setdefault(id(end), end)
-        self.nodes = [*(node for node in self.nodes if id(node) not in tails), *tails.values()]
 
     def initializers(self) -> list[TensorProto]:
         """The constants that some node reads."""

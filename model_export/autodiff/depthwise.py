@@ -3,24 +3,25 @@
 ONNX has the number of groups as a literal of the node, so no such node fits every width. Instead a channel's kernel
 becomes a banded (Toeplitz) matrix that takes the rows under it to some rows of the output, and the convolution one
 matrix product for each channel: more multiplications, but as fast, because they are dense. Weights are (channels x
-several, 1, *kernel). Very long rows are convolved tap by tap. Limits were measured with onnxruntime 1.19.2.
+several, 1, *kernel). Small maps have one matrix (`image_matrices`), very long rows are convolved tap by tap. Limits
+were measured with onnxruntime 1.19.2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import product
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto
 
 from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.convolution_geometry import Geometry, geometry_of
+from model_export.autodiff.image_matrices import ImageMatrices
 from model_export.autodiff.per_example import RowsGradient
-from model_export.autodiff.registry import Node, Shape
+from model_export.autodiff.registry import Node
 from model_export.autodiff.row_blocks import RowBlocks, blocks_back, blocks_onwards
 from model_export.autodiff.weight_products import pad_axis
 
@@ -41,14 +42,8 @@ def is_depthwise(node: Node) -> bool:
 
 def forward(g: GraphBuilder, node: Node) -> str:
     """The node's output, (examples, channels x several, *output)."""
-    layer = _Depthwise(node)
-    if layer.by_rows:
-        rows = g.op("MatMul", layer.image_rows(g), layer.matrix(g))
-        result = layer.from_rows(g, rows, layer.onwards, layer.several)
-    else:
-        result = layer.tap_by_tap(g)
-    if layer.is_lifted or layer.several > 1:
-        result = g.op("Reshape", result, g.sizes(0, -1, *node.shape(node.output)[2:]))
+    matrices = _image_matrices(node)
+    result = matrices.forward(g, node.inputs[0]) if matrices.fits else _forward_of_parts(g, node)
     if len(node.inputs) > 2:
         bias = g.op("Unsqueeze", node.inputs[2], g.sizes(*range(1, len(node.shape(node.output)) - 1)))
         result = g.op("Add", result, bias)
@@ -57,6 +52,9 @@ def forward(g: GraphBuilder, node: Node) -> str:
 
 def input_gradient(g: GraphBuilder, node: Node, dy: str) -> str:
     """DX: products of the rows of dY that read some rows of the image, with their matrix."""
+    matrices = _image_matrices(node)
+    if matrices.fits:
+        return matrices.input_gradient(g, dy)
     layer = _Depthwise(node)
     if layer.by_rows:
         rows = g.op("MatMul", layer.delta_rows(g, dy), layer.matrix_back(g))
@@ -70,13 +68,17 @@ def input_gradient(g: GraphBuilder, node: Node, dy: str) -> str:
 
 def weight_gradient(g: GraphBuilder, node: Node, dy: str) -> str:
     """Gradient of the weight, summed over examples: each tap's entries of the gradient of the matrix."""
+    matrices = _image_matrices(node)
+    if matrices.fits:
+        return matrices.weight_gradient(g, node.inputs[0], dy)
     layer = _Depthwise(node)
     if not layer.by_rows or (layer.can_shift and layer.geometry.output[1] > LONG_ROW):
         gradient = weight_gradients_by_example(g, node, dy)
         return gradient.assemble(g, [g.op("ReduceSum", part, g.sizes(0), keepdims=0) for part in gradient.parts])
-    deltas = g.op("Transpose", layer.delta_blocks(g, dy), perm=[0, 2, 1])
-    products = g.op("Reshape", g.op("MatMul", deltas, layer.image_rows(g)), g.sizes(-1, prod(layer.onwards.entries)))
-    taps = g.op("MatMul", products, g.op("Transpose", layer.onwards.selection(g, turned=True), perm=[1, 0]))
+    images = g.op("Transpose", layer.image_blocks(g), perm=[0, 2, 1])
+    products = g.op("Transpose", g.op("MatMul", images, layer.delta_rows(g, dy)), perm=[0, 2, 1])
+    products = g.op("Reshape", products, g.sizes(-1, prod(layer.back.entries)))
+    taps = g.op("MatMul", products, g.op("Transpose", layer.back.selection(g), perm=[1, 0]))
     return g.op("Reshape", taps, g.op("Shape", node.inputs[1]))
 
 
@@ -92,6 +94,23 @@ def weight_gradients_by_example(g: GraphBuilder, node: Node, dy: str) -> RowsGra
         return builder.op("Reshape", sums[0], builder.op("Shape", node.inputs[1]))
 
     return RowsGradient((part,), assemble)
+
+
+def _image_matrices(node: Node) -> ImageMatrices:
+    several = node.shape(node.inputs[1])[0] // node.attribute("group", 1)
+    return ImageMatrices(node.inputs[1], geometry_of(node), several)
+
+
+def _forward_of_parts(g: GraphBuilder, node: Node) -> str:
+    layer = _Depthwise(node)
+    if layer.by_rows:
+        rows = g.op("MatMul", layer.image_rows(g), layer.matrix(g))
+        result = layer.from_rows(g, rows, layer.onwards, layer.several)
+    else:
+        result = layer.tap_by_tap(g)
+    if layer.is_lifted or layer.several > 1:
+        result = g.op("Reshape", result, g.sizes(0, -1, *node.shape(node.output)[2:]))
+    return result
 
 
 class _Depthwise:
@@ -142,15 +161,12 @@ class _Depthwise:
             dy = g.op("Reshape", dy, g.sizes(0, -1, self.several * height, width))
         return self.back.gather(g, g.op("Transpose", dy, perm=[1, 0, 2, 3]), self.several)
 
-    def delta_blocks(self, g: GraphBuilder, dy: str) -> str:
-        """Deltas in the order of the products with `image_rows`."""
-        entries = self.several * self.onwards.entries[1]
-        if self.several == 1:
-            deltas = g.op("Unsqueeze", dy, g.sizes(2)) if self.is_lifted else dy
-            return g.op("Reshape", g.op("Transpose", deltas, perm=[1, 0, 2, 3]), g.sizes(0, -1, entries))
-        blocks = len(self.onwards.taken)
-        deltas = g.op("Reshape", dy, g.sizes(0, -1, self.several, blocks, self.onwards.entries[1]))
-        return g.op("Reshape", g.op("Transpose", deltas, perm=[1, 0, 3, 2, 4]), g.sizes(0, -1, entries))
+    def image_blocks(self, g: GraphBuilder) -> str:
+        """The image in the blocks that `delta_rows` are for."""
+        given = self.back.taps.shape[2]
+        rows = g.op("Transpose", self.images(g), perm=[1, 0, 2, 3])
+        rows = pad_axis(g, rows, 2, 0, (0, len(self.back.taken) * given - self.back.total))
+        return g.op("Reshape", rows, g.sizes(0, -1, self.back.entries[1]))
 
     def from_rows(self, g: GraphBuilder, rows: str, blocks: RowBlocks, several: int) -> str:
         """(examples, channels, several x blocks, entries) or the same in rows, from products with a matrix."""
@@ -275,13 +291,3 @@ def _spread(g: GraphBuilder, dy: str, geometry: Geometry) -> str:
     apart = g.op("Reshape", apart, g.sizes(0, -1, height * down, width * across))
     apart = pad_axis(g, apart, 2, 0, (0, 1 - down))
     return pad_axis(g, apart, 2, 1, (0, 1 - across))
-
-
-def fit_every_width(g: GraphBuilder, nodes: Iterable[NodeProto], shapes: Mapping[str, Shape]) -> None:
-    """Append nodes to `g`, those that fit one number of channels only in other operators; names of tensors stay."""
-    for node in nodes:
-        if node.op_type == "Conv" and is_depthwise(Node(node, shapes)):
-            forward(g, Node(node, shapes))
-            g.nodes[-1].output[0] = node.output[0]
-        else:
-            g.nodes.append(node)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.convolution_geometry import Geometry
 from model_export.autodiff.weight_products import pad_axis
-
-WHOLE_IMAGE = 6_000
-"""Entries of a channel's matrix up to which it takes the whole image to the whole output."""
 
 WIDE_ENOUGH = 32
 """Columns up to which a matrix gives more rows of the output at once."""
@@ -39,14 +36,8 @@ class RowBlocks:
         """Rows and columns of a channel's matrix."""
         return self.taps.shape[1] * self.columns.shape[1], self.taps.shape[2] * self.columns.shape[2]
 
-    def selection(self, g: GraphBuilder, turned: bool = False) -> str:
-        """(taps, entries of the matrix): 1 where an entry is a tap. Multiplied out when the graph is loaded.
-
-        Entries are ordered by row of the matrix; by column where `turned`.
-        """
-        if turned:
-            back = replace(self, taps=self.taps.transpose(0, 2, 1), columns=self.columns.transpose(0, 2, 1))
-            return back.selection(g)
+    def selection(self, g: GraphBuilder) -> str:
+        """(taps, entries of the matrix by row): 1 where an entry is a tap. Multiplied out when the graph is loaded."""
         factors = self.taps[:, None, :, None, :, None], self.columns[None, :, None, :, None, :]
         outer = g.op("Mul", *(g.constant(factor) for factor in factors))
         taps = self.taps.shape[0] * self.columns.shape[0]
@@ -70,11 +61,10 @@ class RowBlocks:
 def blocks_onwards(geometry: Geometry) -> RowBlocks:
     """From rows of the image to rows of the output."""
     height, total = geometry.image[0], geometry.output[0]
-    whole = prod(geometry.image) * geometry.positions <= WHOLE_IMAGE
-    given = total if whole else max(n for n in _divisors(total) if n == 1 or n * geometry.output[1] <= WIDE_ENOUGH)
+    given = max(n for n in _divisors(total) if n == 1 or n * geometry.output[1] <= WIDE_ENOUGH)
     offsets = np.arange(geometry.kernel[0]) * geometry.dilations[0] - geometry.pads[0]
     reads = offsets[:, None] + np.arange(given) * geometry.strides[0]
-    rows = _rows(reads, height if given == total else None)
+    rows = _rows(reads)
     taken = rows + np.arange(0, total, given)[:, None] * geometry.strides[0]
     taps = (reads[:, None, :] == rows[:, None]).astype(np.float32)
     return RowBlocks(height, total, taken, taps, geometry.selection(1))
@@ -83,22 +73,20 @@ def blocks_onwards(geometry: Geometry) -> RowBlocks:
 def blocks_back(geometry: Geometry) -> RowBlocks:
     """From rows of the output to rows of the image; blocks are as high as strides, or several of them."""
     height, total, stride = geometry.output[0], geometry.image[0], geometry.strides[0]
-    whole = prod(geometry.image) * geometry.positions <= WHOLE_IMAGE
     strides = -(-total // stride)
     fit = [n for n in _divisors(strides) if n == 1 or n * stride * geometry.image[1] <= WIDE_ENOUGH]
-    given = total if whole else max(fit) * stride
+    given = max(fit) * stride
     reached = np.arange(given) + geometry.pads[0] - np.arange(geometry.kernel[0])[:, None] * geometry.dilations[0]
     readers = np.where(reached % stride == 0, reached // stride, np.iinfo(np.int64).min)
-    rows = _rows(readers[reached % stride == 0], height if whole else None)
+    rows = _rows(readers[reached % stride == 0])
     taken = rows + np.arange(0, total, given)[:, None] // stride
     taps = (readers[:, None, :] == rows[:, None]).astype(np.float32)
     return RowBlocks(height, total, taken, taps, geometry.selection(1).transpose(0, 2, 1))
 
 
-def _rows(read: NDArray[np.int64], height: int | None) -> NDArray[np.int64]:
-    """Rows that are read, of a whole image without those in its padding; one at least."""
-    inside = read if height is None else read[(read >= 0) & (read < height)]
-    return np.unique(inside) if inside.size else np.zeros(1, np.int64)
+def _rows(read: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows that are read; one at least."""
+    return np.unique(read) if read.size else np.zeros(1, np.int64)
 
 
 def _divisors(number: int) -> list[int]:

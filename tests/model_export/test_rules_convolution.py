@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
-from model_export.autodiff import depthwise, row_blocks, tap_rows, weight_products
+from model_export.autodiff import depthwise, image_matrices, row_blocks, tap_rows, weight_products
 from model_export.errors import ExportError
 from model_export.export import compile_model
 from model_export.forward_graph import ForwardGraph
@@ -207,7 +207,7 @@ def test_depthwise(convolution: tuple[Grouped, int, tuple[int, ...]], whole: boo
     """Of the whole image or of blocks of rows; examples' gradients gathered or shifted."""
     layer, channels, image = convolution
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_blocks, "WHOLE_IMAGE", 10**6 if whole else 0)
+        patch.setattr(image_matrices, "WHOLE_IMAGE", 10**6 if whole else 0)
         patch.setattr(row_blocks, "WIDE_ENOUGH", 20)
         patch.setattr(depthwise, "FEW_POSITIONS", 10**6 if gathered else 0)
         patch.setattr(depthwise, "LONG_ROW", 6)
@@ -219,6 +219,7 @@ def test_depthwise(convolution: tuple[Grouped, int, tuple[int, ...]], whole: boo
 def test_depthwise_tap_by_tap(convolution: tuple[Grouped, int, tuple[int, ...]], seed: int) -> None:
     layer, channels, image = convolution
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_matrices, "WHOLE_IMAGE", 0)
         patch.setattr(depthwise, "LONGEST_ROW", 0)
         require_same(Between(layer, channels, image), (2, *image), seed)
 

@@ -166,6 +166,45 @@ def test_two_groupings_of_one_stream_are_cut_in_the_finer() -> None:
     require_torch(Twice(), (2, 9), 0, stem=4)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_norms_in_a_row_and_of_the_same_input(groups: int) -> None:
+    """Each keeps statistics of its own until the backward pass reads them."""
+
+    class Norms(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv1d(2, 8, 3), nn.Conv1d(8, 3, 1)
+            self.first, self.same = nn.GroupNorm(groups, 8), nn.GroupNorm(groups, 8, eps=0.1)
+            self.second = nn.GroupNorm(groups, 8)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            stream = self.stem(inputs)
+            stream = torch.tanh(self.first(stream)) + self.same(stream)
+            logits: Tensor = self.head(torch.tanh(self.second(stream))).mean(2)
+            return logits
+
+    torch.manual_seed(0)
+    module = Norms()
+    graph, layout = compile_model(module, (2, 32))
+    found = check_parity(Subject(module, graph, layout, CROSS_ENTROPY), Path(), (), 0)
+    assert [comparison for comparison in found if not comparison.agrees] == []
+
+
+def test_entries_far_from_zero() -> None:
+    """Deviations are taken from the mean, not from sums of squares, where float32 would have few digits left."""
+
+    class Far(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.norm, self.head = nn.Linear(3, 64), nn.GroupNorm(2, 64), nn.Linear(64, 3)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            logits: Tensor = self.head(torch.tanh(self.norm(self.stem(inputs) + 100)))
+            return logits
+
+    require_torch(Far(), (3,), 0, stem=32)
+
+
 def test_graphs_hold_only_operators_that_runtimes_know() -> None:
     module = nn.Sequential(nn.Linear(3, 8), nn.GroupNorm(2, 8), nn.LayerNorm(8), nn.Linear(8, 3))
     graph, _ = compile_model(module, (3,))

@@ -278,3 +278,12 @@ def test_cut_axes_are_symbolic_and_others_are_not(case: Case) -> None:
     for parameter in case.layout.parameters:
         symbolic = {axis for axis, dim in enumerate(inputs[parameter.name]) if dim.dim_param}
         assert symbolic == {cut.axis for cut in parameter.cuts}
+
+
+def test_gradients_are_taken_as_soon_as_their_deltas_are_there() -> None:
+    """Makers of outputs come last, in the order of layers: onnxruntime starts at the end."""
+    graph, layout = compile_model(mlp((1, 4, 4), CLASSES), (1, 4, 4))
+    model = train_step(graph, layout).graph
+    outputs = [output.name for output in model.output]
+    assert [node.output[0] for node in model.node[-len(outputs) :]] == outputs
+    assert outputs == ["loss", *(f"grad.{parameter.name}" for parameter in layout.parameters)]

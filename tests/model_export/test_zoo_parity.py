@@ -22,7 +22,11 @@ Arrays = dict[str, np.ndarray]
 TOLERANCE = 1e-4
 NEGLIGIBLE = 1e-3
 NOT_CLIPPED = np.array(np.inf, dtype=np.float32)
-SUB_MODELS = [None, 0, 1, 2, 3, 4]
+SUB_MODELS = [None, 0, 1, 2, 4, 6]
+"""At 3 mobilenet has an entry 3e-7 from the bend of a ReLU, at 5 the autoencoder normalises two almost equal entries.
+
+There float32's rounding decides the gradient, torch's as ours.
+"""
 
 
 @pytest.mark.parametrize("seed", SUB_MODELS)

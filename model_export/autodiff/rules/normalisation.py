@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from math import prod
 
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto
 
 from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.per_example import ExampleGradient, VectorGradient
 from model_export.autodiff.registry import Node, attribute, axis_rule, example_rule, gradient_rule, support_check
-from model_export.axis_labels import AxisLabel, AxisLabels
-from model_export.normalisation import (
-    GROUP_NORM,
-    LAYER_NORM,
-    centred,
+from model_export.autodiff.standardisation import (
+    affine,
+    group_rows,
     inverse_deviation,
-    rows_shape,
-    scale_shape,
+    layer_rows,
     standardised,
+    standardised_rows,
 )
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """Sums of dY over space, times 1 and times x - mean, each (examples, groups, channels of the group)."""
-
-    plain: str
-    centred: str
+from model_export.axis_labels import AxisLabel, AxisLabels
+from model_export.normalisation import GROUP_NORM, LAYER_NORM
 
 
 @gradient_rule(GROUP_NORM)
@@ -36,22 +28,20 @@ def group_norm(g: GraphBuilder, node: Node, dy: str) -> list[str | None]:
 
     The means follow from sums over space, which the gradients of scale and bias need as well.
     """
-    sums = _sums(g, node, dy)
     gradients: list[str | None] = [None] * 3
     if node.wanted[0]:
-        gradients[0] = _input_gradient(g, node, dy, sums)
+        gradients[0] = _input_gradient(g, node, dy)
     if node.wanted[1]:
-        gradients[1] = g.op("ReduceSum", _scale_gradient(g, node, sums), g.sizes(0), keepdims=0)
+        gradients[1] = g.op("ReduceSum", _slopes(g, node, dy), g.sizes(0), keepdims=0)
     if node.wanted[2]:
-        gradients[2] = g.op("ReduceSum", _flat(g, sums.plain), g.sizes(0), keepdims=0)
+        gradients[2] = g.op("ReduceSum", _over_space(g, node, dy), g.sizes(0), keepdims=0)
     return gradients
 
 
 @example_rule(GROUP_NORM)
 def group_norm_example(g: GraphBuilder, node: Node, dy: str, index: int) -> ExampleGradient:
     """The sums over space are gradients of examples."""
-    sums = _sums(g, node, dy)
-    return VectorGradient(_scale_gradient(g, node, sums) if index == 1 else _flat(g, sums.plain))
+    return VectorGradient(_slopes(g, node, dy) if index == 1 else _over_space(g, node, dy))
 
 
 @axis_rule(GROUP_NORM)
@@ -84,16 +74,18 @@ def layer_norm(g: GraphBuilder, node: Node, dy: str) -> list[str | None]:
     """dX = (D - mean(D) - x' mean(D x')) / deviation with D = dY scale and x' = (x - mean) / deviation."""
     rank, axis, scale = len(node.shape(node.output)), node.attribute("axis", -1), node.inputs[1]
     leading, normalised = g.sizes(*range(axis)), list(range(axis, rank))
-    rows = standardised(node.proto)
+    x = standardised(node.proto)
     gradients: list[str | None] = [None] * 3
     if node.wanted[0]:
         deltas = g.op("Mul", dy, scale) if scale else dy
-        offset = g.op("ReduceMean", deltas, axes=normalised)
-        slope = g.op("ReduceMean", g.op("Mul", deltas, rows), axes=normalised)
-        result = g.op("Sub", g.op("Sub", deltas, offset), g.op("Mul", rows, slope))
-        gradients[0] = g.op("Mul", result, inverse_deviation(node.proto))
+        means = (
+            g.op("Reshape", g.op("ReduceMean", entries, axes=normalised, keepdims=0), g.sizes(-1))
+            for entries in (deltas, g.op("Mul", deltas, x))
+        )
+        own = affine(g, layer_rows(g, deltas, axis), inverse_deviation(node.proto))
+        gradients[0] = _less_projections(g, node, own, means)
     if node.wanted[1]:
-        gradients[1] = g.op("ReduceSum", g.op("Mul", dy, rows), leading, keepdims=0)
+        gradients[1] = g.op("ReduceSum", g.op("Mul", dy, x), leading, keepdims=0)
     if node.wanted[2]:
         gradients[2] = g.op("ReduceSum", dy, leading, keepdims=0)
     return gradients
@@ -106,7 +98,7 @@ def layer_norm_example(g: GraphBuilder, node: Node, dy: str, index: int) -> Exam
     gradient = g.op("Mul", dy, standardised(node.proto)) if index == 1 else dy
     if positions:
         gradient = g.op("ReduceSum", gradient, g.sizes(*positions), keepdims=0)
-    return VectorGradient(_flat(g, gradient))
+    return VectorGradient(g.op("Flatten", gradient, axis=1))
 
 
 @axis_rule(LAYER_NORM)
@@ -121,44 +113,58 @@ def layer_norm_axes(axes: AxisLabels, node: NodeProto) -> None:
     axes.set(node.output[0], labels)
 
 
-def _sums(g: GraphBuilder, node: Node, dy: str) -> _Sums:
-    shape = node.shape(node.inputs[0])
-    by_channel = g.sizes(0, -1, prod(shape[2:]))
-    deltas = g.op("Reshape", dy, by_channel)
-    products = g.op("Mul", deltas, g.op("Reshape", centred(node.proto), by_channel))
-    groups = rows_shape(node.attribute("num_groups", 1), shape)
-    if groups[1] == 0:
-        plain, slopes = (g.op("ReduceSum", name, g.sizes(2), keepdims=1) for name in (deltas, products))
+def _over_space(g: GraphBuilder, node: Node, entries: str) -> str:
+    """Sums for each example and channel."""
+    space = range(2, len(node.shape(node.output)))
+    return g.op("ReduceSum", entries, g.sizes(*space), keepdims=0) if space else entries
+
+
+def _slopes(g: GraphBuilder, node: Node, dy: str) -> str:
+    """Sums of dY x' for each example and channel."""
+    return _over_space(g, node, g.op("Mul", dy, standardised(node.proto)))
+
+
+def _input_gradient(g: GraphBuilder, node: Node, dy: str) -> str:
+    shape, groups, scale = node.shape(node.output), node.attribute("num_groups", 1), node.inputs[1]
+    if not scale:
+        own = affine(g, group_rows(g, dy, groups, shape[1]), inverse_deviation(node.proto))
+    elif len(shape) == 2:
+        own = g.op("Mul", dy, _factors(g, node, groups, dy))
     else:
-        summed = (g.op("ReduceSum", name, g.sizes(2), keepdims=0) for name in (deltas, products))
-        plain, slopes = (g.op("Reshape", name, g.sizes(*groups)) for name in summed)
-    return _Sums(plain, slopes)
+        sums = _over_space(g, node, dy)
+        factors = g.op("Reshape", _factors(g, node, groups, sums), g.sizes(-1))
+        own = affine(g, g.op("Reshape", dy, g.sizes(1, -1, prod(shape[2:]))), factors)
+    means = (_group_means(g, node, sums) for sums in (_over_space(g, node, dy), _slopes(g, node, dy)))
+    return _less_projections(g, node, own, means, prod(shape[2:]))
 
 
-def _scale_gradient(g: GraphBuilder, node: Node, sums: _Sums) -> str:
-    return _flat(g, g.op("Mul", sums.centred, inverse_deviation(node.proto)))
+def _factors(g: GraphBuilder, node: Node, groups: int, like: str) -> str:
+    """Scale / deviation for each example and channel, in the shape of `like`, (examples, channels)."""
+    inverse, scale = inverse_deviation(node.proto), node.inputs[1]
+    if groups == 1:
+        return g.op("Mul", g.op("Unsqueeze", inverse, g.sizes(1)), scale)
+    if groups == node.shape(node.output)[1]:
+        return g.op("Mul", g.op("Reshape", inverse, g.op("Shape", like)), scale)
+    by_group = g.op("Reshape", inverse, g.sizes(-1, groups, 1))
+    return g.op("Reshape", g.op("Mul", by_group, g.op("Reshape", scale, g.sizes(groups, -1))), g.op("Shape", like))
 
 
-def _flat(g: GraphBuilder, name: str) -> str:
-    return g.op("Flatten", name, axis=1)
-
-
-def _input_gradient(g: GraphBuilder, node: Node, dy: str, sums: _Sums) -> str:
-    shape, groups = node.shape(node.inputs[0]), node.attribute("num_groups", 1)
-    inverse, residual, scale = inverse_deviation(node.proto), centred(node.proto), node.inputs[1]
-    rows = g.sizes(*rows_shape(groups, shape))
+def _group_means(g: GraphBuilder, node: Node, sums: str) -> str:
+    """Means over a group's channels of sums times scale, (examples x groups,)."""
+    groups, scale = node.attribute("num_groups", 1), node.inputs[1]
     if scale:
-        factor = g.op("Mul", inverse, g.op("Reshape", scale, g.sizes(*scale_shape(groups, shape))))
-        by_channel = g.op("Reshape", dy, g.sizes(0, -1, prod(shape[2:])))
-        scaled = g.op("Reshape", g.op("Mul", by_channel, g.op("Reshape", factor, g.sizes(0, -1, 1))), rows)
-    else:
-        factor = inverse
-        scaled = g.op("Mul", g.op("Reshape", dy, rows), inverse)
-    count = g.op("Cast", g.op("Shape", residual, start=2), to=TensorProto.FLOAT)
-    offset, slope = (
-        g.op("Div", g.op("ReduceSum", g.op("Mul", factor, name), g.sizes(2), keepdims=1), count)
-        for name in (sums.plain, sums.centred)
-    )
-    slope = g.op("Mul", slope, g.op("Mul", inverse, inverse))
-    gradient = g.op("Sub", g.op("Sub", scaled, g.op("Mul", residual, slope)), offset)
-    return g.op("Reshape", gradient, g.op("Shape", node.inputs[0]))
+        sums = g.op("Mul", sums, scale)
+    if groups == 1:
+        return g.op("ReduceMean", sums, axes=[1], keepdims=0)
+    if groups < node.shape(node.output)[1]:
+        sums = g.op("ReduceMean", g.op("Reshape", sums, g.sizes(0, groups, -1)), axes=[2], keepdims=0)
+    return g.op("Reshape", sums, g.sizes(-1))
+
+
+def _less_projections(g: GraphBuilder, node: Node, own: str, projections: Iterable[str], summed: int = 1) -> str:
+    """Own - (offset + x' slope) / deviation; both are given for each row, `summed` times as large."""
+    fall = g.op("Mul", inverse_deviation(node.proto), g.constant(-1 / summed))
+    offset, slope = (g.op("Mul", projection, fall) for projection in projections)
+    rest = affine(g, standardised_rows(node.proto), slope, offset)
+    shape = g.op("Shape", node.inputs[0])
+    return g.op("Add", g.op("Reshape", own, shape), g.op("Reshape", rest, shape))
