@@ -172,12 +172,12 @@ class PartialPayload:
             with self._file(_DATA).open("rb") as file:
                 payload = file.read(self.manifest.size)
             require_hash(self.manifest, payload)
-        except ProtocolError:
+        except (ProtocolError, OSError) as error:
+            self._files.remove(self)
             self._start_over()
+            if isinstance(error, OSError):
+                raise StorageError(f"{self.path} cannot be read ({error.strerror})") from error
             raise
-        except OSError as error:
-            self._start_over()
-            raise StorageError(f"{self.path} cannot be read ({error.strerror})") from error
         return payload
 
     def _file(self, ending: str) -> Path:
