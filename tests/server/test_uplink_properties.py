@@ -22,7 +22,7 @@ from wire_protocol.topics import Part
 LARGEST = 60
 CHUNK = 10
 HOSTILE = "hostile"
-DEVICES = [f"d{number}" for number in range(12)]
+DEVICES = [f"d{number}" for number in range(8)]
 
 
 class Fleet(RuleBasedStateMachine):
@@ -62,6 +62,16 @@ class Fleet(RuleBasedStateMachine):
         need = self.uplink.manifest(Part(device, "run", 1, None), self.manifest_of(device))
         if need is not None:
             self.send(device, need)
+
+    @rule()
+    def announce_all(self) -> None:
+        for device in DEVICES:
+            self.announce(device)
+
+    @rule(count=st.integers(1, 20))
+    def deliver_in_order(self, count: int) -> None:
+        for _ in range(count):
+            self.deliver(0, 1)
 
     @rule(size=st.integers(1, 2 * LARGEST), chunk=st.integers(1, 70), number=st.integers(1, 3), salt=st.integers(0, 3))
     def announce_lies(self, size: int, chunk: int, number: int, salt: int) -> None:
@@ -153,5 +163,5 @@ class Fleet(RuleBasedStateMachine):
         assert self.uplink.outstanding <= LARGEST
 
 
-Fleet.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+Fleet.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
 TestFleet = Fleet.TestCase
