@@ -3,7 +3,7 @@
 Runs in the event loop as messages come and never blocks for long. Updates of other runs on the same broker belong to
 another server and are left alone. Nothing is believed here but the topic: it costs its device at most a place in the
 queue and an allowance of answers. A device that is not enrolled or was revoked gets neither room nor memory, only a
-refusal, now and then; one that is revoked counts as offline from then on.
+refusal, now and then.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from server.allowance import Allowance
@@ -52,7 +53,7 @@ class Answers(Protocol):
         ...
 
 
-@dataclass
+@dataclass(frozen=True)
 class Intake:
     """Message handling of one run. `clock` gives seconds and never goes back."""
 
@@ -64,11 +65,14 @@ class Intake:
     inbox: Inbox
     registry: Registry
     clock: Callable[[], float] = time.monotonic
-    _revoked: frozenset[str] = field(default=frozenset(), init=False)
 
-    def __post_init__(self) -> None:
-        self._allowance = Allowance(_ANSWERS_A_SECOND, _ANSWERS_AT_ONCE, self.clock)
-        self._lines = Allowance(_LINES_A_SECOND, _LINES_AT_ONCE, self.clock)
+    @cached_property
+    def _answers_left(self) -> Allowance:
+        return Allowance(_ANSWERS_A_SECOND, _ANSWERS_AT_ONCE, self.clock)
+
+    @cached_property
+    def _lines_left(self) -> Allowance:
+        return Allowance(_LINES_A_SECOND, _LINES_AT_ONCE, self.clock)
 
     def on_message(self, topic: str, payload: bytes) -> None:
         """Take any message; one that is not legal is logged and ignored."""
@@ -86,11 +90,6 @@ class Intake:
         """Tell devices that may send now; call it several times a second, and after updates were released."""
         for device, need in self.uplink.tick():
             self.downlink.need(device, need)
-        revoked = self.registry.revoked()
-        for device in revoked - self._revoked:
-            logger.info("device %s is revoked: it counts as offline", device)
-            self.inbox.put_state(StateReport(device, DeviceState(online=False)))
-        self._revoked = revoked
 
     def _on_state(self, device: str, payload: bytes) -> None:
         if not payload:
@@ -115,7 +114,7 @@ class Intake:
 
     def _on_manifest(self, part: Part, payload: bytes) -> None:
         enrolled = bool(self.registry.keys(part.device))
-        if not self._allowance.take(part.device if enrolled else _STRANGERS):
+        if not self._answers_left.take(part.device if enrolled else _STRANGERS):
             return
         if len(payload) > LARGEST_MANIFEST_BYTES:
             raise ProtocolError(f"manifest has {len(payload)} bytes, expected at most {LARGEST_MANIFEST_BYTES}")
@@ -141,5 +140,5 @@ class Intake:
             self.downlink.need(part.device, need)
 
     def _warn(self, text: str, *values: object) -> None:
-        if self._lines.take(text):
+        if self._lines_left.take(text):
             logger.warning(text, *values)

@@ -215,20 +215,15 @@ async def test_states_of_enrolled_devices_only(bench: Bench) -> None:
     assert await bench.inbox.get_batch() == [StateReport("a", online), StateReport("b", online)]
 
 
-async def test_a_device_counts_as_offline_from_when_it_is_revoked(bench: Bench) -> None:
-    offline = DeviceState(online=False)
-    bench.intake.on_tick()
-    assert await bench.inbox.get_batch() == [StateReport("old", offline)]
-    bench.state("a")
+def test_a_device_is_refused_from_when_it_is_revoked(bench: Bench) -> None:
+    bench.announce("a")
+    assert bench.downlink.take() == [("a", ALL)]
     bench.enrol("b", revoked=("old", "a"))
-    for _ in range(3):
-        bench.intake.on_tick()
-    assert await bench.inbox.get_batch() == [StateReport("a", offline)]
-    bench.state("a")
-    assert bench.inbox._queue.empty()
     bench.announce("a")
     ((_, receipt),) = bench.downlink.take()
     assert "was revoked" in receipt.reason
+    bench.state("a")
+    assert bench.inbox._queue.empty()
 
 
 def test_a_disk_that_takes_nothing_stops_nobody_else(

@@ -152,6 +152,23 @@ def test_a_wrong_hash_needs_everything_again(uplink: Uplink) -> None:
     assert len(send(uplink, PAYLOAD, 0, 1, 2)) == 1
 
 
+def test_in_memory_nothing_is_kept_of_a_payload_without_a_grant(clock: Clock) -> None:
+    uplink = Uplink(25, 100, None, clock)
+    uplink.manifest(part(), MANIFEST)
+    uplink.manifest(part(device="b"), MANIFEST)
+    with pytest.raises(ProtocolError, match="SHA-256"):
+        for index, content in enumerate((bytes(10), bytes(10), bytes(5))):
+            uplink.chunk(part(index), content)
+    assert uplink.tick() == [("b", ALL)]
+    send(uplink, PAYLOAD, 0)
+    send(uplink, PAYLOAD, 0, device="b")
+    clock.now += IDLE_SECONDS
+    assert uplink.tick() == [("a", ALL)]
+    send(uplink, PAYLOAD, 1, device="b")
+    clock.now += IDLE_SECONDS
+    assert uplink.tick() == [("b", ALL)]
+
+
 @pytest.mark.parametrize(("index", "content"), [(3, b"x"), (0, b"short"), (2, b"too long")])
 def test_chunks_that_the_manifest_does_not_allow(uplink: Uplink, index: int, content: bytes) -> None:
     uplink.manifest(part(), MANIFEST)
