@@ -156,9 +156,9 @@ def test_in_memory_nothing_is_kept_of_a_payload_without_a_grant(clock: Clock) ->
     uplink = Uplink(25, 100, None, clock)
     uplink.manifest(part(), MANIFEST)
     uplink.manifest(part(device="b"), MANIFEST)
+    send(uplink, PAYLOAD, 0, 1)
     with pytest.raises(ProtocolError, match="SHA-256"):
-        for index, content in enumerate((bytes(10), bytes(10), bytes(5))):
-            uplink.chunk(part(index), content)
+        uplink.chunk(part(2), b"wrong")
     assert uplink.tick() == [("b", ALL)]
     send(uplink, PAYLOAD, 0)
     send(uplink, PAYLOAD, 0, device="b")
