@@ -71,7 +71,7 @@ class NothingStands:
     def standing(self, part: Part, sha256: bytes) -> Receipt | None:
         """Never."""
         del part, sha256
-        return None  # noqa: RET501
+        return None
 
     def refuse(self, part: Part, sha256: bytes, reason: str) -> Receipt:
         """For good."""
