@@ -74,10 +74,11 @@ class PartialFiles:
         if self.has(payload):
             self._forget(payload.device)
 
-    def clear(self) -> None:
-        """Forget all payloads of the run: their round is over."""
-        for device in tuple(self._kept):
-            self._forget(device)
+    def keep_only(self, number: int) -> None:
+        """Forget the payloads of all other rounds: they are over."""
+        for device, kept in tuple(self._kept.items()):
+            if not kept.stem.startswith(f"{self._run}.{number}."):
+                self._forget(device)
 
     def has(self, payload: PartialPayload) -> bool:
         """Whether files of this payload are here."""

@@ -3,8 +3,9 @@
 A device announces a payload and sends only chunks that a `Need` names; the server gives one when there is room
 (`server.admission`). So however many announce at once, what is under way stays within the budget and one payload.
 
-Invariants: at most one payload a device is under way, of at most `max_payload` bytes; a newer round or another payload
-of the same round replaces it. A complete payload is handed over once and held until `release`, so that a manifest
+Invariants: at most one payload a device is under way, of at most `max_payload` bytes; another payload replaces it. All
+are of one round: who calls passes on payloads of the open round only, and the first of a newer round ends all older
+ones, in memory and on disk. A complete payload is handed over once and held until `release`, so that a manifest
 repeated while it is being counted starts nothing. Payloads of several chunks wait in files where there are some, and
 go on where they stopped; in memory what came of a payload is forgotten with its grant.
 """
@@ -86,6 +87,7 @@ class Uplink:
         self._transfers: dict[str, _Transfer] = {}
         self._handed: dict[Part, _Handed] = {}
         self._due: dict[str, None] = {}
+        self._round = 0
 
     @property
     def outstanding(self) -> int:
@@ -101,9 +103,11 @@ class Uplink:
         self._require_legal(manifest)
         if part in self._handed:
             return None
-        transfer = self._transfers.get(part.device)
-        if transfer is not None and transfer.part.run == part.run and part.round < transfer.part.round:
+        if part.round < self._round:
             return None
+        if part.round > self._round:
+            self._turn_to(part.round)
+        transfer = self._transfers.get(part.device)
         if transfer is None or (transfer.part, transfer.manifest) != (part, manifest):
             self._admission.take_back(part.device)
             transfer = self._transfers[part.device] = _Transfer(part, manifest)
@@ -152,12 +156,8 @@ class Uplink:
             self._partial.remove(handed.files)
 
     def clear(self) -> None:
-        """Forget all, on disk too: another round is open. What was handed over counts until it is released."""
-        self._transfers.clear()
-        self._due.clear()
-        self._admission.clear()
-        if self._partial is not None:
-            self._partial.clear()
+        """Forget all, on disk too. What was handed over counts until it is released."""
+        self._turn_to(0)
 
     def _require_legal(self, manifest: Manifest) -> None:
         if manifest.size > self._max_payload:
@@ -166,6 +166,14 @@ class Uplink:
             chunks = f"{manifest.chunk_count} chunks of {manifest.chunk_bytes} bytes"
             legal = f"at most {MOST_SMALL_CHUNKS}, or chunks of at least {SMALLEST_CHUNK} bytes"
             raise ProtocolError(f"announced payload has {chunks}, expected {legal}")
+
+    def _turn_to(self, number: int) -> None:
+        self._round = number
+        self._transfers.clear()
+        self._due.clear()
+        self._admission.clear()
+        if self._partial is not None:
+            self._partial.keep_only(number)
 
     def _begin(self, granted: Iterable[str]) -> None:
         for device in granted:

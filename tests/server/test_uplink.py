@@ -132,6 +132,27 @@ def test_the_newest_round_wins(uplink: Uplink) -> None:
     assert len(send(uplink, PAYLOAD, 0, 1, 2, number=2)) == 1
 
 
+def test_a_newer_round_ends_what_others_have_under_way(make: Callable[..., Uplink], tmp_path: Path) -> None:
+    uplink = make(budget=30)
+    for device in "ab":
+        uplink.manifest(part(device=device), MANIFEST)
+    send(uplink, PAYLOAD, 0)
+    assert uplink.manifest(part(number=2, device="c"), MANIFEST) is not None
+    assert uplink.outstanding == 25
+    assert list(tmp_path.rglob("run.*")) == []
+    assert uplink.tick() == []
+
+
+def test_a_payload_on_disk_is_gone_on_with_only_in_its_round(tmp_path: Path, clock: Clock) -> None:
+    for number in (1, 2):
+        uplink = Uplink(1000, 100, PartialFiles(tmp_path, "run"), clock)
+        need = uplink.manifest(part(number=number), MANIFEST)
+        assert need is not None
+        assert need.missing == (0, 1, 2)
+        send(uplink, PAYLOAD, 0, number=number)
+        assert {path.name.split(".")[1] for path in tmp_path.iterdir()} == {str(number)}
+
+
 def test_another_payload_of_the_round_replaces_one_under_way(uplink: Uplink) -> None:
     other = PAYLOAD[::-1]
     uplink.manifest(part(), MANIFEST)
