@@ -162,7 +162,7 @@ class PartialPayload:
             _write_at(self._file(_DATA), index * self.manifest.chunk_bytes, content)
             _write_at(self._file(_JOURNAL), self._journal_end, _NUMBER.pack(index))
         except OSError as error:
-            raise StorageError(f"{self.path}: chunk {index} cannot be written ({error.strerror})") from error
+            raise StorageError(f"chunk {index} cannot be written ({error.strerror}): {self.path}") from error
         self._journal_end += _NUMBER.size
         self.arrived.add(index)
         return True
