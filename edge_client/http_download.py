@@ -20,7 +20,9 @@ from pathlib import Path
 from threading import Event
 from typing import IO
 
+from edge_client.durable_files import sync_folder
 from edge_client.errors import BundleError
+from edge_client.tls_words import explain
 from wire_protocol.backoff import full_jitter
 
 logger = logging.getLogger(__name__)
@@ -86,7 +88,7 @@ def download(wanted: Wanted, http: Http) -> None:
         except urllib.error.HTTPError as error:
             reason = _reason_of(error, wanted)
         except (OSError, HTTPException, _TryAgainError) as error:
-            reason = str(error) or type(error).__name__
+            reason = explain(error, "the server")
         else:
             return
     raise BundleError(f"{wanted.url} could not be fetched: {reason} ({ATTEMPTS} tries)")
@@ -145,17 +147,7 @@ def _finish(wanted: Wanted) -> None:
     with part.open("rb") as file:
         os.fsync(file.fileno())
     part.replace(wanted.target)
-    _sync_folder(wanted.target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(wanted.target.parent)
 
 
 def _reason_of(error: urllib.error.HTTPError, wanted: Wanted) -> str:
