@@ -69,7 +69,8 @@ class DeliveryRunner:
 
     def _carry_out(self, command: ev.Command) -> None:
         if isinstance(command, ev.Settle):
-            self._host.spawn(self._settle(command))
+            self._tell(command)
+            self._host.spawn(asyncio.to_thread(self._store.settle, command.parcel, command.receipt.accepted))
         else:
             self._sending = self._host.spawn(self._send(command))
             self._sending.add_done_callback(lambda _task: self._host.post(ev.Transmitted))
@@ -106,14 +107,14 @@ class DeliveryRunner:
     async def _publish(self, parcel: Parcel, index: int | None, content: bytes) -> None:
         await self._link.publish(topics.uplink(topics.Part(self._name, parcel.run, parcel.round, index)), content)
 
-    async def _settle(self, command: ev.Settle) -> None:
+    def _tell(self, command: ev.Settle) -> None:
+        """At once, and not when the disk is done: the plan of the next round may follow the receipt."""
         parcel, receipt = command.parcel, command.receipt
-        if receipt.accepted:
-            logger.info("%s: counted by the server", self._where(parcel))
-        else:
+        if not receipt.accepted:
             logger.warning("%s: not counted: %.300r", self._where(parcel), receipt.reason)
-        await asyncio.to_thread(self._store.settle, parcel, receipt.accepted)
-        if receipt.accepted and parcel.selection is not None:
+            return
+        logger.info("%s: counted by the server", self._where(parcel))
+        if parcel.selection is not None:
             self._accepted(parcel.selection)
 
     def _where(self, parcel: Parcel) -> str:
