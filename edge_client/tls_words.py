@@ -30,6 +30,8 @@ _ALERTS = {
     "HANDSHAKE_FAILURE": "{peer} wants TLS in another way, or a certificate of this device",
     "PROTOCOL_VERSION": "{peer} speaks another version of TLS",
     "WRONG_VERSION_NUMBER": "{peer} does not speak TLS on this port",
+    "HTTP_REQUEST": "{peer} does not speak TLS on this port",
+    "UNEXPECTED_EOF": "{peer} hung up: it may not speak TLS on this port",
     "RECORD_LAYER_FAILURE": "{peer} does not speak TLS on this port",
 }
 
@@ -42,7 +44,7 @@ def explain(error: BaseException, peer: str) -> str:
     if isinstance(cause, ssl.SSLCertVerificationError):
         words = _VERIFICATION.get(cause.verify_code, "{peer}'s certificate cannot be trusted")
     else:
-        reason = cause.reason or ""
+        reason = cause.reason or ("UNEXPECTED_EOF" if isinstance(cause, ssl.SSLEOFError) else "")
         words = next((words for name, words in _ALERTS.items() if name in reason), "TLS with {peer} failed")
     return f"{words.format(peer=peer)}: {cause.reason or cause}"
 
