@@ -34,6 +34,11 @@ def plainly(error: OSError) -> str:
     return _WORDS.get(error.errno or 0) or str(error)
 
 
+def is_of_disk(error: OSError) -> bool:
+    """Whether it is the disk that failed, where a network could have."""
+    return error.errno in _WORDS
+
+
 def write_durably(path: Path, pieces: Iterable[bytes]) -> None:
     """Make `path` hold the pieces in one step, on disk when this returns; raises `OSError` and leaves no rest."""
     fresh = path.with_name(f"{path.name}{UNFINISHED}")

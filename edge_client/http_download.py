@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Event
 from typing import IO
 
-from edge_client.durable_files import sync_folder
+from edge_client.durable_files import is_of_disk, sync_folder
 from edge_client.errors import BundleError
 from edge_client.tls_words import explain
 from wire_protocol.backoff import full_jitter
@@ -76,7 +76,10 @@ def is_here(wanted: Wanted) -> bool:
 
 
 def download(wanted: Wanted, http: Http) -> None:
-    """Make `wanted.target` hold the wanted content; raises `BundleError` when it cannot be had after a few tries."""
+    """Make `wanted.target` hold the wanted content.
+
+    Raises `BundleError` when it cannot be had after a few tries, and `OSError` at once where the disk fails.
+    """
     reason = ""
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -88,6 +91,8 @@ def download(wanted: Wanted, http: Http) -> None:
         except urllib.error.HTTPError as error:
             reason = _reason_of(error, wanted)
         except (OSError, HTTPException, _TryAgainError) as error:
+            if isinstance(error, OSError) and not isinstance(error, urllib.error.URLError) and is_of_disk(error):
+                raise
             reason = explain(error, "the server")
         else:
             return
