@@ -101,10 +101,12 @@ def server_tls(config: DeviceConfig) -> ssl.SSLContext | None:
 
 
 def _context(ca_file: Path | None) -> ssl.SSLContext:
-    if ca_file is None:
-        return ssl.create_default_context()
+    """A client's context, alike in every Python; without `ca_file` the system's authorities are trusted."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    _trust(context, ca_file)
+    if ca_file is None:
+        context.load_default_certs()
+    else:
+        _trust(context, ca_file)
     return context
 
 

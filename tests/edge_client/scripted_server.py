@@ -36,7 +36,7 @@ from wire_protocol.tensor_codec import decode, encode
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 RUN, DEVICE = "digits", "pi-1"
-PATIENCE = 30
+PATIENCE = 60
 
 needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 

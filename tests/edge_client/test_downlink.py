@@ -7,6 +7,7 @@ from wire_protocol import topics
 from wire_protocol.chunking import chunk, manifest_of
 from wire_protocol.envelope import Context, seal
 from wire_protocol.errors import ProtocolError
+from wire_protocol.identity import Fleet
 from wire_protocol.messages import Need, Receipt, RoundPlan, Slice, encode
 
 ROOM = 10_000
@@ -163,6 +164,17 @@ def test_a_slice_that_is_not_for_this_device_and_round_is_refused_and_the_right_
         read_all(reader, pieces(a_slice(), payload=payload))
     assert reader.slice_of("r", 2) is None
     assert read_all(reader, pieces(a_slice())) == [a_slice()]
+
+
+def test_while_keys_change_the_old_and_the_new_ones_are_taken_on_both_sides():
+    newer, older = operator("newer"), operator()
+    both = Credentials("pi", Fleet(FLEET, (newer.public, older.public)), (device("pi newer"), device("pi")))
+    for signer in (newer, older):
+        payload = signed(RECEIPT, Context("receipt", FLEET, device="pi"), signer)
+        assert Downlink(both).read(topics.receipt("pi"), payload, ROOM) == RECEIPT
+        for recipient in (device("pi newer"), device("pi")):
+            messages = pieces(a_slice(), payload=sealed(a_slice(), RIGHT, signer, recipient))
+            assert read_all(Downlink(both), messages) == [a_slice()]
 
 
 def test_a_slice_that_names_another_round_than_its_topic_is_refused():
