@@ -1,6 +1,6 @@
 """Bundles and models on a device's disk: fetched once, checked by SHA-256 at every use, named by their hash.
 
-    <folder>/bundles/<bundle id>/manifest.json and the files the manifest names
+    <folder>/bundles/<bundle id>/manifest.json and the files the manifest names: the two bundles used last
     <folder>/models/<SHA-256>                   the newest model only
 
 A bundle's manifest is checked against the bundle's name and every file against the manifest, so a server (or who
@@ -9,16 +9,23 @@ stands between) can withhold a bundle but not change it. Functions block.
 
 from __future__ import annotations
 
+import logging
+import os
 import re
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_client.durable_files import plainly
 from edge_client.errors import BundleError
 from edge_client.http_download import Http, Wanted, download, is_here
 from wire_protocol.bundle_manifest import MANIFEST_NAME, BundleManifest, decode_manifest
 from wire_protocol.errors import FisherfleetError
 
+logger = logging.getLogger(__name__)
+
+BUNDLES_KEPT = 2
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -34,13 +41,18 @@ class BundleStore:
 
     def manifest(self, bundle: str) -> BundleManifest:
         """The manifest of a bundle; raises `BundleError`."""
-        url = f"{self._bundle_url(bundle)}/{MANIFEST_NAME}"
-        path = self._bundle_folder(bundle) / MANIFEST_NAME
-        self._ensure(Wanted(url, path, bundle, MAX_MANIFEST_BYTES, exact=False))
+        wanted = self._wanted_manifest(bundle)
+        self._ensure(wanted)
+        self._forget_old_bundles(wanted.target.parent)
+        return _read_manifest(bundle, wanted.target)
+
+    def manifest_here(self, bundle: str) -> BundleManifest | None:
+        """The manifest of a bundle if it is on disk, whole; asks no server. Raises `BundleError`."""
+        wanted = self._wanted_manifest(bundle)
         try:
-            return decode_manifest(path.read_bytes())
-        except FisherfleetError as error:
-            raise BundleError(f"bundle {bundle}: {error}") from error
+            return _read_manifest(bundle, wanted.target) if is_here(wanted) else None
+        except OSError as error:
+            raise BundleError(f"{wanted.target} cannot be read: {plainly(error)}") from error
 
     def files(self, bundle: str, manifest: BundleManifest, names: Iterable[str]) -> Path:
         """Have these files of a bundle; returns their folder. Raises `BundleError`."""
@@ -68,13 +80,39 @@ class BundleStore:
             if not is_here(wanted):
                 download(wanted, self.http)
         except OSError as error:
-            raise BundleError(f"{wanted.target} cannot be kept on disk: {error}") from error
+            raise BundleError(f"{wanted.target} cannot be kept on disk: {plainly(error)}") from error
+
+    def _wanted_manifest(self, bundle: str) -> Wanted:
+        url = f"{self._bundle_url(bundle)}/{MANIFEST_NAME}"
+        path = self._bundle_folder(bundle) / MANIFEST_NAME
+        return Wanted(url, path, bundle, MAX_MANIFEST_BYTES, exact=False)
+
+    def _forget_old_bundles(self, used: Path) -> None:
+        """Keep the bundle just used and the one used before it: a run may go back by one, never further."""
+        try:
+            os.utime(used)
+            newest_first = sorted(used.parent.iterdir(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+            others = [path for path in newest_first if path != used]
+            for path in others[BUNDLES_KEPT - 1 :]:
+                logger.info("bundle %s was not used lately and is removed", path.name)
+                shutil.rmtree(path)
+        except OSError as error:
+            logger.warning("old bundles in %s cannot be removed: %s", used.parent, plainly(error))
 
     def _bundle_folder(self, bundle: str) -> Path:
         return self.folder / "bundles" / _checked(bundle)
 
     def _bundle_url(self, bundle: str) -> str:
         return f"{self.server}/api/v1/bundles/{_checked(bundle)}"
+
+
+def _read_manifest(bundle: str, path: Path) -> BundleManifest:
+    try:
+        return decode_manifest(path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {plainly(error)}") from error
+    except FisherfleetError as error:
+        raise BundleError(f"bundle {bundle}: {error}") from error
 
 
 def _checked(name: str) -> str:

@@ -4,12 +4,14 @@
     broker = "mqtt://192.168.1.10:1883"    # mqtts:// for TLS
     server = "http://192.168.1.10:8080"    # serves bundles and models
     data = "examples.npz"                  # arrays x and y
-    # state = "state"      folder for what is downloaded
+    # identity = "identity"  folder with the device's keys, made by the operator
+    # state = "state"      folder for what is downloaded and what waits to be sent
+    # outbox_mb = 64       updates that may wait for the server, in 10^6 bytes
     # run = "digits"       take part in this run only
     # runtime = "auto"     auto, portable or ort-training
     # threads = 1          processor threads for training
     # seed = 7             repeatable batches and random selections
-    # ca_file = "ca.pem"   certificate authority of broker and server
+    # ca_file = "ca.pem"   certificate authority of broker and server, in place of identity/ca.pem
 
 Paths are relative to the folder of the file. Unknown keys are refused, so that a misspelt one is not lost.
 """
@@ -35,8 +37,9 @@ else:
 RuntimeName = Literal["auto", "portable", "ort-training"]
 
 REQUIRED = ("device", "broker", "server", "data")
-OPTIONAL = ("state", "run", "runtime", "threads", "seed", "ca_file")
+OPTIONAL = ("identity", "state", "outbox_mb", "run", "runtime", "threads", "seed", "ca_file")
 MAX_THREADS = 256
+MAX_OUTBOX_MB = 1_000_000
 
 _T = TypeVar("_T")
 
@@ -50,11 +53,13 @@ class DeviceConfig:
     server: str
     data: Path
     state: Path
+    identity: Path
     run: str | None = None
     runtime: RuntimeName = "auto"
     threads: int = 1
     seed: int | None = None
     ca_file: Path | None = None
+    outbox_mb: int = 64
 
     def __post_init__(self) -> None:
         require_identifier("device", self.device)
@@ -62,6 +67,7 @@ class DeviceConfig:
             require_identifier("run", self.run)
         require(self.runtime in get_args(RuntimeName), "runtime", self.runtime, _one_of(get_args(RuntimeName)))
         require(1 <= self.threads <= MAX_THREADS, "threads", self.threads, f"1 to {MAX_THREADS}")
+        require(1 <= self.outbox_mb <= MAX_OUTBOX_MB, "outbox_mb", self.outbox_mb, f"1 to {MAX_OUTBOX_MB}")
         require(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0")
         require(
             self.ca_file is None or self.ca_file.is_file(), "ca_file", str(self.ca_file), "a file with certificates"
@@ -102,11 +108,13 @@ def _config(table: dict[str, Any], folder: Path) -> DeviceConfig:
         server=_server_url(_typed(table, "server", str)),
         data=folder / _path(table, "data", ""),
         state=folder / _path(table, "state", "state"),
+        identity=folder / _path(table, "identity", "identity"),
         run=_optional(table, "run", str),
         runtime=cast("RuntimeName", _typed({"runtime": "auto", **table}, "runtime", str)),
         threads=_typed({"threads": 1, **table}, "threads", int),
         seed=_optional(table, "seed", int),
         ca_file=None if ca_file is None else folder / ca_file,
+        outbox_mb=_typed({"outbox_mb": 64, **table}, "outbox_mb", int),
     )
 
 

@@ -5,6 +5,7 @@ A `DeviceWork` keeps the bundle and the runtime of the last round open. One thre
 
 from __future__ import annotations
 
+import logging
 import ssl
 import zlib
 from dataclasses import dataclass
@@ -25,13 +26,17 @@ from edge_client.training.choose import OpenRuntime, RuntimeSpec, files_for
 from edge_client.training.interruptible import InterruptibleRuntime, InterruptibleScorer
 from edge_client.training.runtime import TrainingRuntime
 from wire_protocol.bundle_manifest import FISHER, BundleManifest
-from wire_protocol.errors import ProtocolError
+from wire_protocol.errors import FisherfleetError, ProtocolError
 from wire_protocol.examples import Examples, fit_examples
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan, Slice, Update
 from wire_protocol.sub_model import SubModel, full_sub_model, gather, sub_shapes, widths_at
 from wire_protocol.tensor_codec import decode, encoded_size
 
+logger = logging.getLogger(__name__)
+
+UPDATE_HEADROOM_BYTES = 64 * 1024
+"""An update's header and envelope on top of values and bitmaps."""
 SLICE_HEADROOM_BYTES = 4096
 """A slice's header on top of its values."""
 
@@ -77,6 +82,23 @@ class DeviceWork:
         """Neurons in each group of the open bundle."""
         return {} if self._open is None else self._open.manifest.layout.group_sizes
 
+    def recall(self, bundle: str) -> None:
+        """Open a bundle used before, if it is still on disk, so that slices of a known size can come at once."""
+        try:
+            manifest = self._store(Event()).manifest_here(bundle)
+            if manifest is not None:
+                self._open = self._opened(bundle, manifest, self._store(Event()))
+        except FisherfleetError as error:
+            logger.warning("bundle %s cannot be opened again: %s", bundle, error)
+
+    def update_bytes(self, plan: RoundPlan) -> int:
+        """Bytes that the update of a plan takes at most; 0 before its bundle is here."""
+        if self._open is None or self._open.bundle != plan.bundle:
+            return 0
+        layout = self._open.manifest.layout
+        values = encoded_size(sub_shapes(layout, widths_at(layout, plan.keep)), plan.precision)
+        return values + sum(layout.group_sizes.values()) // 8 + UPDATE_HEADROOM_BYTES
+
     def fetch(self, command: Fetch, stop: Event) -> None:
         """Have the bundle's files and the model on disk; raises `BundleError`, `TrainingError` or `ExamplesError`."""
         plan, store = command.plan, self._store(stop)
@@ -103,7 +125,7 @@ class DeviceWork:
         else:
             choice, base = self._start_from_model(work, opened, command.selection, stop)
         update = train_update(work, choice, base, runtime)
-        return Trained(update, Selection(plan.run, plan.bundle, plan.resync_round, choice.sub_model))
+        return Trained(update, Selection(plan.run, plan.bundle, plan.resync_round, plan.round, choice.sub_model))
 
     def _start_from_model(
         self, work: LocalWork, opened: _OpenBundle, selection: Selection | None, stop: Event
@@ -121,10 +143,12 @@ class DeviceWork:
 
     def _open_bundle(self, plan: RoundPlan, store: BundleStore) -> _OpenBundle:
         if self._open is None or self._open.bundle != plan.bundle:
-            manifest = store.manifest(plan.bundle)
-            examples = fit_examples(self._examples, manifest, str(self._config.data))
-            self._open = _OpenBundle(plan.bundle, manifest, store.files(plan.bundle, manifest, ()), examples)
+            self._open = self._opened(plan.bundle, store.manifest(plan.bundle), store)
         return self._open
+
+    def _opened(self, bundle: str, manifest: BundleManifest, store: BundleStore) -> _OpenBundle:
+        examples = fit_examples(self._examples, manifest, str(self._config.data))
+        return _OpenBundle(bundle, manifest, store.files(bundle, manifest, ()), examples)
 
     def _read_model(self, plan: RoundPlan, layout: Layout, store: BundleStore) -> dict[str, NDArray[np.float32]]:
         shapes = _full_shapes(layout)

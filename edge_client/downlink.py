@@ -1,12 +1,15 @@
-"""What the server sends, read: plans, needs and receipts as they come, slices once all their chunks are here. No I/O.
+"""What the server sends, verified, opened and read: plans, needs and receipts as they come, slices once whole. No I/O.
 
-At most one slice is being put together and one is kept, those of the round announced last.
+Nothing that the operator did not sign for this fleet and, where it is for one device, for this one, gets past here. At
+most one slice is being put together and one is kept, those of the round announced last.
 """
 
 from __future__ import annotations
 
+from edge_client.credentials import Credentials
 from wire_protocol import topics
 from wire_protocol.chunking import Assembly
+from wire_protocol.envelope import SEALED_OVERHEAD
 from wire_protocol.errors import ProtocolError
 from wire_protocol.messages import Manifest, Need, Receipt, RoundPlan, Slice, decode
 
@@ -14,12 +17,13 @@ Incoming = RoundPlan | Slice | Need | Receipt
 
 
 class Downlink:
-    """Reads what comes for one device."""
+    """Reads what comes for one device; `run` None takes plans of any run."""
 
-    def __init__(self, device: str) -> None:
-        self._receipt = topics.receipt(device)
-        self._need = topics.need(device)
-        self._device = device
+    def __init__(self, credentials: Credentials, run: str | None = None) -> None:
+        self._receipt = topics.receipt(credentials.device)
+        self._need = topics.need(credentials.device)
+        self._credentials = credentials
+        self._run = run
         self._round: tuple[str, int] | None = None
         self._assembly: Assembly | None = None
         self._slice: Slice | None = None
@@ -30,47 +34,50 @@ class Downlink:
         A slice of more than `max_slice` bytes is refused. An empty plan says that a run is over and means nothing here.
         """
         if topic == self._receipt:
-            return decode(payload, Receipt)
+            return decode(self._credentials.verify_receipt(payload), Receipt)
         if topic == self._need:
-            return decode(payload, Need)
+            return decode(self._credentials.verify_need(payload), Need)
         if topic.endswith("/plan"):
-            return _read_plan(topic, payload)
-        return self._read_piece(topics.parse_part(topic), payload, max_slice)
+            return self._read_plan(topic, payload)
+        return self._read_piece(topics.parse_part(topic), payload, max_slice + SEALED_OVERHEAD)
 
     def slice_of(self, run: str, number: int) -> Slice | None:
         """The slice of a round, if it came before its plan."""
         found = self._slice
         return found if found is not None and (found.run, found.round) == (run, number) else None
 
-    def _read_piece(self, part: topics.Part, payload: bytes, max_slice: int) -> Slice | None:
-        if part.device != self._device:
-            raise ProtocolError(f"a slice for device {part.device} came to {self._device}")
+    def _read_plan(self, topic: str, payload: bytes) -> RoundPlan | None:
+        run = topic.removesuffix("/plan").rpartition("/")[2]
+        if topics.plan(run) != topic or self._run not in (None, run):
+            raise ProtocolError(f"a plan came on topic {topic!r}, which is not this device's")
+        if not payload:
+            return None
+        plan = decode(self._credentials.verify_plan(run, payload), RoundPlan)
+        if plan.run != run:
+            raise ProtocolError(f"a plan of run {plan.run} came on topic {topic!r}")
+        return plan
+
+    def _read_piece(self, part: topics.Part, payload: bytes, max_bytes: int) -> Slice | None:
+        if part.device != self._credentials.device:
+            raise ProtocolError(f"a slice for device {part.device} came to {self._credentials.device}")
         if part.chunk is None:
-            self._announce(part, decode(payload, Manifest), max_slice)
+            self._announce(part, decode(payload, Manifest), max_bytes)
             return None
         if self._assembly is None or self._round != (part.run, part.round):
             return None
         self._assembly.add(part.chunk, payload)
         if not self._assembly.complete:
             return None
-        content, self._assembly = decode(self._assembly.payload(), Slice), None
+        whole, self._assembly = self._assembly.payload(), None
+        content = decode(self._credentials.open_slice(part.run, part.round, whole), Slice)
         if (content.run, content.round) != (part.run, part.round):
             raise ProtocolError(f"a slice of {content.run}/{content.round} came as {part.run}/{part.round}")
         self._slice = content
         return content
 
-    def _announce(self, part: topics.Part, manifest: Manifest, max_slice: int) -> None:
+    def _announce(self, part: topics.Part, manifest: Manifest, max_bytes: int) -> None:
         repeated = self._assembly is not None and self._assembly.manifest == manifest
         if repeated and self._round == (part.run, part.round):
             return
         self._round, self._assembly, self._slice = (part.run, part.round), None, None
-        self._assembly = Assembly(manifest, max_slice)
-
-
-def _read_plan(topic: str, payload: bytes) -> RoundPlan | None:
-    if not payload:
-        return None
-    plan = decode(payload, RoundPlan)
-    if topics.plan(plan.run) != topic:
-        raise ProtocolError(f"a plan of run {plan.run} came on topic {topic!r}")
-    return plan
+        self._assembly = Assembly(manifest, max_bytes)

@@ -21,3 +21,11 @@ class SliceError(FisherfleetError):
 
 class LinkError(FisherfleetError):
     """A message could not be handed to the broker: the link is down or too slow."""
+
+
+class OutboxError(FisherfleetError):
+    """The disk has no room for an update, or cannot be written; that may pass."""
+
+
+class DamagedFileError(FisherfleetError):
+    """A file of the device's state is not as it was written."""

@@ -20,7 +20,9 @@ from pathlib import Path
 from threading import Event
 from typing import IO
 
+from edge_client.durable_files import is_of_disk, sync_folder
 from edge_client.errors import BundleError
+from edge_client.tls_words import explain
 from wire_protocol.backoff import full_jitter
 
 logger = logging.getLogger(__name__)
@@ -74,7 +76,10 @@ def is_here(wanted: Wanted) -> bool:
 
 
 def download(wanted: Wanted, http: Http) -> None:
-    """Make `wanted.target` hold the wanted content; raises `BundleError` when it cannot be had after a few tries."""
+    """Make `wanted.target` hold the wanted content.
+
+    Raises `BundleError` when it cannot be had after a few tries, and `OSError` at once where the disk fails.
+    """
     reason = ""
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -86,7 +91,9 @@ def download(wanted: Wanted, http: Http) -> None:
         except urllib.error.HTTPError as error:
             reason = _reason_of(error, wanted)
         except (OSError, HTTPException, _TryAgainError) as error:
-            reason = str(error) or type(error).__name__
+            if isinstance(error, OSError) and not isinstance(error, urllib.error.URLError) and is_of_disk(error):
+                raise
+            reason = explain(error, "the server")
         else:
             return
     raise BundleError(f"{wanted.url} could not be fetched: {reason} ({ATTEMPTS} tries)")
@@ -145,17 +152,7 @@ def _finish(wanted: Wanted) -> None:
     with part.open("rb") as file:
         os.fsync(file.fileno())
     part.replace(wanted.target)
-    _sync_folder(wanted.target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(wanted.target.parent)
 
 
 def _reason_of(error: urllib.error.HTTPError, wanted: Wanted) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import aiomqtt
 
 from edge_client.errors import LinkError
+from edge_client.tls_words import explain
 from wire_protocol.backoff import full_jitter
 from wire_protocol.broker_url import BrokerUrl
 
@@ -62,14 +63,40 @@ class LinkDown:
 
 @dataclass(frozen=True)
 class MessageArrived:
-    """A message from the broker."""
+    """A message from the broker; `retained` says that it kept the message for whoever subscribes."""
 
     topic: str
     payload: bytes
+    retained: bool = False
 
 
 LinkEvent = LinkUp | LinkDown | MessageArrived
 Handle = Callable[[LinkEvent], None]
+
+
+class _SocketTrouble(logging.Filter):
+    """Takes from the MQTT client's log the socket errors that it tells nobody else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logger = logging.Logger(f"{logger.name}.paho")
+        self.logger.parent = logger
+        self.logger.addFilter(self)
+        self._last: OSError | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep a socket error for `take`, and every other line in the log."""
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        error = next((argument for argument in arguments if isinstance(argument, OSError)), None)
+        if error is None:
+            return True
+        self._last = error
+        return False
+
+    def take(self) -> OSError | None:
+        """The last socket error, once."""
+        last, self._last = self._last, None
+        return last
 
 
 class MqttLink:
@@ -78,6 +105,7 @@ class MqttLink:
     def __init__(self, settings: LinkSettings) -> None:
         self._settings = settings
         self._client: aiomqtt.Client | None = None
+        self._trouble = _SocketTrouble()
 
     async def run(self, handle: Handle) -> None:
         """Stay connected until cancelled, then say goodbye. What `handle` raises is logged and goes no further.
@@ -108,7 +136,7 @@ class MqttLink:
                     failures, random.random(), base=BACKOFF_BASE_SECONDS, ceiling=BACKOFF_CEILING_SECONDS
                 )
                 name, broker = self._settings.client_id, self._settings.broker
-                logger.warning("%s: no link to %s (%s); trying again in %.1f s", name, broker, error, delay)
+                logger.warning("%s: no link to %s (%s); trying again in %.1f s", name, broker, self._why(error), delay)
                 await asyncio.sleep(delay)
                 failures += 1
 
@@ -131,13 +159,18 @@ class MqttLink:
             self._deliver(handle, LinkUp())
             try:
                 async for message in client.messages:
-                    self._deliver(handle, MessageArrived(str(message.topic), bytes(message.payload)))
+                    self._deliver(handle, _arrived(message))
             except asyncio.CancelledError:
                 await self._say_goodbye(client)
                 raise
             finally:
                 self._client = None
                 self._deliver(handle, LinkDown())
+
+    def _why(self, error: Exception) -> str:
+        """A broker that refuses a certificate says so to the socket, while the MQTT client only waits in vain."""
+        socket_error = self._trouble.take()
+        return explain(socket_error if isinstance(socket_error, ssl.SSLError) else error, "the broker")
 
     def _new_client(self) -> aiomqtt.Client:
         settings = self._settings
@@ -152,7 +185,7 @@ class MqttLink:
             timeout=CONNECT_SECONDS,
             keepalive=KEEPALIVE_SECONDS,
             tls_context=settings.tls,
-            logger=logger.getChild("paho"),
+            logger=self._trouble.logger,
         )
 
     async def _subscribe(self, client: aiomqtt.Client) -> None:
@@ -172,3 +205,7 @@ class MqttLink:
             handle(event)
         except Exception:
             logger.exception("%s: %s was not handled", self._settings.client_id, type(event).__name__)
+
+
+def _arrived(message: aiomqtt.Message) -> MessageArrived:
+    return MessageArrived(str(message.topic), bytes(message.payload), bool(message.retain))

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from wire_protocol.messages import DeclineCause, Need, Receipt, RoundPlan, Slice
+from wire_protocol.messages import RoundPlan, Slice
 from wire_protocol.sub_model import SubModel
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The neurons chosen at `resync_round` of a run, on one bundle."""
+    """The neurons chosen at `resync_round` of a run, on one bundle, as sent in the update of `round`."""
 
     run: str
     bundle: str
     resync_round: int
+    round: int
     sub_model: SubModel = field(compare=False)
+
+    @property
+    def age(self) -> tuple[int, int]:
+        """Grows with the rounds of a run."""
+        return self.resync_round, self.round
 
     def serves(self, plan: RoundPlan) -> bool:
         """Whether a round by this plan trains these neurons."""
@@ -44,16 +50,6 @@ class RoundEvent(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Connected(Event):
-    """The link to the broker is up and subscribed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Disconnected(Event):
-    """The link to the broker is lost."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Tick(Event):
     """Time has passed."""
 
@@ -74,6 +70,13 @@ class SliceArrived(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class UpdateAccepted(Event):
+    """The server has counted an update of these neurons."""
+
+    selection: Selection
+
+
+@dataclass(frozen=True, kw_only=True)
 class SliceRefused(RoundEvent):
     """The slice that training began with does not hold the values of the neurons kept."""
 
@@ -85,43 +88,27 @@ class ModelFetched(RoundEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class FetchFailed(RoundEvent):
-    """They could not be had, after several tries."""
+    """They could not be had, after several tries, or there is no room for what comes of them."""
 
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained(RoundEvent):
-    """`payload` is an encoded update of the neurons in `selection`."""
+class Answered(RoundEvent):
+    """`payload` is sealed: an update of the neurons in `selection`, or, without one, a word that there is none."""
 
-    payload: bytes
-    selection: Selection
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingFailed(RoundEvent):
-    """There will be no update in this round; the server is told only of the `cause`."""
-
-    cause: DeclineCause
+    payload: bytes = field(repr=False)
+    selection: Selection | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transmitted(RoundEvent):
-    """The last thing asked to be sent has left, or was lost with the link."""
+class Stored(RoundEvent):
+    """The payload is in the outbox."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReceiptArrived(Event):
-    """The server's word on an update."""
-
-    receipt: Receipt
-
-
-@dataclass(frozen=True, kw_only=True)
-class NeedArrived(Event):
-    """The server lacks chunks of an update."""
-
-    need: Need
+class StoreFailed(RoundEvent):
+    """The payload could not be put there; that may pass."""
 
 
 @dataclass(frozen=True)
@@ -137,11 +124,10 @@ class Begin(Command):
 
 
 @dataclass(frozen=True)
-class End(Command):
-    """The round is over for this device: its update was `accepted`, or not and why (for whoever reports)."""
+class GiveUp(Command):
+    """The device will send nothing for this round, and why (for whoever reports)."""
 
-    accepted: bool
-    reason: str = ""
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -151,14 +137,17 @@ class ExpectSlice(Command):
 
 @dataclass(frozen=True)
 class Fetch(Command):
-    """Fetch bundle and model; answer `ModelFetched` or `FetchFailed`. Without `selection`, neurons will be scored."""
+    """Fetch bundle and model; answer `ModelFetched`, `FetchFailed` or `Answered`.
+
+    Without `selection`, neurons will be scored.
+    """
 
     selection: Selection | None
 
 
 @dataclass(frozen=True)
 class Train(Command):
-    """Train from `content`, or from the fetched model; answer `Trained`, `SliceRefused` or `TrainingFailed`.
+    """Train from `content`, or from the fetched model; answer `Answered`, `SliceRefused` or `FetchFailed`.
 
     Without `selection`, choose neurons first.
     """
@@ -168,9 +157,8 @@ class Train(Command):
 
 
 @dataclass(frozen=True)
-class Send(Command):
-    """Send the manifest of `payload` (where `announce`), then these chunks of it; answer `Transmitted`."""
+class Store(Command):
+    """Put the payload in the outbox; answer `Stored` or `StoreFailed`."""
 
     payload: bytes = field(repr=False)
-    announce: bool
-    chunks: tuple[int, ...]
+    selection: Selection | None

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edge_client.round_events import Selection
-from wire_protocol.messages import Manifest, RoundPlan
+from wire_protocol.messages import RoundPlan
+
+MAX_RUNS_REMEMBERED = 64
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What outlives a round: the link, the neurons of the last accepted update, the newest round begun of each run."""
+    """What outlives a round: the neurons of the last accepted update, and the newest round begun of each run."""
 
-    connected: bool = False
     selection: Selection | None = None
     newest: Mapping[str, int] = field(default_factory=dict)
+
+    def with_round(self, run: str, number: int) -> Memory:
+        """Memory that this round was begun; of many runs the one begun longest ago is forgotten."""
+        others = [(name, newest) for name, newest in self.newest.items() if name != run]
+        newest = max(number, self.newest.get(run, 0))
+        return replace(self, newest=dict([*others[1 - MAX_RUNS_REMEMBERED :], (run, newest)]))
+
+    def with_selection(self, selection: Selection) -> Memory:
+        """Memory that an update of these neurons was accepted; receipts that come late bring nothing older back."""
+        old = self.selection
+        if old is not None and old.run == selection.run and old.age > selection.age:
+            return self
+        return replace(self, selection=selection)
 
 
 @dataclass(frozen=True)
@@ -74,24 +88,27 @@ class Training(Busy):
 
 
 @dataclass(frozen=True)
-class Sending(Busy):
-    """The update, or that there is none (`selection` is None), is sent until a receipt for it comes.
+class Storing(Busy):
+    """The sealed payload is on its way to the outbox; `failures` times there was no room."""
 
-    `begun` says whether its chunks were sent once; `repeats` counts announcements since the server was last heard;
-    `due` is when to announce again, None while something is being sent or the link is down.
-    """
-
-    selection: Selection | None
     payload: bytes = field(repr=False)
-    manifest: Manifest
-    begun: bool = False
-    repeats: int = 0
-    due: float | None = None
+    selection: Selection | None
+    failures: int = 0
 
 
-Phase = Idle | AwaitingSlice | Fetching | FetchDelayed | Training | Sending
+@dataclass(frozen=True)
+class StoreDelayed(Busy):
+    """Waiting, until `due`, for room in the outbox."""
+
+    payload: bytes = field(repr=False)
+    selection: Selection | None
+    failures: int
+    due: float
+
+
+Phase = Idle | AwaitingSlice | Fetching | FetchDelayed | Training | Storing | StoreDelayed
 
 
 def due(phase: Phase) -> float | None:
     """When the machine wants a `Tick` if nothing else happens, on the clock of events."""
-    return phase.due if isinstance(phase, AwaitingSlice | FetchDelayed | Sending) else None
+    return phase.due if isinstance(phase, AwaitingSlice | FetchDelayed | StoreDelayed) else None

@@ -9,13 +9,13 @@ never raises, whatever comes in whatever order.
                           |  | slice          |  |___________^   failed, due
                           |  |                | fetched
                           |  v                v
-                          | Training <--------+
-                          |    | trained      ^  | failed
-                 timed out|    v              |  v
-                          |  Sending <--------|--+      -- receipt --> Idle
-                          +----> Fetching ----+
+                          | Training <--------+      StoreDelayed
+                          |    | answered     |          ^ | no room, due
+                 timed out|    v              | answered | v
+                          |  Storing <--------+--------- Storing   -- stored --> Idle
+                          +----> Fetching
 
-A newer plan leaves any phase for the start of its own round.
+A newer plan leaves any phase for the start of its own round. What becomes of a stored update is `delivery`'s affair.
 """
 
 from __future__ import annotations
@@ -31,15 +31,13 @@ Handler = Callable[[Any, Any], on.Step]
 
 _IN_EVERY_ROUND: dict[type[event.Event], Handler] = {
     event.PlanArrived: on.prolong_or_replace,
-    event.Connected: on.note_connected,
-    event.Disconnected: on.note_disconnected,
+    event.UpdateAccepted: on.remember_selection,
 }
 
 TABLE: Mapping[type[phase.Phase], Mapping[type[event.Event], Handler]] = {
     phase.Idle: {
         event.PlanArrived: on.begin_if_new,
-        event.Connected: on.note_connected,
-        event.Disconnected: on.note_disconnected,
+        event.UpdateAccepted: on.remember_selection,
     },
     phase.AwaitingSlice: {
         **_IN_EVERY_ROUND,
@@ -50,7 +48,7 @@ TABLE: Mapping[type[phase.Phase], Mapping[type[event.Event], Handler]] = {
         **_IN_EVERY_ROUND,
         event.ModelFetched: on.train_on_model,
         event.FetchFailed: on.delay_fetch,
-        event.TrainingFailed: on.decline,
+        event.Answered: on.store,
     },
     phase.FetchDelayed: {
         **_IN_EVERY_ROUND,
@@ -58,18 +56,18 @@ TABLE: Mapping[type[phase.Phase], Mapping[type[event.Event], Handler]] = {
     },
     phase.Training: {
         **_IN_EVERY_ROUND,
-        event.Trained: on.send_update,
-        event.TrainingFailed: on.decline,
+        event.Answered: on.store,
         event.SliceRefused: on.fetch_instead,
+        event.FetchFailed: on.delay_fetch,
     },
-    phase.Sending: {
+    phase.Storing: {
         **_IN_EVERY_ROUND,
-        event.Connected: on.resume_sending,
-        event.Disconnected: on.pause_sending,
-        event.Transmitted: on.await_answer,
-        event.Tick: on.announce_when_due,
-        event.NeedArrived: on.send_needed,
-        event.ReceiptArrived: on.finish,
+        event.Stored: on.finish,
+        event.StoreFailed: on.delay_store,
+    },
+    phase.StoreDelayed: {
+        **_IN_EVERY_ROUND,
+        event.Tick: on.store_again_when_due,
     },
 }
 

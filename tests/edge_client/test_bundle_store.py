@@ -1,8 +1,11 @@
+import errno
+import os
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -79,10 +82,10 @@ def site():
         yield running
 
 
-def a_bundle() -> tuple[str, dict[str, bytes]]:
+def a_bundle(name: str = "m") -> tuple[str, dict[str, bytes]]:
     files = {"train_step.onnx": b"graph", "ort/0/training_model.onnx": b"another graph"}
     manifest = BundleManifest(
-        FORMAT, "m", (4,), 2, Layout((Parameter("w", (2, 4)),)),
+        FORMAT, name, (4,), 2, Layout((Parameter("w", (2, 4)),)),
         {name: BundleFile(sha256(content).hexdigest(), len(content)) for name, content in files.items()},
     )  # fmt: skip
     payload = encode_manifest(manifest)
@@ -236,3 +239,77 @@ def test_a_folder_that_cannot_be_written_is_a_bundle_error(tmp_path, site):
     (tmp_path / "models").write_text("a file where a folder should be")
     with pytest.raises(BundleError):
         BundleStore(site.url, tmp_path).model(MODEL, len(CONTENT))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_disk_without_room_is_said_at_once_and_not_blamed_on_the_server(tmp_path, site, monkeypatch, number):
+    real = Path.open
+
+    def broken(path, mode="r", *arguments, **keywords):
+        if "b" in mode and path.suffix == ".part":
+            raise OSError(number, os.strerror(number))
+        return real(path, mode, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "open", broken)
+    with pytest.raises(BundleError, match="cannot be kept on disk: the disk"):
+        BundleStore(site.url, tmp_path).model(MODEL, len(CONTENT))
+    assert len(site.requests) == 1
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_file_that_shrank_on_the_server_is_never_taken_and_the_right_one_is_when_it_is_back(tmp_path, site, ranges):
+    site.ranges = ranges
+    path = f"/api/v1/models/{MODEL}"
+    site.faults = [("cut", 150_000)]
+    site.pages[path] = CONTENT[:100_000]
+    with pytest.raises(BundleError, match="could not be fetched"):
+        BundleStore(site.url, tmp_path).model(MODEL, len(CONTENT))
+    assert not (tmp_path / "models" / MODEL).exists()
+    site.pages[path] = CONTENT
+    assert BundleStore(site.url, tmp_path).model(MODEL, len(CONTENT)) == CONTENT
+
+
+def test_many_cuts_and_restarts_in_a_row_still_end_with_the_content(tmp_path, site):
+    site.faults = [("cut", 40_000)] * 6
+    with pytest.raises(BundleError, match="connection ended after 200000 of 256000 bytes"):
+        BundleStore(site.url, tmp_path).model(MODEL, len(CONTENT))
+    assert BundleStore(site.url, tmp_path).model(MODEL, len(CONTENT)) == CONTENT
+    starts = [0 if wanted is None else int(wanted[len("bytes=") : -1]) for _, wanted in site.requests]
+    assert starts == [40_000 * number for number in range(7)]
+
+
+def test_the_two_bundles_used_last_are_kept(tmp_path, site, caplog):
+    names = {}
+    for name in ("a", "b", "c"):
+        names[name], pages = a_bundle(name)
+        site.pages.update(pages)
+
+    def use(name: str) -> None:
+        store = BundleStore(site.url, tmp_path)
+        store.files(names[name], store.manifest(names[name]), ["train_step.onnx"])
+
+    def kept() -> set[str]:
+        return {name for name, bundle in names.items() if (tmp_path / "bundles" / bundle).exists()}
+
+    use("a")
+    use("b")
+    use("a")
+    assert kept() == {"a", "b"}
+    use("c")
+    assert kept() == {"a", "c"}
+    site.requests.clear()
+    use("a")
+    use("c")
+    assert not site.requests
+
+
+def test_a_bundle_is_opened_again_without_a_server(tmp_path, site):
+    bundle, site.pages = a_bundle()
+    store = BundleStore(site.url, tmp_path)
+    assert store.manifest_here(bundle) is None
+    manifest = store.manifest(bundle)
+    site.requests.clear()
+    assert store.manifest_here(bundle) == manifest
+    (tmp_path / "bundles" / bundle / "manifest.json").write_bytes(b"rust")
+    assert store.manifest_here(bundle) is None
+    assert not site.requests

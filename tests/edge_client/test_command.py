@@ -7,10 +7,13 @@ import sys
 import numpy as np
 import pytest
 
+from tests.fleet_keys import write_identity
+
 COMMAND = [sys.executable, "-m", "edge_client"]
 
 
 def write_config(folder, **changes):
+    write_identity(folder, "pi")
     values = {
         "device": "pi",
         "broker": "mqtt://127.0.0.1:9",
@@ -39,6 +42,29 @@ def test_what_cannot_start_is_one_line_and_exit_status_2(tmp_path, changes, comp
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("fisherfleet-edge: error: ")
     assert complaint in done.stderr
+
+
+def test_a_key_that_others_can_read_is_refused_with_the_command_that_mends_it(tmp_path):
+    np.savez(tmp_path / "d.npz", x=np.zeros((2, 3)), y=np.zeros(2, int))
+    config = write_config(tmp_path)
+    key = tmp_path / "identity" / "device.key"
+    key.chmod(0o640)
+    done = subprocess.run([*COMMAND, "--config", str(config)], capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert f"chmod 600 {key}" in done.stderr
+
+
+def test_a_second_process_with_the_same_state_is_refused(tmp_path):
+    np.savez(tmp_path / "d.npz", x=np.zeros((2, 3)), y=np.zeros(2, int))
+    config = write_config(tmp_path)
+    with subprocess.Popen([*COMMAND, "--config", str(config)], stderr=subprocess.PIPE, text=True) as first:
+        assert first.stderr is not None
+        first.stderr.readline()
+        second = subprocess.run([*COMMAND, "--config", str(config)], capture_output=True, text=True, check=False)
+        first.kill()
+    assert second.returncode == 2
+    assert "state" in second.stderr
+    assert "is in use by another device process" in second.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

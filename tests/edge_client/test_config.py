@@ -13,6 +13,8 @@ broker = "mqtts://me:secret@broker.example:9000"
 server = "https://server.example:8080/"
 data = "examples.npz"
 state = "/var/lib/fisherfleet"
+identity = "keys"
+outbox_mb = 5
 run = "digits"
 runtime = "portable"
 threads = 2
@@ -45,18 +47,21 @@ def test_every_key_is_read_and_paths_are_relative_to_the_file(tmp_path):
     assert config.data == tmp_path / "examples.npz"
     assert str(config.state) == "/var/lib/fisherfleet"
     assert config.ca_file == tmp_path / "ca.pem"
+    assert config.identity == tmp_path / "keys"
+    assert config.outbox_mb == 5
 
 
 def test_four_keys_are_enough(tmp_path):
     assert load_config(written(tmp_path)) == DeviceConfig(
-        device="pi-1", broker=BrokerUrl("b", 1883), server="http://s", data=tmp_path / "d.npz", state=tmp_path / "state"
-    )
+        device="pi-1", broker=BrokerUrl("b", 1883), server="http://s", data=tmp_path / "d.npz",
+        state=tmp_path / "state", identity=tmp_path / "identity", outbox_mb=64,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"colour": '"red"'}, "key must be one of device, broker, server, data, state, run, .*, got 'colour'"),
+        ({"colour": '"red"'}, "key must be one of device, broker, server, data, identity, state, .*, got 'colour'"),
         ({"broker": None}, "key broker is missing, expected device, broker, server, data"),
         ({"device": '"a/b"'}, "device must be 1 to 64 letters, .*, got 'a/b'"),
         ({"device": "3"}, "device must be a string, got 3"),
@@ -70,6 +75,8 @@ def test_four_keys_are_enough(tmp_path):
         ({"threads": "0"}, "threads must be 1 to 256, got 0"),
         ({"threads": "true"}, "threads must be an integer, got True"),
         ({"seed": "-1"}, "seed must be at least 0, got -1"),
+        ({"outbox_mb": "0"}, "outbox_mb must be 1 to 1000000, got 0"),
+        ({"identity": '""'}, "identity must be a path, got ''"),
         ({"seed": "1.5"}, "seed must be an integer, got 1.5"),
         ({"ca_file": '"none.pem"'}, "ca_file must be a file with certificates, got '.*none.pem'"),
         ({"device": "'"}, "cannot be read as TOML"),
@@ -91,4 +98,4 @@ def test_a_missing_file_and_bytes_that_are_not_text_are_refused(tmp_path):
 
 def test_a_config_made_in_code_is_checked_too(tmp_path):
     with pytest.raises(InvalidValueError, match="threads must be 1 to 256, got 999"):
-        DeviceConfig("pi", BrokerUrl("b", 1), "http://s", tmp_path, tmp_path, threads=999)
+        DeviceConfig("pi", BrokerUrl("b", 1), "http://s", tmp_path, tmp_path, tmp_path, threads=999)

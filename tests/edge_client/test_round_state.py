@@ -6,50 +6,45 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_client.round_events import (
+    Answered,
     Begin,
-    Connected,
-    Disconnected,
-    End,
     Event,
     ExpectSlice,
     Fetch,
     FetchFailed,
+    GiveUp,
     ModelFetched,
-    NeedArrived,
     PlanArrived,
-    ReceiptArrived,
     Selection,
-    Send,
     SliceArrived,
     SliceRefused,
+    Store,
+    Stored,
+    StoreFailed,
     Tick,
     Train,
-    Trained,
-    TrainingFailed,
-    Transmitted,
+    UpdateAccepted,
 )
 from edge_client.round_phases import (
+    MAX_RUNS_REMEMBERED,
     AwaitingSlice,
     FetchDelayed,
     Fetching,
     Idle,
     Memory,
     Phase,
-    Sending,
+    StoreDelayed,
+    Storing,
     Task,
     Training,
     due,
 )
 from edge_client.round_state import TABLE, advance
-from edge_client.round_transitions import MAX_RUNS_REMEMBERED
-from wire_protocol.chunking import DEFAULT_CHUNK_BYTES, manifest_of
-from wire_protocol.messages import Decline, Need, Receipt, RoundPlan, Slice, encode
+from wire_protocol.messages import RoundPlan, Slice
 from wire_protocol.sub_model import SubModel
 
-PAYLOAD = bytes(2 * DEFAULT_CHUNK_BYTES + 1)
-DIGEST = manifest_of(PAYLOAD).sha256
+PAYLOAD = b"sealed"
 NOW = 1000.0
-ALL = (0, 1, 2)
 
 
 def plan(number: int, resync_round: int = 4, run: str = "r", bundle: str = "b" * 64) -> RoundPlan:
@@ -59,8 +54,8 @@ def plan(number: int, resync_round: int = 4, run: str = "r", bundle: str = "b" *
     )  # fmt: skip
 
 
-def chosen(resync_round: int = 4, run: str = "r", bundle: str = "b" * 64) -> Selection:
-    return Selection(run, bundle, resync_round, SubModel({"g": np.array([resync_round])}))
+def chosen(resync_round: int = 4, run: str = "r", bundle: str = "b" * 64, number: int = 4) -> Selection:
+    return Selection(run, bundle, resync_round, number, SubModel({"g": np.array([resync_round])}))
 
 
 def a_slice(number: int = 5, run: str = "r", model_version: int | None = None) -> Slice:
@@ -68,16 +63,7 @@ def a_slice(number: int = 5, run: str = "r", model_version: int | None = None) -
     return Slice(run=run, round=number, model_version=version, precision="float32", values=b"")
 
 
-def receipt(number: int = 5, digest: bytes = DIGEST, accepted: bool = True, run: str = "r") -> Receipt:
-    return Receipt(run=run, round=number, sha256=digest, accepted=accepted, reason="" if accepted else "late")
-
-
-def need(missing: tuple[int, ...], number: int = 5, run: str = "r") -> Need:
-    return Need(run=run, round=number, missing=missing)
-
-
-UP = Memory(connected=True, selection=chosen(), newest={"r": 5})
-DOWN = replace(UP, connected=False)
+UP = Memory(selection=chosen(), newest={"r": 5})
 BARE = replace(UP, selection=None)
 P5 = plan(5)
 TASK = Task(P5, expires=NOW + 100)
@@ -89,12 +75,10 @@ AWAITING = AwaitingSlice(UP, TASK, chosen(), due=NOW)
 FETCHING = Fetching(UP, TASK, chosen(), failures=1)
 DELAYED = FetchDelayed(UP, TASK, chosen(), failures=2, due=NOW)
 TRAINING = Training(UP, TASK, chosen())
-SENDING = Sending(UP, TASK, chosen(), PAYLOAD, manifest_of(PAYLOAD), begun=True, repeats=2, due=NOW)
-BUSY = (AWAITING, FETCHING, DELAYED, TRAINING, SENDING)
-DECLINED = encode(Decline(run="r", round=5, cause="training"))
-DECLINING = Sending(UP, TASK, None, DECLINED, manifest_of(DECLINED), begun=True)
-UNSENT_DECLINE = replace(DECLINING, memory=DOWN, begun=False)
-UNSENT = replace(SENDING, memory=DOWN, begun=False, repeats=0, due=None)
+STORING = Storing(UP, TASK, PAYLOAD, chosen(), failures=1)
+FULL = StoreDelayed(UP, TASK, PAYLOAD, chosen(), failures=2, due=NOW)
+BUSY = (AWAITING, FETCHING, DELAYED, TRAINING, STORING, FULL)
+DECLINING = Storing(UP, TASK, b"no", None)
 
 OLD = PlanArrived(now=NOW, plan=plan(4), remaining=50)
 AGAIN = PlanArrived(now=NOW, plan=P5, remaining=50)
@@ -102,16 +86,15 @@ LATE = PlanArrived(now=NOW, plan=plan(6), remaining=0)
 NEWER = PlanArrived(now=NOW, plan=plan(6), remaining=50)
 RESYNC = PlanArrived(now=NOW, plan=plan(6, resync_round=6), remaining=50)
 OTHER_RUN = PlanArrived(now=NOW, plan=plan(1, 1, run="s"), remaining=50)
+ACCEPTED = UpdateAccepted(now=NOW, selection=chosen(number=5))
 
 BEGUN = replace(UP, newest={"r": 6})
 NEXT_TASK = Task(plan(6), NOW + 50)
 NEXT = AwaitingSlice(BEGUN, NEXT_TASK, chosen(), due=NOW + 5)
 NEXT_COMMANDS = (Begin(plan(6)), ExpectSlice(plan(6)))
-OVERTAKEN = End(P5, accepted=False, reason="a newer plan came")
-SEND_DECLINE = Send(P5, DECLINED, announce=True, chunks=(0,))
-SEND_ALL = Send(P5, PAYLOAD, announce=True, chunks=ALL)
-ANNOUNCE = Send(P5, PAYLOAD, announce=True, chunks=())
-GIVEN_UP = End(P5, accepted=False, reason="the model could not be fetched before the deadline")
+OVERTAKEN = GiveUp(P5, "a newer plan came")
+STORE = Store(P5, PAYLOAD, chosen())
+GIVEN_UP = GiveUp(P5, "the model could not be fetched before the deadline")
 FORGOTTEN = Idle(replace(UP, newest={"r": 4}))
 
 
@@ -139,21 +122,13 @@ CHANGES = [
         Begin(OTHER_RUN.plan),
         Fetch(OTHER_RUN.plan, None),
     ),
-    *(changes(phase, NEWER, NEXT, OVERTAKEN, *NEXT_COMMANDS) for phase in BUSY),
+    *(changes(phase, NEWER, NEXT, OVERTAKEN, *NEXT_COMMANDS) for phase in BUSY if phase != STORING),
+    changes(STORING, NEWER, NEXT, *NEXT_COMMANDS),
     *(changes(phase, AGAIN, replace(phase, task=Task(P5, NOW + 50))) for phase in BUSY),
-    # the link
+    # a receipt
     *(
-        changes(phase, Disconnected(now=NOW), replace(phase, memory=DOWN))
-        for phase in (IDLE, AWAITING, FETCHING, DELAYED, TRAINING)
-    ),
-    *(
-        changes(replace(phase, memory=DOWN), Connected(now=NOW), phase)
-        for phase in (IDLE, AWAITING, FETCHING, DELAYED, TRAINING)
-    ),
-    changes(SENDING, Disconnected(now=NOW), replace(SENDING, memory=DOWN, due=None)),
-    changes(UNSENT, Connected(now=NOW), replace(UNSENT, memory=UP, begun=True), SEND_ALL),
-    changes(
-        replace(SENDING, memory=DOWN, due=None), Connected(now=NOW), replace(SENDING, due=None, repeats=0), ANNOUNCE
+        changes(phase, ACCEPTED, replace(phase, memory=replace(UP, selection=chosen(number=5))))
+        for phase in (IDLE, *BUSY)
     ),
     # the slice
     changes(AWAITING, SliceArrived(now=NOW, content=a_slice()), TRAINING, Train(P5, chosen(), a_slice())),
@@ -162,47 +137,17 @@ CHANGES = [
     # the model
     changes(FETCHING, ModelFetched(**R5), TRAINING, Train(P5, chosen())),
     changes(FETCHING, FetchFailed(**R5, reason="", jitter=0.5), replace(DELAYED, failures=2, due=NOW + 2.0)),
-    changes(FETCHING, TrainingFailed(**R5, cause="training"), DECLINING, SEND_DECLINE),
-    changes(replace(FETCHING, memory=DOWN), TrainingFailed(**R5, cause="training"), UNSENT_DECLINE),
+    changes(TRAINING, FetchFailed(**R5, reason="", jitter=0.5), replace(DELAYED, failures=1, due=NOW + 1.0)),
+    changes(FETCHING, Answered(**R5, payload=b"no", selection=None), DECLINING, Store(P5, b"no", None)),
     changes(DELAYED, Tick(now=NOW), replace(FETCHING, failures=2), Fetch(P5, chosen())),
     changes(replace(DELAYED, task=Task(P5, NOW)), Tick(now=NOW), FORGOTTEN, GIVEN_UP),
     # training
-    changes(
-        TRAINING, Trained(**R5, payload=PAYLOAD, selection=chosen()), replace(SENDING, repeats=0, due=None), SEND_ALL
-    ),
-    changes(replace(TRAINING, memory=DOWN), Trained(**R5, payload=PAYLOAD, selection=chosen()), UNSENT),
-    changes(TRAINING, TrainingFailed(**R5, cause="training"), DECLINING, SEND_DECLINE),
-    changes(UNSENT_DECLINE, Connected(now=NOW), DECLINING, SEND_DECLINE),
-    # sending
-    changes(SENDING, Transmitted(**R5, jitter=0.5), replace(SENDING, due=NOW + 1 + 6.0)),
-    changes(SENDING, Tick(now=NOW), replace(SENDING, due=None, repeats=3), ANNOUNCE),
-    changes(
-        SENDING,
-        NeedArrived(now=NOW, need=need((2, 0, 2, 99))),
-        replace(SENDING, due=None, repeats=0),
-        Send(P5, PAYLOAD, announce=False, chunks=(0, 2)),
-    ),
-    changes(
-        replace(SENDING, memory=BARE),
-        ReceiptArrived(now=NOW, receipt=receipt()),
-        IDLE,
-        End(P5, accepted=True, reason=""),
-    ),
-    changes(
-        replace(SENDING, memory=BARE),
-        ReceiptArrived(now=NOW, receipt=receipt(accepted=False)),
-        Idle(BARE),
-        End(P5, accepted=False, reason="late"),
-    ),
-    *(
-        changes(
-            DECLINING,
-            ReceiptArrived(now=NOW, receipt=receipt(digest=manifest_of(DECLINED).sha256, accepted=accepted)),
-            IDLE,
-            End(P5, accepted=accepted, reason="" if accepted else "late"),
-        )
-        for accepted in (False, True)
-    ),
+    changes(TRAINING, Answered(**R5, payload=PAYLOAD, selection=chosen()), replace(STORING, failures=0), STORE),
+    changes(TRAINING, Answered(**R5, payload=b"no", selection=None), DECLINING, Store(P5, b"no", None)),
+    # storing
+    changes(STORING, Stored(**R5), IDLE),
+    changes(STORING, StoreFailed(**R5, jitter=0.5), replace(FULL, due=NOW + 2.0)),
+    changes(FULL, Tick(now=NOW), replace(STORING, failures=2), STORE),
 ]
 
 
@@ -211,26 +156,20 @@ def test_what_changes(phase, event, following, commands):
     assert advance(phase, event) == (following, commands)
 
 
-PHASES = (IDLE, AWAITING, FETCHING, DELAYED, TRAINING, SENDING, UNSENT)
+PHASES = (IDLE, *BUSY)
 STALE = (
     OLD,
     LATE,
     ModelFetched(**R4),
     FetchFailed(**R4, reason=""),
-    Trained(**R4, payload=PAYLOAD, selection=chosen()),
-    TrainingFailed(**R4, cause="data"),
+    Answered(**R4, payload=PAYLOAD, selection=chosen()),
     SliceRefused(**R4),
-    Transmitted(**R4),
+    Stored(**R4),
+    StoreFailed(**R4),
     SliceArrived(now=NOW, content=a_slice(4)),
     SliceArrived(now=NOW, content=a_slice(run="s")),
     SliceArrived(now=NOW, content=a_slice(model_version=9)),
-    ReceiptArrived(now=NOW, receipt=receipt(4)),
-    ReceiptArrived(now=NOW, receipt=receipt(run="s")),
-    ReceiptArrived(now=NOW, receipt=receipt(digest=bytes(32))),
-    NeedArrived(now=NOW, need=need((0,), number=4)),
-    NeedArrived(now=NOW, need=need((0,), run="s")),
-    NeedArrived(now=NOW, need=need(())),
-    NeedArrived(now=NOW, need=need((3, 99))),
+    UpdateAccepted(now=NOW, selection=chosen(number=3)),
     Tick(now=NOW - 1),
 )
 
@@ -242,19 +181,16 @@ def test_stale_early_and_empty_events_change_nothing(phase, event):
 
 
 FRESH = {
-    Connected: Connected(now=NOW),
-    Disconnected: Disconnected(now=NOW),
     Tick: Tick(now=NOW),
     PlanArrived: NEWER,
     SliceArrived: SliceArrived(now=NOW, content=a_slice()),
     SliceRefused: SliceRefused(**R5),
     ModelFetched: ModelFetched(**R5),
     FetchFailed: FetchFailed(**R5, reason=""),
-    Trained: Trained(**R5, payload=PAYLOAD, selection=chosen()),
-    TrainingFailed: TrainingFailed(**R5, cause="data"),
-    Transmitted: Transmitted(**R5),
-    ReceiptArrived: ReceiptArrived(now=NOW, receipt=receipt()),
-    NeedArrived: NeedArrived(now=NOW, need=need((0,))),
+    Answered: Answered(**R5, payload=PAYLOAD, selection=chosen()),
+    Stored: Stored(**R5),
+    StoreFailed: StoreFailed(**R5),
+    UpdateAccepted: ACCEPTED,
 }
 PAIRS = [(phase, event) for phase in PHASES for event in FRESH.values()]
 
@@ -283,12 +219,6 @@ def test_neurons_of_another_resync_run_or_bundle_are_not_used_again(selection):
     assert commands[1] == Fetch(NEWER.plan, None)
 
 
-def test_a_device_without_a_link_takes_the_order_again_when_it_is_back():
-    phase, commands = advance(UNSENT, Transmitted(**R5))
-    assert (phase, commands) == (UNSENT, ())
-    assert due(phase) is None
-
-
 def test_memory_of_runs_is_bounded_and_forgets_the_oldest():
     phase: Phase = Idle()
     for number in range(MAX_RUNS_REMEMBERED + 5):
@@ -299,35 +229,37 @@ def test_memory_of_runs_is_bounded_and_forgets_the_oldest():
     assert f"run{MAX_RUNS_REMEMBERED + 4}" in phase.memory.newest
 
 
+def test_a_receipt_that_comes_late_brings_no_older_neurons_back_but_another_run_takes_their_place():
+    newest = Memory(selection=chosen(resync_round=6, number=7))
+    for late in (chosen(resync_round=4, number=5), chosen(resync_round=6, number=6)):
+        assert newest.with_selection(late) is newest
+    assert newest.with_selection(chosen(1, run="s")).selection == chosen(1, run="s")
+
+
+def test_the_newest_round_of_a_run_never_goes_back():
+    assert Memory(newest={"r": 5}).with_round("r", 3).newest == {"r": 5}
+
+
 runs = st.sampled_from(["r", "s"])
 numbers = st.integers(1, 4)
 plans = st.builds(lambda number, back, run: plan(number, max(1, number - back), run), numbers, st.integers(0, 2), runs)
 times = st.fixed_dictionaries({"now": st.floats(0, 1000), "jitter": st.floats(0, 0.999)})
 rounds = st.fixed_dictionaries({"run": runs, "round": numbers})
-selections = st.builds(chosen, numbers, runs)
-payloads = st.booleans().map(lambda large: PAYLOAD if large else b"x")
+selections = st.builds(lambda resync, run, number: chosen(resync, run, number=number), numbers, runs, numbers)
+payloads = st.sampled_from([PAYLOAD, b"x"])
 contents = st.one_of(
-    st.tuples(st.sampled_from([Connected, Disconnected, Tick]), st.just({})),
-    st.tuples(st.sampled_from([ModelFetched, SliceRefused, Transmitted]), rounds),
+    st.tuples(st.just(Tick), st.just({})),
+    st.tuples(st.sampled_from([ModelFetched, SliceRefused, Stored, StoreFailed]), rounds),
     st.tuples(st.just(PlanArrived), st.fixed_dictionaries({"plan": plans, "remaining": st.floats(-10, 100)})),
     st.tuples(st.just(SliceArrived), st.builds(a_slice, numbers, runs).map(lambda content: {"content": content})),
+    st.tuples(st.just(UpdateAccepted), selections.map(lambda own: {"selection": own})),
     st.tuples(st.just(FetchFailed), rounds.map(lambda mine: {**mine, "reason": "x"})),
-    st.tuples(st.just(TrainingFailed), rounds.map(lambda mine: {**mine, "cause": "internal"})),
     st.tuples(
-        st.just(Trained),
+        st.just(Answered),
         st.builds(
-            lambda mine, payload, own: {**mine, "payload": payload, "selection": own}, rounds, payloads, selections
+            lambda mine, payload, own: {**mine, "payload": payload, "selection": own},
+            *(rounds, payloads, st.none() | selections),
         ),
-    ),
-    st.tuples(
-        st.just(ReceiptArrived),
-        st.builds(receipt, numbers, payloads.map(lambda it: manifest_of(it).sha256), st.booleans(), runs).map(
-            lambda it: {"receipt": it}
-        ),
-    ),
-    st.tuples(
-        st.just(NeedArrived),
-        st.builds(need, st.tuples(st.integers(0, 4)), numbers, runs).map(lambda it: {"need": it}),
     ),
 )
 events = st.builds(lambda content, moment: content[0](**content[1], **moment), contents, times)
@@ -336,28 +268,21 @@ events = st.builds(lambda content, moment: content[0](**content[1], **moment), c
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(events, max_size=60))
-def test_no_sequence_of_events_raises_or_sends_an_update_outside_its_round(sequence):
+def test_no_sequence_of_events_raises_or_stores_two_payloads_for_a_round(sequence):
     phase: Phase = Idle()
     newest: dict[str, int] = {}
     current = None
-    trained: dict[tuple[str, int], set[bytes]] = {}
+    stored: dict[tuple[str, int], bytes] = {}
     for event in sequence:
-        if isinstance(event, Trained):
-            trained.setdefault((event.run, event.round), set()).add(event.payload)
-        if isinstance(event, TrainingFailed):
-            payload = encode(Decline(run=event.run, round=event.round, cause=event.cause))
-            trained.setdefault((event.run, event.round), set()).add(payload)
         phase, commands = advance(phase, event)
         for command in commands:
             if isinstance(command, Begin):
                 assert command.plan.round >= newest.get(command.plan.run, 0)
                 newest[command.plan.run] = command.plan.round
                 current = command.plan
-            assert isinstance(command, End) or command.plan == current
-            if isinstance(command, Send):
-                assert phase.memory.connected
-                assert command.payload in trained[command.plan.run, command.plan.round]
-                assert set(command.chunks) <= set(range(manifest_of(command.payload).chunk_count))
+            assert isinstance(command, GiveUp) or command.plan == current
+            if isinstance(command, Store):
+                assert stored.setdefault((command.plan.run, command.plan.round), command.payload) == command.payload
         if isinstance(phase, Idle):
             assert due(phase) is None
         else:
@@ -365,24 +290,23 @@ def test_no_sequence_of_events_raises_or_sends_an_update_outside_its_round(seque
 
 
 @settings(deadline=None)
-@given(st.lists(events, max_size=30), st.booleans())
-def test_from_anywhere_a_new_round_can_still_be_finished(sequence, connected):
+@given(st.lists(events, max_size=30))
+def test_from_anywhere_a_new_round_can_still_be_finished(sequence):
     phase: Phase = Idle()
-    for event in [*sequence, Connected(now=NOW)]:
+    for event in sequence:
         phase, _ = advance(phase, event)
     order = plan(9, 9)
     script = [
         PlanArrived(now=NOW, plan=order, remaining=50),
         ModelFetched(now=NOW, run="r", round=9),
-        *([] if connected else [Disconnected(now=NOW)]),
-        Trained(now=NOW, run="r", round=9, payload=PAYLOAD, selection=chosen(9)),
-        *([] if connected else [Connected(now=NOW)]),
-        ReceiptArrived(now=NOW, receipt=receipt(9)),
+        Answered(now=NOW, run="r", round=9, payload=PAYLOAD, selection=chosen(9)),
+        Stored(now=NOW, run="r", round=9),
+        UpdateAccepted(now=NOW, selection=chosen(9, number=9)),
     ]
-    sent = []
+    stored = []
     for event in script:
         phase, commands = advance(phase, event)
-        sent += [command for command in commands if isinstance(command, Send)]
-    assert sent == [Send(order, PAYLOAD, announce=True, chunks=ALL)]
+        stored += [command for command in commands if isinstance(command, Store)]
+    assert stored == [Store(order, PAYLOAD, chosen(9))]
     assert isinstance(phase, Idle)
-    assert phase.memory.selection == chosen(9)
+    assert phase.memory.selection == chosen(9, number=9)

@@ -1,0 +1,56 @@
+"""What a device remembers across restarts, in one file: the newest round of each run that it has an answer to, and the
+neurons of its last accepted update.
+
+A round counts as answered once its update is in the outbox; one that was only begun is begun again. Memory belongs to
+one fleet. A file that is missing, damaged or of another fleet is an empty memory and a log line, never an error.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import msgspec
+
+from edge_client.durable_files import plainly, read_checked, write_checked
+from edge_client.errors import DamagedFileError
+from edge_client.round_phases import Memory
+from edge_client.selection_record import SelectionRecord
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+MAX_BYTES = 16 * 1024 * 1024
+
+
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: int
+    fleet: str
+    newest: dict[str, int]
+    selection: SelectionRecord | None
+
+
+def save_memory(path: Path, fleet: str, memory: Memory) -> None:
+    """Write the file durably; raises `OSError`."""
+    selection = None if memory.selection is None else SelectionRecord.of(memory.selection)
+    write_checked(path, msgspec.msgpack.encode(_Record(FORMAT, fleet, dict(memory.newest), selection)))
+
+
+def load_memory(path: Path, fleet: str) -> Memory:
+    """What the file holds for this fleet; nothing where it cannot be used."""
+    try:
+        record = msgspec.msgpack.decode(read_checked(path, MAX_BYTES), type=_Record)
+        if record.format != FORMAT:
+            logger.warning("%s has format %d, expected %d: nothing is remembered", path, record.format, FORMAT)
+            return Memory()
+        if record.fleet != fleet:
+            logger.warning("%s is of fleet %.64r, this is %s: nothing is remembered", path, record.fleet, fleet)
+            return Memory()
+        return Memory(None if record.selection is None else record.selection.read(), record.newest)
+    except FileNotFoundError:
+        return Memory()
+    except OSError as error:
+        logger.warning("%s cannot be read: %s: nothing is remembered", path, plainly(error))
+    except (DamagedFileError, msgspec.DecodeError, ValueError):
+        logger.warning("%s is damaged: nothing is remembered", path)
+    return Memory()

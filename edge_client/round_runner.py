@@ -1,0 +1,188 @@
+"""Carries out what the state machine of a device's round asks for: fetches, trains, seals, and stores what came of it.
+
+Training and downloads run in an executor, one after another; the disk has its own threads. Nothing that a plan, a
+download, a training or a disk can do ends the device.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from threading import Event as Flag
+from typing import Any
+
+from edge_client import round_events as ev
+from edge_client.credentials import Credentials
+from edge_client.device_store import DeviceStore, Stored
+from edge_client.device_work import DeviceWork, Trained
+from edge_client.downlink import Downlink
+from edge_client.errors import BundleError, OutboxError, SliceError
+from edge_client.log_limit import LogLimit
+from edge_client.machine_host import Machine, MachineHost, Make
+from edge_client.round_phases import Idle, Phase, due
+from edge_client.round_state import advance
+from wire_protocol.errors import FisherfleetError
+from wire_protocol.examples import ExamplesError
+from wire_protocol.messages import Decline, DeclineCause, RoundPlan, Slice, encode
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a device works with; `executor` None means the event loop's own."""
+
+    credentials: Credentials
+    work: DeviceWork
+    store: DeviceStore
+    downlink: Downlink
+    executor: Executor | None
+
+
+class RoundRunner:
+    """The round of one device; `stored` is told of every payload that reaches the outbox."""
+
+    def __init__(self, tools: Tools, stored: Callable[[Stored], None]) -> None:
+        self._name = tools.credentials.device
+        self._tools = tools
+        self._stored = stored
+        machine: Machine[Phase, ev.Command] = Machine(advance, due, self._carry_out)
+        self._host = MachineHost(machine, Idle(tools.store.memory))
+        self._stop_job = Flag()
+        self._job_lock = asyncio.Lock()
+        self._limit = LogLimit(logger, logging.INFO)
+
+    def plan_arrived(self, plan: RoundPlan, remaining: float) -> None:
+        """A plan came, with so many seconds until its deadline."""
+        newest = self._host.state.memory.newest.get(plan.run, 0)
+        if plan.round < newest:
+            self._ignore(plan, f"round {newest} came before it; a run that begins anew needs another name")
+        elif plan.round > newest and remaining <= 0:
+            self._ignore(plan, f"its deadline was {-remaining:.0f} s ago by this device's clock")
+        self._host.post(partial(ev.PlanArrived, plan=plan, remaining=remaining))
+
+    def slice_arrived(self, content: Slice) -> None:
+        """A whole slice came."""
+        self._host.post(partial(ev.SliceArrived, content=content))
+
+    def update_accepted(self, selection: ev.Selection) -> None:
+        """The server has counted an update of these neurons."""
+        self._host.post(partial(ev.UpdateAccepted, selection=selection))
+
+    async def close(self) -> None:
+        """End what is going on."""
+        self._stop_job.set()
+        await self._host.close()
+
+    def _carry_out(self, command: ev.Command) -> None:
+        if isinstance(command, ev.Begin | ev.GiveUp):
+            self._report(command)
+        elif isinstance(command, ev.ExpectSlice):
+            early = self._tools.downlink.slice_of(command.plan.run, command.plan.round)
+            if early is not None:
+                asyncio.get_running_loop().call_soon(self.slice_arrived, early)
+        elif isinstance(command, ev.Fetch):
+            self._start_job(partial(self._fetch, command))
+        elif isinstance(command, ev.Train):
+            self._start_job(partial(self._train, command))
+        elif isinstance(command, ev.Store):
+            self._host.spawn(self._store(command))
+
+    def _start_job(self, job: Callable[[Flag], Make]) -> None:
+        self._stop_job.set()
+        self._stop_job = Flag()
+        self._host.spawn(self._run_job(job, self._stop_job))
+
+    async def _run_job(self, job: Callable[[Flag], Make], stop: Flag) -> None:
+        async with self._job_lock:
+            if not stop.is_set():
+                executor = self._tools.executor
+                self._host.post(await asyncio.get_running_loop().run_in_executor(executor, job, stop))
+
+    def _fetch(self, command: ev.Fetch, stop: Flag) -> Make:
+        plan, tools = command.plan, self._tools
+        try:
+            tools.work.fetch(command, stop)
+            tools.store.require_room(tools.work.update_bytes(plan))
+        except Exception as error:
+            return self._failed(plan, error)
+        return partial(ev.ModelFetched, run=plan.run, round=plan.round)
+
+    def _train(self, command: ev.Train, stop: Flag) -> Make:
+        plan, tools = command.plan, self._tools
+        try:
+            tools.store.require_room(tools.work.update_bytes(plan))
+            return self._update(plan, tools.work.train(command, stop))
+        except Exception as error:
+            return self._failed(plan, error)
+
+    def _update(self, plan: RoundPlan, trained: Trained) -> Make:
+        update, selection = trained.update, trained.selection
+        payload = self._tools.credentials.seal_update(plan.run, plan.round, encode(update))
+        most = self._tools.store.max_payload_bytes
+        if len(payload) > most:
+            logger.error("%s: an update of %d bytes, outbox_mb allows %d", self._where(plan), len(payload), most)
+            return self._decline(plan, "internal")
+        widths, sizes = selection.sub_model.widths, self._tools.work.group_sizes
+        kept = ", ".join(f"{group} {count}/{sizes[group]}" for group, count in widths.items())
+        logger.info("%s: neurons kept: %s", self._where(plan), kept or "all, as none can be cut")
+        logger.info(
+            "%s: loss %.4f on %d examples, update of %d bytes",
+            *(self._where(plan), update.loss, update.trained, len(payload)),
+        )
+        return partial(ev.Answered, run=plan.run, round=plan.round, payload=payload, selection=selection)
+
+    def _failed(self, plan: RoundPlan, error: Exception) -> Make:
+        """What is to be tried again, and what the server is told there will be no update for."""
+        mine: dict[str, Any] = {"run": plan.run, "round": plan.round}
+        if isinstance(error, SliceError):
+            logger.warning("%s: %s", self._where(plan), error)
+            return partial(ev.SliceRefused, **mine)
+        if isinstance(error, BundleError | OutboxError):
+            logger.warning("%s: not now: %s", self._where(plan), error)
+            return partial(ev.FetchFailed, reason=str(error), **mine)
+        if isinstance(error, FisherfleetError):
+            logger.warning("%s: there is no update: %s", self._where(plan), error)
+            return self._decline(plan, "data" if isinstance(error, ExamplesError) else "training")
+        logger.error("%s: there is no update: unexpected error", self._where(plan), exc_info=error)
+        return self._decline(plan, "internal")
+
+    def _decline(self, plan: RoundPlan, cause: DeclineCause) -> Make:
+        body = encode(Decline(run=plan.run, round=plan.round, cause=cause))
+        payload = self._tools.credentials.seal_update(plan.run, plan.round, body)
+        return partial(ev.Answered, run=plan.run, round=plan.round, payload=payload, selection=None)
+
+    async def _store(self, command: ev.Store) -> None:
+        plan = command.plan
+        mine: dict[str, Any] = {"run": plan.run, "round": plan.round}
+        job = partial(self._tools.store.store, plan.run, plan.round, command.payload, command.selection)
+        try:
+            stored = await asyncio.to_thread(job)
+        except Exception as error:
+            unexpected = None if isinstance(error, OutboxError) else error
+            logger.warning("%s: not sent yet: %s", self._where(plan), error, exc_info=unexpected)
+            self._host.post(partial(ev.StoreFailed, **mine))
+            return
+        self._stored(stored)
+        self._host.post(partial(ev.Stored, **mine))
+
+    def _report(self, command: ev.Begin | ev.GiveUp) -> None:
+        plan = command.plan
+        if isinstance(command, ev.GiveUp):
+            logger.warning("%s: given up: %s", self._where(plan), command.reason)
+            return
+        kind = "neurons are chosen afresh" if plan.resync else f"neurons of round {plan.resync_round}"
+        logger.info(
+            "%s: plan: %d steps of %d examples at rate %g, keep %g, %s",
+            *(self._where(plan), plan.local_steps, plan.batch_size, plan.learning_rate, plan.keep, kind),
+        )
+
+    def _ignore(self, plan: RoundPlan, why: str) -> None:
+        self._limit.log(asyncio.get_running_loop().time(), "%s: plan ignored: %s", self._where(plan), why)
+
+    def _where(self, plan: RoundPlan) -> str:
+        return f"{self._name}: run {plan.run} round {plan.round}"
