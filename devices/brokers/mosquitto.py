@@ -46,7 +46,6 @@ def configuration(place: PurePath, data: PurePath, port: int) -> str:
         "",
         "# a larger message disconnects its sender; message_size_limit would drop it and say nothing",
         f"max_packet_size {MAX_PACKET_BYTES}",
-        "message_size_limit 0",
         "# beyond these, messages to a slow reader are dropped and nobody is told",
         f"max_queued_messages {QUEUED_MESSAGES}",
         f"max_queued_bytes {QUEUED_BYTES}",

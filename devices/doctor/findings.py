@@ -53,8 +53,9 @@ def describe(made: Report) -> str:
         if finding.advice:
             lines.append(f"{'':<5} {'':<{width}}  -> {finding.advice}")
     counts = {level: sum(finding.level == level for finding in made.findings) for level in _STATUS}
+    untried = counts["unknown"]
     summary = {
-        "good": "does what a fleet needs",
+        "good": f"shows nothing wrong; {untried} thing(s) could not be tried" if untried else "does what a fleet needs",
         "weak": f"works, with {counts['weak']} weakness(es)",
         "bad": "does not do what a fleet needs",
     }

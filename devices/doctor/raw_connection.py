@@ -36,11 +36,11 @@ class RefusedError(Exception):
 
 @asynccontextmanager
 async def raw_connection(
-    seat: Seat, seconds: float, *, will: Will | None = None, verified: bool = True
+    seat: Seat, seconds: float, *, will: Will | None = None
 ) -> AsyncIterator[asyncio.StreamWriter]:
     """Connect; at the end the connection is cut. Raises `OSError`, `ssl.SSLError`, `RefusedError` or `TimeoutError`."""
     async with asyncio.timeout(seconds):
-        reader, writer = await _open(seat, verified)
+        reader, writer = await _open(seat, verified=True)
     try:
         async with asyncio.timeout(seconds):
             writer.write(_connect_packet(seat, will))
@@ -75,7 +75,7 @@ async def broker_certificate(seat: Seat, seconds: float) -> bytes | None:
             await writer.wait_closed()
 
 
-async def _open(seat: Seat, verified: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _open(seat: Seat, *, verified: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     tls = seat.tls
     if tls is not None and not verified:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -88,9 +88,11 @@ def fleet_seats(broker: BrokerUrl, path: Path, ca_file: Path | None) -> Iterator
     issuer = AuthorityFolder.open(folder.authority)
     trusted = ca_file or folder.server / AUTHORITY_CERTIFICATE
     with TemporaryDirectory(prefix="fisherfleet-doctor-") as place:
-        seats = [_issued_seat(broker, issuer, name, trusted, Path(place)) for name in (DEVICE, DOCTOR, OTHER)]
+        device, server, other = (
+            _issued_seat(broker, issuer, name, trusted, Path(place)) for name in (DEVICE, DOCTOR, OTHER)
+        )
         stranger = Seat(broker, OTHER, client_tls(trusted, None))
-        yield Seats(*seats, ruled=True, stranger=stranger)
+        yield Seats(device, server, other, ruled=True, stranger=stranger)
 
 
 def client_tls(ca_file: Path | None, identity: Path | None) -> ssl.SSLContext:

@@ -18,8 +18,11 @@ _PRIVATE_FOLDER = 0o700
 _LOCK_NAME = ".lock"
 
 
-def write_file(path: Path, content: bytes, *, mode: int = PUBLIC) -> bool:
-    """Replace a file's content; False where it was that already. It has `mode` from its first byte on."""
+def write_file(path: Path, content: bytes, *, mode: int = PUBLIC, durably: bool = True) -> bool:
+    """Replace a file's content; False where it was that already. It has `mode` from its first byte on.
+
+    Without `durably` it is whole or not there for readers, but a power cut may still take it: see `sync_tree`.
+    """
     try:
         if path.exists() and path.read_bytes() == content:
             path.chmod(mode)
@@ -30,10 +33,12 @@ def write_file(path: Path, content: bytes, *, mode: int = PUBLIC) -> bool:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)  # whatever the umask is
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durably:
+                file.flush()
+                os.fsync(file.fileno())
         fresh.replace(path)
-        sync_folder(path.parent)
+        if durably:
+            _sync(path.parent)
     except OSError as error:
         raise ProvisioningError(f"{path} cannot be written ({error.strerror})") from error
     return True
@@ -50,9 +55,15 @@ def make_folder(path: Path, *, private: bool = False) -> Path:
     return path
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_tree(folder: Path) -> None:
+    """Make all files of a folder and of those below durable; many at once cost little more than one."""
+    for place, _, names in os.walk(folder):
+        for name in (*names, "."):
+            _sync(Path(place, name))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

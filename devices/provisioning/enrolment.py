@@ -21,7 +21,7 @@ from devices.provisioning.authority_folder import (
     load_certificate,
 )
 from devices.provisioning.certificates import Subject, Validity
-from devices.provisioning.durable_files import make_folder, write_file
+from devices.provisioning.durable_files import make_folder, sync_tree, write_file
 from devices.provisioning.fleet_folder import (
     CERTIFICATE_DAYS,
     DEVICE_KEY_NAME,
@@ -70,11 +70,18 @@ class Member:
 
 
 def add_devices(
-    folder: FleetFolder, names: Sequence[str], around: Surroundings, now: datetime, *, replace: bool = False
+    folder: FleetFolder,
+    names: Sequence[str],
+    around: Surroundings,
+    now: datetime,
+    *,
+    replace: bool = False,
+    durably: bool = True,
 ) -> list[str]:
     """Make the folders of devices and register their keys; returns those that are new, for the rest nothing changes.
 
-    With `replace` a revoked device's name goes to a new device, with new keys.
+    With `replace` a revoked device's name goes to a new device, with new keys. Not `durably` is for fleets that do not
+    outlive the process.
     """
     registry = read_registry(folder)
     for name in names:
@@ -90,6 +97,8 @@ def add_devices(
         again = name in registry
         registry[name] = _enrol(folder, name, issuer if around.tls else None, Validity.lasting(around.days, now), again)
         _write_config(folder, name, around)
+    for name in new if durably else ():
+        sync_tree(folder.device(name))
     write_registry(folder, registry)
     return new
 
@@ -127,7 +136,7 @@ def _enrol(folder: FleetFolder, name: str, issuer: AuthorityFolder | None, valid
     key = identity / DEVICE_KEY_NAME
     if again or not key.exists():
         save_identities(key, [new_identity()])
-    write_file(identity / FLEET_NAME, folder.fleet_file.read_bytes())
+    write_file(identity / FLEET_NAME, folder.fleet_file.read_bytes(), durably=False)
     if issuer is not None:
         ensure_credentials(issuer, identity, Subject(name), validity, fresh_key=again)
     return Enrolled(tuple(one.public for one in load_identities(key)))
@@ -148,7 +157,7 @@ def _write_config(folder: FleetFolder, name: str, around: Surroundings) -> None:
         "data": "data.npz",
     }
     content = "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
-    write_file(path, content.encode())
+    write_file(path, content.encode(), durably=False)
 
 
 def _present(place: Path) -> Path | None:
