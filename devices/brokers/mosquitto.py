@@ -58,7 +58,7 @@ def configuration(place: PurePath, data: PurePath, port: int) -> str:
         "autosave_on_changes false",
         "retain_available true",
         "set_tcp_nodelay true",
-        "log_dest stdout",
+        "log_dest stderr",
         "log_timestamp_format %Y-%m-%dT%H:%M:%S",
     ]
     return _text(lines)

@@ -59,6 +59,22 @@ async def raw_connection(
             await writer.wait_closed()
 
 
+async def pending_alert(seat: Seat, seconds: float) -> ssl.SSLError | None:
+    """What a broker that hung up had to say: connect again and only listen, as a reset destroys what was not read."""
+    try:
+        async with asyncio.timeout(seconds):
+            reader, writer = await _open(seat, verified=True)
+            try:
+                await reader.read(1)
+            finally:
+                writer.transport.abort()
+    except ssl.SSLError as error:
+        return error
+    except (OSError, TimeoutError):
+        return None
+    return None
+
+
 async def broker_certificate(seat: Seat, seconds: float) -> bytes | None:
     """The broker's certificate, DER, whoever signed it; None where the connection fails before it is seen."""
     try:

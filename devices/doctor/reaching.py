@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 
 from devices.doctor.findings import Finding
-from devices.doctor.raw_connection import RefusedError, broker_certificate, raw_connection
+from devices.doctor.raw_connection import RefusedError, broker_certificate, pending_alert, raw_connection
 from devices.doctor.seats import Seat
 from devices.provisioning.certificates import common_name, hosts_of
 
@@ -99,6 +99,8 @@ async def _good_tls(seat: Seat, seconds: float, now: datetime) -> Finding:
 
 
 async def _explain(seat: Seat, seconds: float, error: Exception) -> Finding:
+    if seat.tls is not None and isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
+        error = await pending_alert(seat, seconds) or error
     if isinstance(error, ssl.SSLCertVerificationError):
         return await _explain_certificate(seat, seconds, error)
     if isinstance(error, ssl.SSLError):

@@ -122,7 +122,7 @@ def plain(tmp_path: Path, mosquitto: Callable[..., Mosquitto]) -> Callable[..., 
     def start(**settings: str) -> Mosquitto:
         port = free_port()
         configuration = tmp_path / "plain.conf"
-        configuration.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nlog_dest stdout\n")
+        configuration.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nlog_dest stderr\n")
         return mosquitto(configuration, port, **settings)
 
     return start
