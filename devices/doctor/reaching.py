@@ -127,18 +127,19 @@ async def _explain(seat: Seat, seconds: float, error: Exception) -> Finding:
 async def _explain_certificate(seat: Seat, seconds: float, error: ssl.SSLCertVerificationError) -> Finding:
     content = await broker_certificate(seat, seconds)
     certificate = x509.load_der_x509_certificate(content) if content else None
-    if certificate is not None and error.verify_code == _EXPIRED:
-        text = f"the broker's certificate ended on {certificate.not_valid_after_utc.date()}"
+    today = datetime.now(UTC).date()
+    if error.verify_code == _EXPIRED:
+        when = f" on {certificate.not_valid_after_utc.date()}" if certificate else ""
+        text = f"the broker's certificate ended{when}"
         advice = (
             "fisherfleet fleet renew FOLDER broker, copy tls.pem to the broker and reload it; "
-            f"or this clock is wrong, it says {datetime.now(UTC).date()}"
+            f"or this clock is wrong, it says {today}"
         )
-    elif certificate is not None and error.verify_code == _NOT_YET_VALID:
-        begin, today = certificate.not_valid_before_utc.date(), datetime.now(UTC).date()
-        text = f"the broker's certificate begins on {begin} and this clock says {today}"
+    elif error.verify_code == _NOT_YET_VALID:
+        text = f"the broker's certificate is not valid yet, and this clock says {today}"
         advice = "set this machine's clock"
-    elif certificate is not None and error.verify_code in (_HOST_MISMATCH, _ADDRESS_MISMATCH):
-        names = ", ".join(hosts_of(certificate)) or common_name(certificate)
+    elif error.verify_code in (_HOST_MISMATCH, _ADDRESS_MISMATCH):
+        names = ", ".join(hosts_of(certificate)) or common_name(certificate) if certificate else "other hosts"
         text = f"the broker's certificate is for {names}, not for {seat.broker.host}"
         advice = f"use one of these, or: fisherfleet fleet init FOLDER --host {seat.broker.host}, copy broker/ again"
     else:

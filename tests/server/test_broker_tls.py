@@ -31,7 +31,7 @@ def test_without_a_fleet_the_systems_authorities_are_trusted(tmp_path):
 
 
 def test_what_cannot_be_used_is_named(fleet, tmp_path):
-    with pytest.raises(LinkError, match="ca_file .*nothing cannot be used"):
+    with pytest.raises(LinkError, match=r"ca_file .*nothing cannot be used"):
         broker_tls(fleet, tmp_path / "nothing")
     (fleet / "server/tls.pem").write_bytes((fleet / "broker/tls.pem").read_bytes())
     with pytest.raises(LinkError, match="cannot be used together"):

@@ -141,14 +141,12 @@ async def test_a_revoked_certificate_is_refused_once_the_broker_has_reloaded(fle
 async def test_a_connection_that_stands_outlives_the_revocation_until_the_broker_restarts(fleet, secured):
     """What `fisherfleet fleet revoke` says; the server counts nothing from it all the same."""
     broker = secured()
-    with pytest.raises(aiomqtt.MqttError):
-        async with client(fleet, broker, fleet.identity("kitchen"), "kitchen") as kitchen:
-            revoke_device(fleet, "kitchen", datetime.now(UTC))
-            broker.reload()
-            await kitchen.publish(topics.state("kitchen"), b"still here", qos=1, timeout=WAIT_SECONDS)
-            broker.stop()
-            broker.start()
-            await kitchen.publish(topics.state("kitchen"), b"gone", qos=1, timeout=WAIT_SECONDS)
+    async with client(fleet, broker, fleet.identity("kitchen"), "kitchen") as kitchen:
+        revoke_device(fleet, "kitchen", datetime.now(UTC))
+        broker.reload()
+        await kitchen.publish(topics.state("kitchen"), b"still here", qos=1, timeout=WAIT_SECONDS)
+    broker.stop()
+    broker.start()
     assert "certificate was revoked" in await refusal(fleet, broker, fleet.identity("kitchen"), "kitchen")
 
 

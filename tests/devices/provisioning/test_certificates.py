@@ -66,6 +66,18 @@ def test_a_revoked_serial_number_is_refused_and_no_other(tmp_path):
     assert openssl_verify(tmp_path, kept, *options) == "OK"
 
 
+@pytest.mark.parametrize(
+    ("updated", "at", "verdict"),
+    [(-1, 0, "OK"), (1, 0, "CRL is not yet valid"), (-1, 999, "OK"), (-1, 1001, "expired")],
+)
+def test_openssl_refuses_everybody_before_a_lists_date_and_after_its_next_update(updated, at, verdict, tmp_path):
+    """Why lists are dated back, and due when the authority ends."""
+    (tmp_path / "crl.pem").write_bytes(AUTHORITY.revocation_list({}, 1, NOW + timedelta(days=updated)))
+    when = str(int((NOW + timedelta(days=at)).timestamp()))
+    options = ("-attime", when, "-crl_check", "-CRLfile", str(tmp_path / "crl.pem"))
+    assert verdict in openssl_verify(tmp_path, issue(Subject("a"), days=5000), *options)
+
+
 def test_a_certificate_ends_as_told_and_never_after_its_authority():
     assert issue(Subject("a"), days=100).not_valid_after_utc == NOW + timedelta(days=100)
     assert issue(Subject("a"), days=5000).not_valid_after_utc == AUTHORITY.certificate.not_valid_after_utc
