@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ NOTE_NAME = "doctor.json"
 
 _ALLOW_RETAINED = "allow retained messages (mosquitto: retain_available true; EMQX: mqtt.retain_available = true)"
 _PERSIST = "mosquitto: persistence true and autosave_interval 30; EMQX: retainer.backend.storage_type = disc"
-_SECONDS = re.compile(rb"\d+")
+_NUMBER = re.compile(rb"\d+")
 _UPTIME_SECONDS = 65.0
 """By how much a broker's uptime may be behind: Mosquitto tells it every 10 seconds, EMQX every minute."""
 
@@ -142,11 +143,13 @@ async def _stands(bench: Bench, topic: str) -> bool:
 
 async def _started(bench: Bench, now: float) -> float | None:
     """When the broker was started, where it says so."""
-    async with participant(bench.server, bench.seconds) as server:
-        if not await server.subscribe(*UPTIME_TOPICS):
-            return None
-        for message in await server.quiet(min(bench.seconds, 1.0)):
-            found = _SECONDS.search(message.payload)
-            if found and len(_SECONDS.findall(message.payload)) == 1:
-                return now - int(found.group())
+    messages = []
+    with suppress(aiomqtt.MqttError):  # some brokers end the connection of who asks
+        async with participant(bench.server, bench.seconds) as server:
+            await server.subscribe(*UPTIME_TOPICS)
+            messages = await server.quiet(min(bench.seconds, 1.0))
+    for message in messages:
+        numbers = _NUMBER.findall(message.payload)
+        if len(numbers) == 1:
+            return now - int(numbers[0])
     return None
