@@ -20,6 +20,11 @@ COMMANDS = {
     "emulate": Command("devices.emulation.__main__", "train a fleet of simulated devices on this machine"),
     "export": Command("model_export.__main__", "turn a PyTorch model into a bundle of training graphs"),
     "serve": Command("server.__main__", "run a federated training on your fleet through your MQTT broker"),
+    "fleet": Command(
+        "devices.provisioning.__main__", "keys and certificates of a fleet: init, add, list, revoke, rotate"
+    ),
+    "broker-config": Command("devices.brokers.__main__", "write an MQTT broker's configuration and access rules"),
+    "doctor": Command("devices.doctor.__main__", "try whether a broker does what a fleet needs"),
     "device": Command("edge_client.__main__", "take part in trainings as a device (also: fisherfleet-edge)"),
 }
 USAGE_ERROR = 2

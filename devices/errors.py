@@ -13,3 +13,11 @@ class ReportError(FisherfleetError):
 
 class FleetError(FisherfleetError):
     """The emulated devices' process ended while the run was going on; the text holds the end of its log."""
+
+
+class ProvisioningError(FisherfleetError):
+    """A fleet folder cannot be made, read or changed as asked."""
+
+
+class DoctorError(FisherfleetError):
+    """A broker cannot be tried; the text says what to change first."""

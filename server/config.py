@@ -61,15 +61,17 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """Where a service finds its bundle, keeps its state (a folder, made when missing) and listens.
+    """Where a service finds its bundle and its fleet, keeps its state (a folder, made when missing) and listens.
 
-    `test` are held-out examples on which the model is evaluated after every round, None for no evaluation. `port` 0
-    takes a free one. `ca_file` holds the certificates that may have signed the broker's, None for the system's.
+    `fleet` is the operator's folder: the keys that sign plans and open updates, and the registry of devices. `test`
+    are held-out examples on which the model is evaluated after every round, None for no evaluation. `port` 0 takes a
+    free one. `ca_file` holds the certificates that may have signed the broker's, None for the system's.
     """
 
     bundle: Path
     state: Path
     broker: BrokerUrl
+    fleet: Path = Path("fleet")
     ca_file: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8765

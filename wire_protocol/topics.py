@@ -8,12 +8,15 @@
 
 Numbers are decimal without leading zeros, of at most nine digits; rounds begin at 1. Devices and runs are identifiers
 (`require_identifier`).
+
+Who may do what with them is `ACCESS_RULES`, which brokers' access rules are made from: a device writes and reads what
+bears its own name, and reads what is for all; the server reads what devices write and writes what they read.
 """
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from wire_protocol.errors import ProtocolError, require
 
@@ -22,6 +25,14 @@ MANIFEST = "manifest"
 MAX_NUMBER = 999_999_999
 UPLINK_FILTER = f"{ROOT}/up/#"
 STATE_FILTER = f"{ROOT}/state/+"
+
+DEVICE_PLACEHOLDER = "{device}"
+"""What stands for a device's own name in a rule."""
+SERVER_NAMES = ("server", "doctor")
+"""User names on the broker of the server and of the operator's `fisherfleet doctor`; no device has one of them."""
+
+Role = Literal["device", "server"]
+Access = Literal["publish", "read"]
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
@@ -34,6 +45,30 @@ class Part(NamedTuple):
     run: str
     round: int
     chunk: int | None
+
+
+class AccessRule(NamedTuple):
+    """What a role may do with the topics of a filter; what no rule allows is refused."""
+
+    role: Role
+    access: Access
+    filter: str
+
+    def filter_of(self, device: str) -> str:
+        """The filter for one device."""
+        return self.filter.replace(DEVICE_PLACEHOLDER, device)
+
+
+ACCESS_RULES = (
+    AccessRule("device", "publish", f"{ROOT}/up/{DEVICE_PLACEHOLDER}/#"),
+    AccessRule("device", "publish", f"{ROOT}/state/{DEVICE_PLACEHOLDER}"),
+    AccessRule("device", "read", f"{ROOT}/down/{DEVICE_PLACEHOLDER}/#"),
+    AccessRule("device", "read", f"{ROOT}/cast/#"),
+    AccessRule("server", "read", f"{ROOT}/up/#"),
+    AccessRule("server", "read", f"{ROOT}/state/#"),
+    AccessRule("server", "publish", f"{ROOT}/down/#"),
+    AccessRule("server", "publish", f"{ROOT}/cast/#"),
+)
 
 
 def require_identifier(field: str, value: str) -> str:

@@ -1,19 +1,26 @@
-"""A folder for each emulated device: the `device.toml` and the data file that a real device would have."""
+"""A folder for each emulated device: the `device.toml`, the data file and the identity that a real device would have.
+
+The fleet's folder is a real one too, its devices below `devices/`; without certificates, as loopback needs no TLS.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
+from devices.provisioning import enrolment
+from devices.provisioning.enrolment import CONFIG_NAME, add_devices
+from devices.provisioning.fleet_folder import FleetFolder, create_fleet
 from wire_protocol.broker_url import BrokerUrl
 from wire_protocol.examples import Examples
 
-CONFIG_NAME = "device.toml"
 DATA_NAME = "data.npz"
+FLEET = "emulation"
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,14 @@ class Surroundings:
 def device_name(number: int) -> str:
     """Identifier of device `number`, counted from 1."""
     return f"device-{number:03d}"
+
+
+def create_emulated_fleet(path: Path, devices: int, now: datetime) -> FleetFolder:
+    """A fleet folder with the identities of so many devices."""
+    fleet = create_fleet(path, FLEET, (), now)
+    names = [device_name(number) for number in range(1, devices + 1)]
+    add_devices(fleet, names, enrolment.Surroundings(tls=False), now, durably=False)
+    return fleet
 
 
 def write_device_folder(folder: Path, number: int, examples: Examples, surroundings: Surroundings, seed: int) -> None:

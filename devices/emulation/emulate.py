@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from devices.emulation.broker import embedded_broker
 from devices.emulation.child_process import Process, log_tail, start_child, stop_child
 from devices.emulation.datasets import Dataset, load_dataset
-from devices.emulation.device_folders import Surroundings, write_device_folder
+from devices.emulation.device_folders import Surroundings, create_emulated_fleet, write_device_folder
 from devices.emulation.report import Report
 from devices.emulation.results import Outcome, build_report, write_results
 from devices.emulation.settings import EmulationSettings
@@ -106,17 +107,17 @@ async def _train(prepared: Prepared, workplace: Path, on_status: OnStatus, on_ro
     async with AsyncExitStack() as stack:
         on_status("starting the broker")
         broker = await stack.enter_async_context(embedded_broker(logs))
-        service = Service(_service_settings(prepared, workplace / "server", broker), on_round)
+        fleet = create_emulated_fleet(workplace / "fleet", len(prepared.shares), datetime.now(UTC))
+        service = Service(_service_settings(prepared, fleet.path, workplace / "server", broker), on_round)
         await stack.enter_async_context(service)
         on_status("starting the devices")
-        folder = workplace / "devices"
         surroundings = Surroundings(broker, service.http_url, settings.runtime, RUN)
         for number, examples in enumerate(prepared.shares, start=1):
-            write_device_folder(folder, number, examples, surroundings, settings.seed)
+            write_device_folder(fleet.devices, number, examples, surroundings, settings.seed)
         log = logs / "devices.log"
-        fleet = await stack.enter_async_context(_fleet_process(folder, settings, log))
+        process = await stack.enter_async_context(_fleet_process(fleet.devices, settings, log))
         on_status("training")
-        interrupted = await _run_until_stopped(service, fleet, log)
+        interrupted = await _run_until_stopped(service, process, log)
         outcome = Outcome(
             rounds=service.store.rounds(RUN),
             devices=service.store.devices(),
@@ -154,7 +155,7 @@ async def _fleet_process(folder: Path, settings: EmulationSettings, log: Path) -
         await stop_child(process)
 
 
-def _service_settings(prepared: Prepared, state: Path, broker: BrokerUrl) -> ServiceSettings:
+def _service_settings(prepared: Prepared, fleet: Path, state: Path, broker: BrokerUrl) -> ServiceSettings:
     settings = prepared.settings
     run = RunConfig(
         run=RUN,
@@ -172,5 +173,5 @@ def _service_settings(prepared: Prepared, state: Path, broker: BrokerUrl) -> Ser
         give_up=True,
     )
     return ServiceSettings(
-        bundle=prepared.bundle, state=state, broker=broker, port=0, test=prepared.dataset.test, run=run
+        bundle=prepared.bundle, state=state, broker=broker, fleet=fleet, port=0, test=prepared.dataset.test, run=run
     )

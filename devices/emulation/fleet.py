@@ -15,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from devices.emulation.device_folders import CONFIG_NAME
 from edge_client.config import load_config
 from edge_client.runner import run_device
+
+CONFIG_NAME = "device.toml"
 
 
 async def run_fleet(folder: Path, parallel: int) -> None:

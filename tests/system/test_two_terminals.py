@@ -79,12 +79,16 @@ async def test_serve_and_two_devices_by_hand(edge: Path, broker: str, tmp_path: 
     example = ROOT / "examples" / "digits_for_two_devices.py"
     subprocess.run([sys.executable, example, fleet, broker, f"http://127.0.0.1:{port}"], check=True, cwd=ROOT)
     serve = fisherfleet("serve", "--bundle", bundle, "--broker", broker, "--port", port, "--state", state)
-    options = ["--test", fleet / "test.npz", "--min-devices", 2, "--rounds", 30]
+    options = ["--fleet", fleet, "--test", fleet / "test.npz", "--min-devices", 2, "--rounds", 30]
     training = ["--local-steps", 50, "--learning-rate", 0.2, "--batch-size", 16]
     with (
         running(*serve, *options, *training, log=tmp_path / "serve.log") as server,
-        running(edge / "fisherfleet-edge", "--config", fleet / "device-001/device.toml", log=tmp_path / "1.log") as one,
-        running(edge / "fisherfleet-edge", "--config", fleet / "device-002/device.toml", log=tmp_path / "2.log") as two,
+        running(
+            edge / "fisherfleet-edge", "--config", fleet / "devices/device-001/device.toml", log=tmp_path / "1.log"
+        ) as one,
+        running(
+            edge / "fisherfleet-edge", "--config", fleet / "devices/device-002/device.toml", log=tmp_path / "2.log"
+        ) as two,
     ):
         assert server.wait(120) == 0, (tmp_path / "serve.log").read_text() + (tmp_path / "1.log").read_text()
         await counted(30, tmp_path / "1.log", tmp_path / "2.log")

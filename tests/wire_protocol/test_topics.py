@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paho.mqtt.client import topic_matches_sub
 
 from wire_protocol import topics
 from wire_protocol.errors import InvalidValueError, ProtocolError
@@ -105,3 +106,39 @@ def test_reading_any_topic_is_total(topic: str) -> None:
     except ProtocolError:
         return
     assert topic in (topics.uplink(part), topics.slice_(part))
+
+
+def device_topics(part: Part) -> dict[str, list[str]]:
+    """Every topic that this module can make for a device, by what the device does with it."""
+    return {
+        "publish": [topics.uplink(part), topics.state(part.device)],
+        "read": [topics.slice_(part), topics.receipt(part.device), topics.need(part.device), topics.plan(part.run)],
+    }
+
+
+def allowed(role: str, device: str, access: str, topic: str) -> bool:
+    rules = [rule for rule in topics.ACCESS_RULES if (rule.role, rule.access) == (role, access)]
+    return any(topic_matches_sub(rule.filter_of(device), topic) for rule in rules)
+
+
+@given(part=parts, other=identifiers)
+@settings(max_examples=150, deadline=None)
+def test_rules_allow_a_device_every_topic_of_its_own_and_no_other_device(part: Part, other: str) -> None:
+    for access, made in device_topics(part).items():
+        opposite = {"publish": "read", "read": "publish"}[access]
+        for topic in made:
+            assert allowed("device", part.device, access, topic)
+            assert not allowed("device", part.device, opposite, topic)
+            assert allowed("server", "", opposite, topic)
+            assert not allowed("server", "", access, topic)
+            if other != part.device and part.device in topic.split("/"):
+                assert not allowed("device", other, access, topic) or topic == topics.plan(part.run)
+                assert not allowed("device", other, opposite, topic)
+
+
+@given(device=identifiers)
+def test_what_an_end_subscribes_to_lies_within_its_rules(device: str) -> None:
+    for name in (topics.downlink_filter(device), topics.plan("+"), topics.plan("r")):
+        assert allowed("device", device, "read", name)
+    for name in (topics.UPLINK_FILTER, topics.STATE_FILTER):
+        assert allowed("server", "", "read", name)

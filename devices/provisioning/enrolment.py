@@ -1,0 +1,164 @@
+"""Which devices belong to a fleet: add, list and revoke them.
+
+A device is in the registry once everything it needs is in its folder, so that a command cut short and repeated goes on
+with the same keys.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from devices.errors import ProvisioningError
+from devices.provisioning.authority_folder import (
+    CERTIFICATE,
+    REVOKED,
+    AuthorityFolder,
+    ensure_credentials,
+    load_certificate,
+)
+from devices.provisioning.certificates import Subject, Validity
+from devices.provisioning.durable_files import make_folder, sync_tree, write_file
+from devices.provisioning.fleet_folder import (
+    CERTIFICATE_DAYS,
+    DEVICE_KEY_NAME,
+    FLEET_NAME,
+    FleetFolder,
+    broker_hosts,
+    read_registry,
+    require_device_name,
+    write_registry,
+)
+from server.registry import Enrolled
+from wire_protocol.broker_url import parse_broker_url
+from wire_protocol.errors import require
+from wire_protocol.identity import load_identities, new_identity, save_identities
+
+CONFIG_NAME = "device.toml"
+MQTTS_PORT, HTTP_PORT = 8883, 8765
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What new devices are told: broker and server (None: on the broker's first host) and how long certificates last.
+
+    Without `tls` devices get no certificate, for a broker on the same machine.
+    """
+
+    broker: str | None = None
+    server: str | None = None
+    days: float = CERTIFICATE_DAYS
+    tls: bool = True
+
+    def __post_init__(self) -> None:
+        if self.broker is not None:
+            parse_broker_url(self.broker)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A device of a fleet; `certificate_ends` is None where its folder is not here or has no certificate."""
+
+    name: str
+    keys: int
+    revoked: bool
+    folder: Path | None
+    certificate_ends: datetime | None
+
+
+def add_devices(
+    folder: FleetFolder,
+    names: Sequence[str],
+    around: Surroundings,
+    now: datetime,
+    *,
+    replace: bool = False,
+    durably: bool = True,
+) -> list[str]:
+    """Make the folders of devices and register their keys; returns those that are new, for the rest nothing changes.
+
+    With `replace` a revoked device's name goes to a new device, with new keys. Not `durably` is for fleets that do not
+    outlive the process.
+    """
+    registry = read_registry(folder)
+    for name in names:
+        require_device_name(name)
+        if name in registry and registry[name].revoked and not replace:
+            raise ProvisioningError(
+                f"{name} was revoked; give its name to a new device with: "
+                f"fisherfleet fleet add {folder.path} {name} --replace"
+            )
+    issuer = AuthorityFolder.open(folder.authority)
+    new = [name for name in dict.fromkeys(names) if name not in registry or registry[name].revoked]
+    for name in new:
+        again = name in registry
+        registry[name] = _enrol(folder, name, issuer if around.tls else None, Validity.lasting(around.days, now), again)
+        _write_config(folder, name, around)
+    for name in new if durably else ():
+        sync_tree(folder.device(name))
+    write_registry(folder, registry)
+    return new
+
+
+def list_devices(folder: FleetFolder) -> list[Member]:
+    """All devices in the order of their names."""
+    return [
+        Member(name, len(one.keys), one.revoked, _present(folder.device(name)), certificate_end(folder.identity(name)))
+        for name, one in sorted(read_registry(folder).items())
+    ]
+
+
+def revoke_device(folder: FleetFolder, name: str, now: datetime) -> bool:
+    """Take a device out of the fleet: its keys and every certificate it ever got; False where it was out already."""
+    registry = read_registry(folder)
+    require(name in registry, "device", name, f"a device of the fleet ({', '.join(sorted(registry)) or 'it has none'})")
+    issuer = AuthorityFolder.open(folder.authority)
+    listed = issuer.revoke(name, now)
+    write_file(folder.broker / REVOKED, issuer.revocation_list)
+    was = registry[name]
+    write_registry(folder, {**registry, name: Enrolled(was.keys, revoked=True)})
+    return listed or not was.revoked
+
+
+def certificate_end(place: Path) -> datetime | None:
+    """When the certificate in a folder ends; None where there is none."""
+    path = place / CERTIFICATE
+    return load_certificate(path).not_valid_after_utc if path.exists() else None
+
+
+def _enrol(folder: FleetFolder, name: str, issuer: AuthorityFolder | None, validity: Validity, again: bool) -> Enrolled:
+    """Write a device's `identity/`; a revoked device's is made anew."""
+    make_folder(folder.device(name))
+    identity = make_folder(folder.identity(name), private=True)
+    key = identity / DEVICE_KEY_NAME
+    if again or not key.exists():
+        save_identities(key, [new_identity()])
+    write_file(identity / FLEET_NAME, folder.fleet_file.read_bytes(), durably=False)
+    if issuer is not None:
+        ensure_credentials(issuer, identity, Subject(name), validity, fresh_key=again)
+    return Enrolled(tuple(one.public for one in load_identities(key)))
+
+
+def _write_config(folder: FleetFolder, name: str, around: Surroundings) -> None:
+    """Write `device.toml`; one that is there is the user's and stays."""
+    path = folder.device(name) / CONFIG_NAME
+    if path.exists():
+        return
+    host = next(iter(broker_hosts(folder)))
+    shown = f"[{host}]" if ":" in host else host
+    lines = {
+        "device": name,
+        "broker": around.broker or f"mqtts://{shown}:{MQTTS_PORT}",
+        "server": around.server or f"http://{shown}:{HTTP_PORT}",
+        "identity": "identity",
+        "data": "data.npz",
+    }
+    content = "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
+    write_file(path, content.encode(), durably=False)
+
+
+def _present(place: Path) -> Path | None:
+    return place if place.is_dir() else None
