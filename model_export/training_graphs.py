@@ -23,6 +23,7 @@ from model_export.losses import CROSS_ENTROPY, Loss
 from model_export.losses.loss import EXAMPLE_WEIGHTS, TARGETS, mean_scale, scaled, total_weight, weighted_sum
 from model_export.normalisation import plain_nodes
 from model_export.private_graph import CLIP_NORM, ExamplePass, clip_factors
+from model_export.whole_graph import simplify
 from wire_protocol.layout import Layout, Parameter
 
 
@@ -123,8 +124,10 @@ def _finish(
     frame: _Frame, g: GraphBuilder, outputs: list[ValueInfoProto], settings: Sequence[ValueInfoProto] = ()
 ) -> ModelProto:
     graph, loss = frame.graph, frame.loss
-    g.keep_only(output.name for output in outputs)
+    names = [output.name for output in outputs]
+    g.keep_only(names)
     use_fast_forms(g)
+    simplify(g, graph.shapes, names)
     target_shape = loss.target_shape(graph.output_shape)
     inputs = [
         helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [BATCH_AXIS, *graph.input_shape]),

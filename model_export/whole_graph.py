@@ -1,0 +1,119 @@
+"""Passes over a finished training graph that leave its function as it is and take nodes and copies out of it.
+
+What is computed twice is computed once. A tensor added to a product becomes the product's third input, which onnxruntime
+starts from instead of adding it in a pass of its own; a linear layer on more than two axes becomes such a product too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from onnx import NodeProto
+
+from model_export.autodiff.builder import GraphBuilder
+from model_export.autodiff.registry import attribute
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def simplify(g: GraphBuilder, shapes: Shapes, outputs: Iterable[str]) -> None:
+    """Apply all passes; `shapes` are the forward tensors' static ones. Names of the outputs stay."""
+    g.nodes = _without_repetitions(g.nodes)
+    _Fusion(g, shapes).run()
+    g.keep_only(outputs)
+
+
+def _without_repetitions(nodes: Iterable[NodeProto]) -> list[NodeProto]:
+    """Of nodes that do the same with the same inputs, the first."""
+    first: dict[bytes, NodeProto] = {}
+    aliases: dict[str, str] = {}
+    kept = []
+    for node in nodes:
+        node.input[:] = [aliases.get(name, name) for name in node.input]
+        same = NodeProto()
+        same.CopyFrom(node)
+        same.ClearField("output")
+        same.ClearField("name")
+        known = first.setdefault(same.SerializeToString(deterministic=True), node)
+        if known is node or len(known.output) != len(node.output) or node.op_type == "Identity":
+            kept.append(node)
+        else:
+            aliases.update(zip(node.output, known.output, strict=True))
+    return kept
+
+
+class _Fusion:
+    """Moves sums into the products that they are added to."""
+
+    def __init__(self, g: GraphBuilder, shapes: Shapes) -> None:
+        self._g = g
+        self._shapes = shapes
+        self._makers = {name: node for node in g.nodes for name in node.output}
+        self._readers = Counter(name for node in g.nodes for name in node.input)
+
+    def run(self) -> None:
+        nodes, self._g.nodes = self._g.nodes, []
+        for node in nodes:
+            before = len(self._g.nodes)
+            if not (self._added_to_product(node) or self._linear(node)):
+                self._g.nodes.append(node)
+                continue
+            self._g.nodes[-1].output[0] = node.output[0]
+            self._makers.update((made.output[0], made) for made in self._g.nodes[before:])
+
+    def _added_to_product(self, node: NodeProto) -> bool:
+        """Sum of a Gemm and a matrix of its shape."""
+        if len(node.input) != 2 or node.op_type not in ("Sum", "Add"):
+            return False
+        if node.op_type == "Add" and not self._same_shape(*node.input, node.output[0]):
+            return False
+        for product, other in (node.input, reversed(node.input)):
+            maker = self._only(product, "Gemm")
+            if maker is not None and len(maker.input) == 2:
+                transposed = {name: attribute(maker, name, 0) for name in ("transA", "transB")}
+                self._g.op("Gemm", *maker.input, other, **transposed)
+                return True
+        return False
+
+    def _linear(self, node: NodeProto) -> bool:
+        """Vectors added to MatMul(x, w) or MatMul(x, w'), x of more than two axes: a Gemm of all rows of x."""
+        biases = []
+        name, made = node.output[0], node
+        while made is not None and made.op_type == "Add" and (bias := self._bias(made)):
+            biases.append(bias)
+            name = next(given for given in made.input if given != bias)
+            made = self._only(name, "Add", "MatMul")
+        if not biases or made is None or made.op_type != "MatMul" or len(self._shapes.get(made.input[1], ())) != 2:
+            return False
+        g, x, weight = self._g, made.input[0], made.input[1]
+        rank = len(self._shapes.get(x, ()))
+        if rank < 3:
+            return False
+        turned = self._makers.get(weight)
+        is_turned = turned is not None and turned.op_type == "Transpose"
+        total = biases[0]
+        for bias in biases[1:]:
+            total = g.op("Add", total, bias)
+        rows = g.op("Flatten", x, axis=rank - 1)
+        product = g.op("Gemm", rows, turned.input[0] if turned and is_turned else weight, total, transB=int(is_turned))
+        sizes = g.op("Concat", g.op("Shape", x, end=rank - 1), g.op("Shape", biases[0]), axis=0)
+        g.op("Reshape", product, sizes)
+        return True
+
+    def _bias(self, node: NodeProto) -> str:
+        """The vector that an Add adds to something of more axes and as many columns, "" if it does not."""
+        out = self._shapes.get(node.output[0], ())
+        for own, other in (node.input, reversed(node.input)):
+            if self._shapes.get(own) == out[-1:] and self._shapes.get(other) == out and len(out) > 2:
+                return own
+        return ""
+
+    def _only(self, name: str, *op_types: str) -> NodeProto | None:
+        """The node that makes `name`, if it is one of these and nothing else reads `name`."""
+        maker = self._makers.get(name)
+        return maker if maker is not None and self._readers[name] == 1 and maker.op_type in op_types else None
+
+    def _same_shape(self, *names: str) -> bool:
+        found = {self._shapes.get(name) for name in names}
+        return len(found) == 1 and None not in found
