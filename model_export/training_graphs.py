@@ -19,11 +19,11 @@ from model_export.autodiff.reverse import differentiate
 from model_export.errors import ExportError
 from model_export.fast_forms import use_fast_forms
 from model_export.forward_graph import BATCH_AXIS, INPUT, OUTPUT, ForwardGraph, make_model
+from model_export.graph_passes import simplify
 from model_export.losses import CROSS_ENTROPY, Loss
 from model_export.losses.loss import EXAMPLE_WEIGHTS, TARGETS, mean_scale, scaled, total_weight, weighted_sum
 from model_export.normalisation import plain_nodes
 from model_export.private_graph import CLIP_NORM, ExamplePass, clip_factors
-from model_export.whole_graph import simplify
 from wire_protocol.layout import Layout, Parameter
 
 

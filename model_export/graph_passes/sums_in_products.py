@@ -1,13 +1,13 @@
-"""Passes over a finished training graph that leave its function as it is and take nodes and copies out of it.
+"""Sums as the third input of products, which onnxruntime starts from instead of adding it in a pass of its own.
 
-What is computed twice is computed once. A tensor added to a product becomes the product's third input, which onnxruntime
-starts from instead of adding it in a pass of its own; a linear layer on more than two axes becomes such a product too.
+A linear layer on more than two axes, as torch exports it, becomes such a product too: of all rows of its input. The
+transformer of the zoo takes 1 % less at full width and 6 % at a quarter, where rows are short.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from onnx import NodeProto
 
@@ -17,35 +17,12 @@ from model_export.autodiff.registry import attribute
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def simplify(g: GraphBuilder, shapes: Shapes, outputs: Iterable[str]) -> None:
-    """Apply all passes; `shapes` are the forward tensors' static ones. Names of the outputs stay."""
-    g.nodes = _without_repetitions(g.nodes)
+def move_sums_into_products(g: GraphBuilder, shapes: Shapes) -> None:
+    """Leaves the products alone as dead nodes; `shapes` are static ones, of forward tensors at least."""
     _Fusion(g, shapes).run()
-    g.keep_only(outputs)
-
-
-def _without_repetitions(nodes: Iterable[NodeProto]) -> list[NodeProto]:
-    """Of nodes that do the same with the same inputs, the first."""
-    first: dict[bytes, NodeProto] = {}
-    aliases: dict[str, str] = {}
-    kept = []
-    for node in nodes:
-        node.input[:] = [aliases.get(name, name) for name in node.input]
-        same = NodeProto()
-        same.CopyFrom(node)
-        same.ClearField("output")
-        same.ClearField("name")
-        known = first.setdefault(same.SerializeToString(deterministic=True), node)
-        if known is node or len(known.output) != len(node.output) or node.op_type == "Identity":
-            kept.append(node)
-        else:
-            aliases.update(zip(node.output, known.output, strict=True))
-    return kept
 
 
 class _Fusion:
-    """Moves sums into the products that they are added to."""
-
     def __init__(self, g: GraphBuilder, shapes: Shapes) -> None:
         self._g = g
         self._shapes = shapes
