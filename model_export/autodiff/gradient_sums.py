@@ -48,7 +48,7 @@ def _join_products(g: GraphBuilder, nodes: Sequence[NodeProto]) -> str:
 def _is_row_sum(g: GraphBuilder, node: NodeProto) -> bool:
     if node.op_type != "ReduceSum" or len(node.input) != 2 or attribute(node, "keepdims", 1):
         return False
-    return node.input[1] == g.sizes(0)
+    return str(node.input[1]) == g.sizes(0)
 
 
 def _join_row_sums(g: GraphBuilder, nodes: Sequence[NodeProto]) -> str:

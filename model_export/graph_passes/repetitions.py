@@ -27,4 +27,5 @@ def _what_it_does(node: NodeProto) -> bytes:
     nameless.CopyFrom(node)
     nameless.name = ""
     nameless.output[:] = [""] * len(node.output)
-    return nameless.SerializeToString(deterministic=True)
+    described: bytes = nameless.SerializeToString(deterministic=True)
+    return described

@@ -54,36 +54,36 @@ class _Fusion:
         return False
 
     def _linear(self, node: NodeProto) -> bool:
-        """Vectors added to MatMul(x, w) or MatMul(x, w'), x of more than two axes: a Gemm of all rows of x."""
-        biases = []
-        name, made = node.output[0], node
+        """Vectors added to MatMul(x, w) or MatMul(x, w'), x of more than two axes."""
+        biases: list[str] = []
+        made: NodeProto | None = node
         while made is not None and made.op_type == "Add" and (bias := self._bias(made)):
             biases.append(bias)
-            name = next(given for given in made.input if given != bias)
-            made = self._only(name, "Add", "MatMul")
-        if not biases or made is None or made.op_type != "MatMul" or len(self._shapes.get(made.input[1], ())) != 2:
+            made = self._only(next(name for name in made.input if name != bias), "Add", "MatMul")
+        if not biases or made is None or made.op_type != "MatMul":
             return False
-        g, x, weight = self._g, made.input[0], made.input[1]
-        rank = len(self._shapes.get(x, ()))
-        if rank < 3:
+        x, weight = made.input
+        if len(self._shapes.get(x, ())) < 3 or len(self._shapes.get(weight, ())) != 2:
             return False
         turned = self._makers.get(weight)
         is_turned = turned is not None and turned.op_type == "Transpose"
-        total = biases[0]
-        for bias in biases[1:]:
-            total = g.op("Add", total, bias)
-        rows = g.op("Flatten", x, axis=rank - 1)
-        product = g.op("Gemm", rows, turned.input[0] if turned and is_turned else weight, total, transB=int(is_turned))
-        sizes = g.op("Concat", g.op("Shape", x, end=rank - 1), g.op("Shape", biases[0]), axis=0)
-        g.op("Reshape", product, sizes)
+        self._product_of_rows(x, turned.input[0] if turned is not None and is_turned else weight, biases, is_turned)
         return True
+
+    def _product_of_rows(self, x: str, weight: str, biases: list[str], transposed: bool) -> None:
+        g, axis = self._g, len(self._shapes[x]) - 1
+        bias = biases[0]
+        for other in biases[1:]:
+            bias = g.op("Add", bias, other)
+        product = g.op("Gemm", g.op("Flatten", x, axis=axis), weight, bias, transB=int(transposed))
+        g.op("Reshape", product, g.op("Concat", g.op("Shape", x, end=axis), g.op("Shape", bias), axis=0))
 
     def _bias(self, node: NodeProto) -> str:
         """The vector that an Add adds to something of more axes and as many columns, "" if it does not."""
         out = self._shapes.get(node.output[0], ())
         for own, other in (node.input, reversed(node.input)):
             if self._shapes.get(own) == out[-1:] and self._shapes.get(other) == out and len(out) > 2:
-                return own
+                return str(own)
         return ""
 
     def _only(self, name: str, *op_types: str) -> NodeProto | None:

@@ -1,11 +1,11 @@
 """Recurrent layers are unrolled over the sequence length that the model is traced with.
 
 One product gives the input's part of the gates at all steps, then each step is one product with the hidden state.
-Gates lie side by side along the last axis and are parted evenly, whatever their width. Parameters keep their names and
-torch's order of gates: input, forget, cell, output for nn.LSTM (Hochreiter and Schmidhuber, 1997; with a forget gate: Gers,
-Schmidhuber and Cummins, 2000), reset, update, new for nn.GRU (Cho et al., 2014; the form of Chung et al., 2014). A
-neuron is a hidden unit with all of its gates. Sizes come from the weights, so that the module also runs with the
-parameters of a narrower model.
+Gates lie side by side along the last axis and are parted evenly, whatever their width. Parameters keep their names
+and torch's order of gates: input, forget, cell, output for nn.LSTM (Hochreiter and Schmidhuber, 1997; with a forget
+gate: Gers, Schmidhuber and Cummins, 2000), reset, update, new for nn.GRU (Cho et al., 2014; the form of Chung et al.,
+2014). A neuron is a hidden unit with all of its gates. Sizes come from the weights, so that the module also runs with
+the parameters of a narrower model.
 """
 
 from __future__ import annotations
