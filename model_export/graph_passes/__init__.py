@@ -17,5 +17,5 @@ def simplify(g: GraphBuilder, shapes: Mapping[str, tuple[int, ...]], outputs: Se
     reuse_gated_products(g)
     g.keep_only(outputs)
     move_sums_into_products(g, shapes)
-    repeat_rows(g, shapes)
     g.keep_only(outputs)
+    repeat_rows(g, shapes)

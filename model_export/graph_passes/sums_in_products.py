@@ -28,6 +28,7 @@ class _Fusion:
         self._shapes = shapes
         self._makers = {name: node for node in g.nodes for name in node.output}
         self._readers = Counter(name for node in g.nodes for name in node.input)
+        self._reader = {name: node for node in g.nodes for name in node.input}
 
     def run(self) -> None:
         nodes, self._g.nodes = self._g.nodes, []
@@ -55,6 +56,9 @@ class _Fusion:
 
     def _linear(self, node: NodeProto) -> bool:
         """Vectors added to MatMul(x, w) or MatMul(x, w'), x of more than two axes."""
+        reader = self._reader.get(node.output[0])
+        if reader is not None and self._readers[node.output[0]] == 1 and reader.op_type == "Add" and self._bias(reader):
+            return False
         biases: list[str] = []
         made: NodeProto | None = node
         while made is not None and made.op_type == "Add" and (bias := self._bias(made)):
