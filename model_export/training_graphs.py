@@ -141,7 +141,9 @@ def _finish(
 
 
 def _constants(graph: ForwardGraph, g: GraphBuilder) -> list[TensorProto]:
-    return [*(numpy_helper.from_array(array, name) for name, array in graph.constants.items()), *g.initializers()]
+    used = {name for node in g.nodes for name in node.input}
+    own = [numpy_helper.from_array(array, name) for name, array in graph.constants.items() if name in used]
+    return [*own, *g.initializers()]
 
 
 def _static_shapes(

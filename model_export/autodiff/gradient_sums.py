@@ -22,11 +22,11 @@ def summed(g: GraphBuilder, parts: Sequence[str]) -> str:
     """One tensor with the sum of tensors of one shape. A `Sum` of two, unlike an `Add`, never broadcasts."""
     rest = list(parts)
     for is_kind, join in ((_is_product, _join_products), (_is_row_sum, _join_row_sums)):
-        made = {part: g.maker(part) for part in rest}
-        kind = [node for node in made.values() if node is not None and is_kind(g, node)]
+        made = [(part, g.maker(part)) for part in rest]
+        kind = [node for _, node in made if node is not None and is_kind(g, node)]
         if len(kind) >= MANY:
-            names = {node.output[0] for node in kind}
-            rest = [part for part in rest if part not in names] + [join(g, kind)]
+            others = [part for part, node in made if node is None or not is_kind(g, node)]
+            rest = [*others, join(g, kind)]
     total = rest[0]
     for part in rest[1:]:
         total = g.op("Sum", total, part)

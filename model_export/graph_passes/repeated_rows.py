@@ -23,16 +23,11 @@ ROWS = 8
 def repeat_rows(g: GraphBuilder, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Repeat vectors before they meet tensors of three axes or more; `shapes` are static ones."""
     nodes, g.nodes = g.nodes, []
-    repeated: dict[tuple[str, int], str] = {}
     for node in nodes:
         for index in range(2) if node.op_type in ("Add", "Mul", "Sub", "Div") else ():
             vector, other = node.input[index], node.input[1 - index]
             shape = shapes.get(other, ())
-            if len(shape) < 3 or shapes.get(vector) != shape[-1:] or shape[-1] == 1 or shape[-2] < ROWS:
-                continue
-            if (vector, shape[-2]) not in repeated:
+            if len(shape) >= 3 and shapes.get(vector) == shape[-1:] != (1,) and shape[-2] >= ROWS:
                 rows = g.op("Shape", other, start=-2, end=-1)
-                target = g.op("Concat", rows, g.sizes(1), axis=0)
-                repeated[vector, shape[-2]] = g.op("Expand", vector, target)
-            node.input[index] = repeated[vector, shape[-2]]
+                node.input[index] = g.op("Expand", vector, g.op("Concat", rows, g.sizes(1), axis=0))
         g.nodes.append(node)

@@ -41,10 +41,11 @@ class _Fusion:
             self._makers.update((made.output[0], made) for made in self._g.nodes[before:])
 
     def _added_to_product(self, node: NodeProto) -> bool:
-        """Sum of a Gemm and a matrix of its shape."""
+        """Sum of a Gemm and a matrix of its shape; the compiler's `Sum` never broadcasts."""
         if len(node.input) != 2 or node.op_type not in ("Sum", "Add"):
             return False
-        if node.op_type == "Add" and not self._same_shape(*node.input, node.output[0]):
+        known = {self._shapes.get(name) for name in node.input}
+        if len(known) > 1 or (None in known and node.op_type == "Add"):
             return False
         for product, other in (node.input, reversed(node.input)):
             maker = self._only(product, "Gemm")
@@ -94,7 +95,3 @@ class _Fusion:
         """The node that makes `name`, if it is one of these and nothing else reads `name`."""
         maker = self._makers.get(name)
         return maker if maker is not None and self._readers[name] == 1 and maker.op_type in op_types else None
-
-    def _same_shape(self, *names: str) -> bool:
-        found = {self._shapes.get(name) for name in names}
-        return len(found) == 1 and None not in found
