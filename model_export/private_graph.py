@@ -17,6 +17,7 @@ from math import prod
 from onnx import NodeProto
 
 from model_export.autodiff.builder import GraphBuilder
+from model_export.autodiff.gradient_sums import summed
 from model_export.autodiff.per_example import (
     ExampleGradient,
     LookupGradient,
@@ -24,9 +25,10 @@ from model_export.autodiff.per_example import (
     VectorGradient,
     combine,
     squares,
+    weighted_product,
     weighted_sum,
 )
-from model_export.autodiff.registry import PARAMETER_VIEWS, Node, Shape, find_example_rule
+from model_export.autodiff.registry import PARAMETER_VIEWS, Node, Shape, attribute, find_example_rule
 from model_export.autodiff.reverse import differentiate
 from model_export.errors import ExportError
 from model_export.forward_graph import INPUT, OUTPUT
@@ -77,16 +79,26 @@ class ExamplePass:
 
     def clipped_sums(self, factors: str) -> dict[str, str]:
         """Sum over examples of factor x gradient, for every parameter: of gradients that were made, else of deltas."""
-        sums: dict[str, str] = {}
+        sums: dict[str, list[str]] = {}
+        for name, gradient in self._gradients.items():
+            if isinstance(gradient, OuterGradient) and self._is_several_products(name):
+                sums[name] = [weighted_product(self._g, gradient, factors)]
+        joined = set(sums)
         for use, gradient in zip(self._uses, self._of_uses, strict=True):
-            if isinstance(gradient, OuterGradient | LookupGradient):
-                clipped = self._of_deltas(use, factors)
-            else:
-                seen = use.node.input[use.index]
-                clipped = self._through_views(use, weighted_sum(self._g, gradient, factors, seen))
-            name = use.parameter
-            sums[name] = self._g.op("Add", sums[name], clipped) if name in sums else clipped
-        return sums
+            if use.parameter not in joined:
+                sums.setdefault(use.parameter, []).append(self._clipped(use, gradient, factors))
+        return {name: summed(self._g, parts) for name, parts in sums.items()}
+
+    def _is_several_products(self, name: str) -> bool:
+        """Whether a parameter is the transposed matrix of several products, whose factors are joined already."""
+        uses = [use for use in self._uses if use.parameter == name]
+        plain = (use.node.op_type == "Gemm" and attribute(use.node, "transB", 0) and not use.views for use in uses)
+        return len(uses) > 1 and all(plain)
+
+    def _clipped(self, use: Use, gradient: ExampleGradient, factors: str) -> str:
+        if isinstance(gradient, OuterGradient | LookupGradient):
+            return self._of_deltas(use, factors)
+        return self._through_views(use, weighted_sum(self._g, gradient, factors, use.node.input[use.index]))
 
     def scores(self, factors: str) -> dict[str, str]:
         """For each neuron group the sum over examples of factor^2 x squared gradient, float32 (width,)."""

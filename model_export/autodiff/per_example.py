@@ -124,6 +124,13 @@ def weighted_sum(g: GraphBuilder, gradient: VectorGradient | RowsGradient, weigh
     return gradient.assemble(g, sums)
 
 
+def weighted_product(g: GraphBuilder, gradient: OuterGradient, weights: str) -> str:
+    """Sum over examples of weight x gradient, (out, fan_in), of a gradient with several positions."""
+    column = g.op("Unsqueeze", weights, g.sizes(1, 2))
+    rows = (g.op("Mul", gradient.deltas, column), gradient.inputs)
+    return g.op("Gemm", *(g.op("Flatten", name, axis=2) for name in rows), transA=1)
+
+
 def squares(g: GraphBuilder, gradient: ExampleGradient) -> str:
     """Squared elements of each example's gradient; of a weight summed over inputs, float32 (examples, out)."""
     if isinstance(gradient, VectorGradient):

@@ -20,6 +20,9 @@ from model_export.autodiff.registry import (
 )
 from model_export.axis_labels import FIXED, AxisLabel, AxisLabels
 
+FEW_INPUTS = 16
+"""Inputs of a weight below which a Gemm of as many columns leaves vector registers half empty."""
+
 
 @support_check("Gemm")
 def check_gemm(node: Node) -> str | None:
@@ -87,7 +90,7 @@ def matmul(g: GraphBuilder, node: Node, dy: str) -> list[str | None]:
         gradients[0] = sum_to(g, product, _leading(shapes[2], shapes[0]), shapes[0])
     if node.wanted[1] and len(shapes[1]) == 2:
         rows, deltas = (_as_matrix(g, name, shape) for name, shape in ((a, shapes[0]), (dy, shapes[2])))
-        gradients[1] = g.op("Gemm", rows, deltas, transA=1)
+        gradients[1] = _product_over_rows(g, rows, deltas, fan_in=shapes[1][0])
     elif node.wanted[1]:
         product = g.op("MatMul", _transposed(g, a, shapes[0]), dy)
         gradients[1] = sum_to(g, product, _leading(shapes[2], shapes[1]), shapes[1])
@@ -148,6 +151,16 @@ def _joined_positions(g: GraphBuilder, name: str, rank: int) -> str:
     """Shape (first axis, all between, last axis), whichever of them are cut."""
     sizes = (g.op("Shape", name, start=start, end=start + 1) for start in (0, rank - 1))
     return g.op("Reshape", name, g.op("Concat", next(sizes), g.sizes(-1), next(sizes), axis=0))
+
+
+def _product_over_rows(g: GraphBuilder, rows: str, deltas: str, fan_in: int) -> str:
+    """rows' deltas. onnxruntime computes a Gemm that is transposed next the other way round, slowly for few inputs.
+
+    For 10 inputs, 256 outputs and 1568 rows that takes 142 microseconds, and a MatMul and its transposition 106.
+    """
+    if fan_in < FEW_INPUTS:
+        return g.op("MatMul", g.op("Transpose", rows, perm=[1, 0]), deltas)
+    return g.op("Gemm", rows, deltas, transA=1)
 
 
 def _leading(output: Shape, operand: Shape) -> Shape:

@@ -33,7 +33,16 @@ def check_reshape(node: Node) -> str | None:
     return f"Reshape of {before} to {after} for batch {TRACED_BATCH}; the batch axis must stay first"
 
 
-@gradient_rule("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+@gradient_rule("Squeeze", "Unsqueeze")
+def squeeze(g: GraphBuilder, node: Node, dy: str) -> list[str | None]:
+    """DX is dY with the axes of size 1 put back, or taken out again."""
+    if len(node.inputs) == 1:
+        return reshape(g, node, dy)
+    back = "Unsqueeze" if node.proto.op_type == "Squeeze" else "Squeeze"
+    return [g.op(back, dy, node.inputs[1]), None]
+
+
+@gradient_rule("Flatten", "Reshape")
 def reshape(g: GraphBuilder, node: Node, dy: str) -> list[str | None]:
     """DX is dY in the input's shape, read at run time so that any width fits; targets and axes have no gradient."""
     return [g.op("Reshape", dy, g.op("Shape", node.inputs[0])), *[None] * (len(node.inputs) - 1)]
