@@ -9,7 +9,7 @@ depends on a width or on the batch size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
@@ -18,11 +18,12 @@ from model_export.autodiff.depthwise import fit_every_width
 from model_export.autodiff.reverse import differentiate
 from model_export.errors import ExportError
 from model_export.fast_forms import use_fast_forms
-from model_export.forward_graph import BATCH_AXIS, INPUT, OUTPUT, ForwardGraph, make_model
+from model_export.forward_graph import BATCH_AXIS, ForwardGraph, make_model
 from model_export.losses import CROSS_ENTROPY, Loss
 from model_export.losses.loss import EXAMPLE_WEIGHTS, TARGETS, mean_scale, scaled, total_weight, weighted_sum
 from model_export.normalisation import plain_nodes
 from model_export.private_graph import CLIP_NORM, ExamplePass, clip_factors
+from model_export.torch_trace import INPUT, OUTPUT
 from wire_protocol.layout import Layout, Parameter
 
 
@@ -48,7 +49,7 @@ def private_step(graph: ForwardGraph, layout: Layout, loss: Loss = CROSS_ENTROPY
     """
     g, nodes = _start(graph)
     batch = scaled(g, loss, graph.output_shape, EXAMPLE_WEIGHTS)
-    examples = ExamplePass(g, nodes, graph.shapes, layout, batch.output_gradient)
+    examples = ExamplePass(g, replace(graph, nodes=tuple(nodes)), layout, batch.output_gradient)
     norms = examples.norms()
     sums = examples.clipped_sums(clip_factors(g, norms))
     mean = g.op("Div", batch.loss, total_weight(g))
@@ -61,7 +62,7 @@ def fisher(graph: ForwardGraph, layout: Layout, loss: Loss = CROSS_ENTROPY) -> M
     """`fisher.<group>` float32 (width,): sums over examples of squared gradients, clipped to `clip_norm`."""
     g, nodes = _start(graph)
     batch = scaled(g, loss, graph.output_shape, EXAMPLE_WEIGHTS)
-    examples = ExamplePass(g, nodes, graph.shapes, layout, batch.output_gradient)
+    examples = ExamplePass(g, replace(graph, nodes=tuple(nodes)), layout, batch.output_gradient)
     scores = examples.scores(clip_factors(g, examples.norms()))
     outputs = [_output(g, score, f"fisher.{group}", [group]) for group, score in scores.items()]
     return _finish(_Frame(graph, layout, loss, "fisher"), g, outputs, [_clip_norm()])

@@ -38,9 +38,11 @@ class Unrolled(nn.Module):
             self.register_parameter(name, parameter)
 
     def forward(self, inputs: Tensor, state: object = None) -> tuple[Tensor, Tensor | State]:
-        """Raises `ExportError` for an initial state."""
+        """Raises `ExportError` for an initial state or a packed sequence."""
         if state is not None:
             raise ExportError("a recurrent layer with an initial state cannot be exported; leave the state out")
+        if isinstance(inputs, nn.utils.rnn.PackedSequence):
+            raise ExportError("a packed sequence cannot be exported; give the recurrent layer the padded tensor")
         last = []
         size = inputs.shape[:2]
         for layer in range(self.layers):

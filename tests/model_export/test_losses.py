@@ -14,11 +14,12 @@ from torch import nn
 from model_export.autodiff.builder import GraphBuilder
 from model_export.errors import ExportError
 from model_export.export import compile_model
-from model_export.forward_graph import OUTPUT, make_model
+from model_export.forward_graph import make_model
 from model_export.losses import CROSS_ENTROPY, BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
 from model_export.losses.choice import choose_loss
 from model_export.losses.loss import EXAMPLE_WEIGHTS, TARGETS, scaled, weighted_sum
 from model_export.ort_artifacts import is_available, write_rung
+from model_export.torch_trace import OUTPUT
 from model_export.training_graphs import evaluate, fisher, private_step, train_step
 from wire_protocol.bundle_manifest import CHECKPOINT, EVAL_MODEL, TRAINING_MODEL
 

@@ -15,7 +15,8 @@ from torch.nn import functional
 from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.reverse import differentiate
 from model_export.export import compile_model
-from model_export.forward_graph import INPUT, OUTPUT, make_model
+from model_export.forward_graph import make_model
+from model_export.torch_trace import INPUT, OUTPUT
 
 Arrays = dict[str, np.ndarray]
 Function = Callable[..., Tensor]
