@@ -19,7 +19,7 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from model_export.batch_axis import TRACED, shown
-from model_export.errors import ExportError
+from model_export.errors import ExportError, place
 from model_export.module_rewrites.functions import TrainableFunctions
 from model_export.value_decisions import ValueDecisions
 
@@ -71,7 +71,7 @@ def _run(module: nn.Module, size: int, input_shape: tuple[int, ...]) -> list[str
 
 
 def _not_traced(error: Exception, size: int, input_shape: tuple[int, ...]) -> ExportError:
-    reason = _reason(error)
+    reason = f"{_reason(error)}{place(error)}"
     if size != TRACED[0]:
         reason = f"{reason} (it runs for {TRACED[0]} examples, and must for any number)"
     if "scalar types: Long, Int" in reason:
