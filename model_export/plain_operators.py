@@ -23,10 +23,20 @@ def _plain(node: NodeProto, constants: Mapping[str, NDArray[np.generic]]) -> Ite
         kept = f"{node.output[0]}.kept"
         yield helper.make_node("ReduceSum", list(node.input), [kept], name=node.name, keepdims=1)
         yield helper.make_node("Squeeze", [kept, node.input[1]], list(node.output), name=f"{node.name}.squeeze")
+    elif node.op_type == "Transpose":
+        yield _plain_transpose(node)
     elif node.op_type == "Tile" and node.input[1] in constants:
         yield from _plain_tile(node, constants[node.input[1]].tolist())
     else:
         yield node
+
+
+def _plain_transpose(node: NodeProto) -> NodeProto:
+    """Axes from the front: torch exports movedim with others, which ONNX does not know."""
+    for attribute in node.attribute:
+        if attribute.name == "perm":
+            attribute.ints[:] = [axis % len(attribute.ints) for axis in attribute.ints]
+    return node
 
 
 def _plain_tile(node: NodeProto, repeats: list[int]) -> Iterator[NodeProto]:

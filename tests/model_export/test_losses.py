@@ -129,7 +129,7 @@ def test_cross_entropy_wants_logits_of_classes(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, 2.0, 3.0), (-1.0, 1.0), (0.0, 0.0), (float("nan"), 1.0)])
 def test_class_weights_are_one_a_class_and_not_negative(weights: tuple[float, ...]) -> None:
-    with pytest.raises(ExportError, match=r"one class for each of the class weights .*, got \(3, 2\) for batch 3"):
+    with pytest.raises(ExportError, match=r"one class for each of the class weights .*, got \(batch, 2\)"):
         compile_model(nn.Linear(4, 2), (4,), CrossEntropy(weights))
 
 

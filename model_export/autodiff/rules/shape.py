@@ -122,7 +122,7 @@ def split_label(axes: AxisLabels, label: AxisLabel, cut: int, sizes: list[int]) 
     whole = axes.resolve(label)
     before, after = prod(sizes[:cut]), prod(sizes[cut + 1 :])
     blocks, repeats = sorted((whole.block, after)), sorted((whole.repeat, before))
-    if blocks[1] % blocks[0] or repeats[1] % repeats[0]:
+    if blocks[1] % blocks[0] or repeats[1] % repeats[0] or prod(sizes) % (blocks[1] * repeats[1]):
         axes.fix([whole])
         return FIXED
     part = axes.fresh()
