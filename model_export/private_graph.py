@@ -10,7 +10,7 @@ the vector of all scores by at most clip_norm^2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.example_copies import ExampleCopies
@@ -27,7 +27,7 @@ from model_export.autodiff.per_example import (
     squares,
     weighted_sum,
 )
-from model_export.autodiff.registry import Node, find_example_rule, find_whole_rule
+from model_export.autodiff.registry import Node, Shape, find_example_rule, find_whole_rule
 from model_export.autodiff.reverse import differentiate
 from model_export.errors import ExportError
 from model_export.forward_graph import ForwardGraph
@@ -122,7 +122,7 @@ class ExamplePass:
 
     def _whole_gradients(self, uses: list[Use]) -> dict[str, VectorGradient]:
         """Of the parameters that need them, by the gradients of all that is seen of these."""
-        simple = {name for name, own in self._of_uses.items() if _are_simple(own)}
+        simple = {name for name, own in self._of_uses.items() if _are_simple(own, self._shapes)}
         simple -= {name for use in uses if use.views is None for name in use.parameters}
         needing = dict.fromkeys(name for use in uses for name in sorted(use.parameters - simple))
         if not needing:
@@ -170,15 +170,16 @@ def _direct(uses: Iterable[Use]) -> list[tuple[str, list[Use]]]:
     return list(found.items())
 
 
-def _are_simple(own: list[tuple[Use, ExampleGradient]]) -> bool:
+def _are_simple(own: list[tuple[Use, ExampleGradient]], shapes: Mapping[str, Shape]) -> bool:
     """Whether gradients of a parameter are in one form, and its elements in their order where they are kept."""
-    views = [tuple(view.op_type for view in use.views or ()) for use, _ in own]
-    if not share_a_form([gradient for _, gradient in own]) or len(set(views)) > 1:
+    if not share_a_form([gradient for _, gradient in own]):
         return False
-    if isinstance(own[0][1], RowsGradient) and len({tuple(use.node.input[:1]) for use, _ in own}) > 1:
+    first, views = own[0][1], [tuple(view.op_type for view in use.views or ()) for use, _ in own]
+    if isinstance(first, VectorGradient):
+        return all(_SAME_ORDER.issuperset(chain) for chain in views)
+    if isinstance(first, RowsGradient) and len({shapes[use.node.input[0]] for use, _ in own}) > 1:
         return False
-    kept = isinstance(own[0][1], VectorGradient)
-    return _SAME_ORDER.issuperset(views[0]) if kept else not _SAME_ORDER.difference({"Cast"}).intersection(views[0])
+    return len(set(views)) == 1 and not (_SAME_ORDER - {"Cast"}).intersection(views[0])
 
 
 def _per_neuron(g: GraphBuilder, scores: str, cut: CutAxis) -> str:
