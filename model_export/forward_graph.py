@@ -96,14 +96,7 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> ForwardGraph:
     trainable = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     model = _exported(module, input_shape, trainable)
     initializers = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    nodes, constants = fold_all_constants(model, initializers, trainable, OUTPUT)
-    nodes = with_plain_operators(nodes, {**initializers, **constants})
-    model = with_constants(model, nodes, {**initializers, **constants})
-    nodes = with_matrices(nodes, static_shapes(model))
-    model = with_constants(model, nodes, {**initializers, **constants})
-    nodes, folded = fold_all_constants(model, {**initializers, **constants}, trainable, OUTPUT)
-    constants |= folded
-    constants |= {name: array for name, array in initializers.items() if name not in trainable}
+    nodes, constants = _folded(model, initializers, trainable)
     shapes = static_shapes(with_constants(model, nodes, {**initializers, **constants}))
     nodes = with_selected_parts(nodes, constants, shapes, (INPUT, OUTPUT))
     shapes = static_shapes(with_constants(model, nodes, {**initializers, **constants}))
@@ -122,16 +115,24 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> ForwardGraph:
     }
     if not parameters:
         raise ExportError("the model has no trainable parameter that its output depends on")
-    others = {name: array for name, array in {**initializers, **constants}.items() if name not in parameters}
-    used_constants = {name: array for name, array in others.items() if name in used}
-    return ForwardGraph(
-        tuple(nodes),
-        parameters,
-        used_constants,
-        {**shapes, **{name: array.shape for name, array in used_constants.items()}},
-        tuple(input_shape),
-        output_shape[1:],
-    )
+    read = used - parameters.keys()
+    others = {name: array for name, array in {**initializers, **constants}.items() if name in read}
+    shapes |= {name: array.shape for name, array in others.items()}
+    return ForwardGraph(tuple(nodes), parameters, others, shapes, tuple(input_shape), output_shape[1:])
+
+
+def _folded(
+    model: ModelProto, initializers: dict[str, NDArray[np.generic]], trainable: set[str]
+) -> tuple[list[NodeProto], dict[str, NDArray[np.generic]]]:
+    """Nodes in plain operators, and all constants: twice folded, as some operators have no known shape before."""
+    nodes, constants = fold_all_constants(model, initializers, trainable, OUTPUT)
+    nodes = with_plain_operators(nodes, {**initializers, **constants})
+    model = with_constants(model, nodes, {**initializers, **constants})
+    nodes = with_matrices(nodes, static_shapes(model))
+    model = with_constants(model, nodes, {**initializers, **constants})
+    nodes, folded = fold_all_constants(model, {**initializers, **constants}, trainable, OUTPUT)
+    given = {name: array for name, array in initializers.items() if name not in trainable}
+    return nodes, {**constants, **folded, **given}
 
 
 def _exported(module: nn.Module, input_shape: tuple[int, ...], trainable: set[str]) -> ModelProto:
