@@ -8,20 +8,7 @@ from onnx import NodeProto
 
 from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.gradient_sums import summed
-from model_export.autodiff.registry import Node, Shape, find_gradient_rule, objection, supported_operators
-from model_export.errors import ExportError
-
-
-def require_supported(nodes: Iterable[NodeProto], shapes: Mapping[str, Shape]) -> None:
-    """Raise one `ExportError` that lists every node without a rule and its place in the user's module."""
-    problems = []
-    for proto in nodes:
-        reason = objection(Node(proto, shapes, ()))
-        if reason:
-            problems.append(f"{proto.op_type} at {proto.name}: {reason}")
-    if problems:
-        listed, supported = "; ".join(problems), ", ".join(supported_operators())
-        raise ExportError(f"the model has operators that cannot be trained: {listed} (supported: {supported})")
+from model_export.autodiff.registry import Node, Shape, find_gradient_rule
 
 
 def differentiate(

@@ -36,9 +36,11 @@ class Unrolled(nn.Module):
             self.register_parameter(name, parameter)
 
     def forward(self, inputs: Tensor, state: object = None) -> tuple[Tensor, Tensor | State]:
-        """Raises `ExportError` for an initial state."""
+        """Raises `ExportError` for an initial state or a packed sequence."""
         if state is not None:
             raise ExportError("a recurrent layer with an initial state cannot be exported; leave the state out")
+        if isinstance(inputs, nn.utils.rnn.PackedSequence):
+            raise ExportError("a packed sequence cannot be exported; give the recurrent layer the padded tensor")
         last = []
         for layer in range(self.layers):
             inputs, final = self._layer(inputs, layer)

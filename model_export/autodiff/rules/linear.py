@@ -19,6 +19,7 @@ from model_export.autodiff.registry import (
     support_check,
 )
 from model_export.axis_labels import FIXED, AxisLabel, AxisLabels
+from model_export.batch_axis import shown
 
 FEW_INPUTS = 16
 """Inputs of a weight below which a Gemm of as many columns leaves vector registers half empty."""
@@ -28,7 +29,9 @@ FEW_INPUTS = 16
 def check_gemm(node: Node) -> str | None:
     """Only y = a b + c and y = a b' + c with a vector c, which is what torch exports for a linear layer."""
     if len(node.inputs) > 2 and node.shape(node.inputs[2]) != node.shape(node.output)[1:]:
-        return f"Gemm with a third input of shape {node.shape(node.inputs[2])}; supported is a bias for each output"
+        return (
+            f"Gemm with a third input of shape {shown(node.shape(node.inputs[2]))}; supported is a bias for each output"
+        )
     plain = node.attribute("alpha", 1.0) == 1.0 and node.attribute("beta", 1.0) == 1.0
     if plain and not node.attribute("transA", 0):
         return None
@@ -56,7 +59,8 @@ def gemm_example(g: GraphBuilder, node: Node, dy: str, index: int) -> ExampleGra
     del g
     if index == 2:
         return VectorGradient(dy)
-    return OuterGradient(node.inputs[0], dy, 1, node.shape(node.inputs[0])[1], node.shape(node.output)[1])
+    sizes = node.shape(node.inputs[0])[1], node.shape(node.output)[1]
+    return OuterGradient(node.inputs[0], dy, 1, *sizes, out_last=not node.attribute("transB", 0))
 
 
 @axis_rule("Gemm")
@@ -76,7 +80,7 @@ def check_matmul(node: Node) -> str | None:
     a, b = (node.shape(name) for name in node.inputs)
     if min(len(a), len(b)) >= 2:
         return None
-    return f"MatMul of shapes {a} and {b}; supported are operands of two axes or more"
+    return f"MatMul of shapes {shown(a)} and {shown(b)}; supported are operands of two axes or more"
 
 
 @gradient_rule("MatMul")
@@ -107,7 +111,7 @@ def matmul_example(g: GraphBuilder, node: Node, dy: str, index: int) -> ExampleG
             inputs, dy = (g.op("Flatten", name, axis=1) for name in (inputs, dy))
         elif len(shape) > 3:
             inputs, dy = (_joined_positions(g, name, len(shape)) for name in (inputs, dy))
-        return OuterGradient(inputs, dy, positions, shape[-1], out[-1])
+        return OuterGradient(inputs, dy, positions, shape[-1], out[-1], out_last=True)
     if index == 0 and len(shape) == 2 and len(out) == 3:
         inputs = node.inputs[1]
         if out[2] == 1:
