@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from edge_client.config import RuntimeName
 from edge_client.errors import TrainingError
 from edge_client.fisher import FisherScorer
-from edge_client.onnx_session import feeds, open_session, run
+from edge_client.onnx_session import BoundRun, batch_feeds, open_session
 from edge_client.training.choose import RuntimeSpec, open_runtime
 from wire_protocol.bundle_manifest import PRIVATE_STEP, BundleManifest, LossName
 from wire_protocol.examples import Examples
@@ -173,16 +173,21 @@ def _clocked(batch: Examples, seconds: list[float]) -> Iterator[Examples]:
 
 
 def _private_step(subject: Subject) -> Callable[[], None]:
-    session = open_session(subject.bundle / PRIVATE_STEP, 1)
+    """As the portable runtime steps, on the graph of clipped sums."""
     trained = {name: array.copy() for name, array in subject.parameters.items()}
-    outputs = ["loss", *(f"grad.{name}" for name in trained)]
-    inputs = {**feeds(trained, subject.batch), "clip_norm": np.array(CLIP_NORM, dtype=np.float32)}
+    gradients = {f"grad.{name}": np.empty_like(array) for name, array in trained.items()}
+    bound = BoundRun(
+        open_session(subject.bundle / PRIVATE_STEP, 1),
+        {**trained, "clip_norm": np.array(CLIP_NORM, dtype=np.float32)},
+        {"loss": np.empty((), dtype=np.float32), **gradients},
+    )
     rate = np.float32(LEARNING_RATE / len(subject.batch))
 
     def step() -> None:
-        _, *gradients = run(session, outputs, inputs)
-        for name, gradient in zip(trained, gradients, strict=True):
-            trained[name] -= rate * gradient
+        bound.run(batch_feeds(subject.batch))
+        for name, gradient in gradients.items():
+            np.multiply(gradient, rate, out=gradient)
+            trained[name.removeprefix("grad.")] -= gradient
 
     return step
 

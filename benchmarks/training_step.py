@@ -5,7 +5,9 @@
 
 One thread, batches of 32. All sides of a model take turns in one process, as `benchmarks.step_sides` says; figures are
 medians and ratios are within the run. `half` and `quarter` are the same graph with 0.5 and 0.25 of the neurons of every
-group. Opacus is measured where it is installed (requirements-benchmarks.txt), in its default mode and without noise.
+group; beside their ratios stands the share of multiply-accumulates that is left, which time cannot go far below where
+products dominate. The private step is measured against Opacus' default mode, without noise, where it is installed
+(requirements-benchmarks.txt).
 Peak memory is that of fresh processes, as in `benchmarks.device_memory`. A model with BatchNorm runs as it is exported,
 with GroupNorm, on all sides, so that all train the same function.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean
 from tempfile import TemporaryDirectory
@@ -27,6 +30,7 @@ from benchmarks.step_sides import interleave, sides
 from benchmarks.zoo_subject import zoo_subject
 from model_export.zoo import ZOO
 from wire_protocol.errors import FisherfleetError
+from wire_protocol.sub_model import multiply_accumulates, widths_at
 
 Figures = dict[str, float | None]
 
@@ -41,9 +45,18 @@ RATIOS = {
     "rss_vs_torch": ("rss_mb", "torch_rss_mb"),
 }
 WIDTH_RATIOS = {"half_vs_full": ("half_ms", "portable_ms"), "quarter_vs_full": ("quarter_ms", "portable_ms")}
+WIDTHS = {"half": 0.5, "quarter": 0.25}
 
 
-def measure(name: str, steps: int) -> Figures:
+@dataclass(frozen=True)
+class Measured:
+    """Figures of one model, and the shares of its multiply-accumulates that narrower models have left."""
+
+    figures: Figures
+    work: Figures
+
+
+def measure(name: str, steps: int) -> Measured:
     """All figures of one zoo model; null where a side cannot run. Raises `FisherfleetError`."""
     with TemporaryDirectory() as folder:
         subject = zoo_subject(name, BATCH, Path(folder) / "bundle")
@@ -51,10 +64,13 @@ def measure(name: str, steps: int) -> Figures:
         figures: Figures = {f"{side}_ms": milliseconds.get(side) for side in SIDES}
         gc.collect()
         figures["rss_mb"], figures["torch_rss_mb"] = training_peaks_mb(subject)
-    return figures
+    layout = subject.manifest.layout
+    work = {width: multiply_accumulates(layout, widths_at(layout, keep)) for width, keep in WIDTHS.items()}
+    full = multiply_accumulates(layout, widths_at(layout, 1.0))
+    return Measured(figures, {width: count / full for width, count in work.items()})
 
 
-def measure_or_reason(name: str, steps: int) -> Figures | str:
+def measure_or_reason(name: str, steps: int) -> Measured | str:
     """The figures, or why the model cannot be exported or run."""
     try:
         return measure(name, steps)
@@ -85,35 +101,49 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30, help="steps that each side takes (default: %(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    models: dict[str, Figures] = {}
+    measurements: dict[str, Measured] = {}
     skipped: list[dict[str, str]] = []
     for name in options.models.split(","):
         measured = measure_or_reason(name, options.steps)
         if isinstance(measured, str):
             skipped.append({"model": name, "skipped, as": measured})
         else:
-            models[name] = measured
+            measurements[name] = measured
     if skipped:
         publish("not measured", skipped, {}, None)
+    models = {name: measured.figures for name, measured in measurements.items()}
     means = geometric_means(models.values(), RATIOS)
     if models:
         title = f"milliseconds a step of {BATCH} examples, one thread; peak resident MB"
         publish(title, [_row(name, figures) for name, figures in models.items()], {}, None)
-    publish("ratios", _ratios(models), {"models": models, "geomean": means}, options.json)
+    title = "ratios (private / opacus: against Opacus' default mode; work: share of multiply-accumulates)"
+    publish(title, _ratios(measurements), {"models": models, "geomean": means}, options.json)
 
 
 def _row(name: str, figures: Figures) -> dict[str, str]:
     return {"model": name, **{key.replace("_", " "): _show(value) for key, value in figures.items()}}
 
 
-def _ratios(models: Mapping[str, Figures]) -> list[dict[str, str]]:
-    ratios = {**RATIOS, **WIDTH_RATIOS}
-    rows = {name: {key: ratio(figures, parts) for key, parts in ratios.items()} for name, figures in models.items()}
-    rows["geometric mean"] = geometric_means(models.values(), ratios)
+def _ratios(measurements: Mapping[str, Measured]) -> list[dict[str, str]]:
+    rows = {
+        name: {**_quotients(measured.figures), **{f"{width} work": share for width, share in measured.work.items()}}
+        for name, measured in measurements.items()
+    }
+    means = geometric_means((measured.figures for measured in measurements.values()), {**RATIOS, **WIDTH_RATIOS})
+    rows["geometric mean"] = {**means, **{f"{width} work": _mean_work(measurements, width) for width in WIDTHS}}
     return [
         {"model": name, **{key.replace("_vs_", " / "): _show(value) for key, value in row.items()}}
         for name, row in rows.items()
     ]
+
+
+def _quotients(figures: Figures) -> Figures:
+    return {name: ratio(figures, parts) for name, parts in {**RATIOS, **WIDTH_RATIOS}.items()}
+
+
+def _mean_work(measurements: Mapping[str, Measured], width: str) -> float | None:
+    shares = [share for measured in measurements.values() if (share := measured.work[width])]
+    return geometric_mean(shares) if shares else None
 
 
 def _show(value: float | None) -> str:

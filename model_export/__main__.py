@@ -23,6 +23,7 @@ from model_export.zoo import ZOO, ZOO_LOSSES
 from wire_protocol.bundle_manifest import MANIFEST_NAME, BundleManifest, LossName, bundle_id
 from wire_protocol.errors import FisherfleetError
 
+CLASSES = 10
 DISAGREES = 1
 USAGE_ERROR = 2
 
@@ -42,7 +43,9 @@ def _export(options: argparse.Namespace, console: Console) -> int:
     input_shape = _shape(options.input)
     rungs = _fractions(options.rungs)
     loss = choose_loss(options.loss or ZOO_LOSSES.get(options.model, "cross-entropy"), _weights(options.class_weights))
-    source = build_model(options.model, input_shape, options.classes, options.seed)
+    if options.classes is not None and options.model not in ZOO:
+        raise ExportError(f"--classes is for zoo models; give it as an argument: {options.model}(classes=...)")
+    source = build_model(options.model, input_shape, options.classes or CLASSES, options.seed)
     module, messages = trainable_form(source, options.batchnorm)
     for message in messages:
         console.print(message, highlight=False, markup=False)
@@ -61,10 +64,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="fisherfleet export",
         description="Turn a PyTorch model into a bundle: training graphs, layout, initial weights, manifest.",
     )
-    parser.add_argument("model", help=f"a zoo model ({', '.join(ZOO)}) or module:factory, called without arguments")
+    parser.add_argument(
+        "model",
+        help=f"a zoo model ({', '.join(ZOO)}), or your own: module:factory or file.py:factory, a class, a "
+        "function or a model, and arguments are written as in 'net.py:Net(hidden=32)'",
+    )
     parser.add_argument("--input", required=True, help="shape of one example, such as 1,28,28")
     parser.add_argument("--out", required=True, type=Path, help="folder of the bundle; an older bundle is replaced")
-    parser.add_argument("--classes", type=int, default=10, help="classes of a zoo model (default: %(default)s)")
+    parser.add_argument("--classes", type=int, help=f"classes of a zoo model (default: {CLASSES})")
     parser.add_argument("--seed", type=int, default=0, help="seed of the initial weights (default: %(default)s)")
     parser.add_argument(
         "--rungs",

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from onnx import NodeProto
+from model_export.torch_trace import INPUT
 
-from model_export.forward_graph import INPUT, ForwardGraph
+if TYPE_CHECKING:
+    from model_export.forward_graph import ForwardGraph
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,6 @@ class AxisLabels:
         """Never cut these axes."""
         for label in labels:
             self._parents[self.resolve(label).label] = FIXED
-
-    def fix_all(self, node: NodeProto) -> None:
-        """Never cut an axis of a node's inputs or outputs."""
-        for name in node.input:
-            if name:
-                self.fix(self.of(name))
-        for name in node.output:
-            self.set(name, [FIXED] * len(self.shapes[name]))
 
     def fresh(self) -> AxisLabel:
         """A label of its own, united with nothing yet."""

@@ -15,8 +15,8 @@ from model_export.autodiff import depthwise
 from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.registry import Node
 from model_export.autodiff.standardisation import Standardisation, affine, group_rows, layer_rows
-from model_export.forward_graph import INPUT
 from model_export.normalisation import GROUP_NORM, LAYER_NORM, Shapes
+from model_export.torch_trace import INPUT
 
 
 def fit_every_width(g: GraphBuilder, nodes: Iterable[NodeProto], shapes: Shapes) -> None:

@@ -11,15 +11,15 @@ from pathlib import Path
 
 from torch import nn
 
-from model_export.autodiff.registry import load_rules
-from model_export.autodiff.reverse import require_supported
+from model_export.autodiff.support import require_supported
+from model_export.batch_axis import ANY_BATCH, require_no_batch_size, shown
 from model_export.bundle import write_graphs, write_manifest
 from model_export.errors import ExportError
 from model_export.forward_graph import ForwardGraph, trace
 from model_export.losses import CROSS_ENTROPY, Loss
 from model_export.module_rewrites.trainable_form import trainable_form
 from model_export.neuron_groups import discover_layout, label_axes
-from model_export.normal_form import TRACED_BATCH, require_any_batch
+from model_export.normal_form import require_any_batch
 from model_export.ort_artifacts import write_rung
 from model_export.symbolic_shapes import open_shapes
 from wire_protocol.bundle_manifest import MANIFEST_NAME, BundleManifest, Rung, decode_manifest
@@ -43,10 +43,10 @@ def compile_model(
     graph = trace(module, input_shape)
     expected = loss.objection(graph.output_shape)
     if expected:
-        found = (TRACED_BATCH, *graph.output_shape)
-        raise ExportError(f"the model's output must be {expected}, got {found} for batch {TRACED_BATCH}")
-    load_rules()
-    require_supported(graph.nodes, graph.shapes)
+        found = shown((ANY_BATCH, *graph.output_shape))
+        raise ExportError(f"the model's output must be {expected}, got {found}")
+    require_supported(graph.nodes, graph.shapes, graph.parameters)
+    require_no_batch_size(graph.nodes, graph.constants)
     require_any_batch(graph.to_model())
     axes = label_axes(graph)
     return open_shapes(graph, axes), discover_layout(graph, axes)

@@ -8,24 +8,19 @@ gradient compiler knows. A flatten is always `Flatten(axis=1)`; every other resh
 from __future__ import annotations
 
 import logging
-import tempfile
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 from torch import nn
 
+from model_export.autodiff.support import require_exported
+from model_export.batch_axis import ANY_BATCH, shown, with_any_batch
 from model_export.convolution_padding import fuse_padding, with_explicit_padding
 from model_export.errors import ExportError
 from model_export.normal_form import (
-    TRACED_BATCH,
     fold_all_constants,
     fuse_transposed_weights,
     normalise_reshape,
@@ -34,14 +29,12 @@ from model_export.normal_form import (
 )
 from model_export.normalisation import find_normalisations, plain_nodes
 from model_export.part_selection import with_selected_parts
-from model_export.plain_operators import with_plain_operators
+from model_export.plain_operators import with_matrices, with_plain_operators
+from model_export.torch_trace import INPUT, OPSET, OUTPUT, torch_export
 
 _logger = logging.getLogger(__name__)
 
-OPSET = 17
 IR_VERSION = 8
-INPUT = "batch"
-OUTPUT = "output"
 BATCH_AXIS = "examples"
 
 
@@ -50,7 +43,7 @@ class ForwardGraph:
     """Nodes in topological order; `parameters` float32 by torch name; `constants` of any type.
 
     Nodes are of `OPSET` but for those that `plain_nodes` spells.
-    `shapes` has the static shape of every tensor, with the traced batch size along a batch axis. `input_shape` and
+    `shapes` has the static shape of every tensor, with `ANY_BATCH` along a batch axis. `input_shape` and
     `output_shape` are without that axis.
     """
 
@@ -100,20 +93,17 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> ForwardGraph:
     taken = sorted({INPUT, OUTPUT} & dict(module.named_parameters()).keys())
     if taken:
         raise ExportError(f"no parameter may be called {' or '.join(taken)}: the graphs' own tensors are called so")
-    model = _torch_export(module, input_shape)
-    if len(model.graph.output) != 1:
-        raise ExportError(f"the model must return one tensor, got {len(model.graph.output)}")
     trainable = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    model = _exported(module, input_shape, trainable)
     initializers = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    nodes, constants = fold_all_constants(model, initializers, trainable, OUTPUT)
-    nodes = with_plain_operators(nodes, {**initializers, **constants})
-    constants |= {name: array for name, array in initializers.items() if name not in trainable}
+    nodes, constants = _folded(model, initializers, trainable)
     shapes = static_shapes(with_constants(model, nodes, {**initializers, **constants}))
     nodes = with_selected_parts(nodes, constants, shapes, (INPUT, OUTPUT))
     shapes = static_shapes(with_constants(model, nodes, {**initializers, **constants}))
-    output_shape = shapes[OUTPUT]
-    if output_shape[:1] != (TRACED_BATCH,) or 0 in output_shape:
-        raise ExportError(f"the model's output must have the batch as its first axis, got {output_shape} for batch 3")
+    output_shape = shapes.get(OUTPUT, ())
+    if output_shape[:1] != (ANY_BATCH,) or 0 in output_shape:
+        require_exported(nodes, {INPUT, *trainable})
+        raise ExportError(f"the model's output must have the batch as its first axis, got {shown(output_shape)}")
     nodes = [normalise_reshape(node, constants, shapes) for node in fuse_transposed_weights(nodes, shapes)]
     nodes = fuse_padding(with_explicit_padding(nodes, shapes), constants)
     nodes = find_normalisations(nodes, constants, shapes, OUTPUT)
@@ -125,59 +115,36 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> ForwardGraph:
     }
     if not parameters:
         raise ExportError("the model has no trainable parameter that its output depends on")
-    others = {name: array for name, array in {**initializers, **constants}.items() if name not in parameters}
-    used_constants = {name: array for name, array in others.items() if name in used}
-    return ForwardGraph(
-        tuple(nodes),
-        parameters,
-        used_constants,
-        {**shapes, **{name: array.shape for name, array in used_constants.items()}},
-        tuple(input_shape),
-        output_shape[1:],
-    )
+    read = used - parameters.keys()
+    others = {name: array for name, array in {**initializers, **constants}.items() if name in read}
+    shapes |= {name: array.shape for name, array in others.items()}
+    return ForwardGraph(tuple(nodes), parameters, others, shapes, tuple(input_shape), output_shape[1:])
 
 
-def _torch_export(module: nn.Module, input_shape: tuple[int, ...]) -> ModelProto:
-    example = torch.zeros(TRACED_BATCH, *input_shape)
+def _folded(
+    model: ModelProto, initializers: dict[str, NDArray[np.generic]], trainable: set[str]
+) -> tuple[list[NodeProto], dict[str, NDArray[np.generic]]]:
+    """Nodes in plain operators, and all constants: twice folded, as some operators have no known shape before."""
+    nodes, constants = fold_all_constants(model, initializers, trainable, OUTPUT)
+    nodes = with_plain_operators(nodes, {**initializers, **constants})
+    model = with_constants(model, nodes, {**initializers, **constants})
+    nodes = with_matrices(nodes, static_shapes(model))
+    model = with_constants(model, nodes, {**initializers, **constants})
+    nodes, folded = fold_all_constants(model, {**initializers, **constants}, trainable, OUTPUT)
+    given = {name: array for name, array in initializers.items() if name not in trainable}
+    return nodes, {**constants, **folded, **given}
+
+
+def _exported(module: nn.Module, input_shape: tuple[int, ...], trainable: set[str]) -> ModelProto:
+    """As torch exports it; where something stands in the way, all operators without a rule are named first."""
+    models, messages = torch_export(module, input_shape)
+    for message in messages:
+        _logger.warning("%s", message)
+    nodes = list(models[0].graph.node)
+    if any(node.domain or node.op_type == "BatchNormalization" for node in nodes):
+        require_exported(nodes, {INPUT, *trainable})
     try:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            _state_kept(module),
-            warnings.catch_warnings(record=True) as caught,
-        ):
-            warnings.simplefilter("always")
-            path = Path(folder, "traced.onnx")
-            torch.onnx.export(
-                module,
-                (example,),
-                path,
-                dynamo=False,
-                training=torch.onnx.TrainingMode.TRAINING,
-                do_constant_folding=False,
-                opset_version=OPSET,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-            )
-            model = onnx.load_model(path)
-    except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ExportError(f"torch cannot trace the model on inputs (3, {_listed(input_shape)}): {reason}") from error
-    for text in sorted({str(w.message) for w in caught if w.category.__name__ == "TracerWarning"}):
-        _logger.warning("torch: %s", " ".join(text.split()))
-    return model
-
-
-@contextmanager
-def _state_kept(module: nn.Module) -> Iterator[None]:
-    """Leave torch's generator and the training mode of every submodule as they were."""
-    modes = [(part, part.training) for part in module.modules()]
-    with torch.random.fork_rng(devices=[]):
-        try:
-            yield
-        finally:
-            for part, training in modes:
-                part.training = training
-
-
-def _listed(shape: Iterable[int]) -> str:
-    return ", ".join(map(str, shape))
+        return with_any_batch(*models)
+    except ExportError:
+        require_exported(nodes, {INPUT, *trainable})
+        raise

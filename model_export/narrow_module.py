@@ -1,7 +1,7 @@
 """A module that torch can call with the parameters of a narrower sub-model, to be an oracle at every width.
 
 Most layers take their sizes from their parameters. Some also keep them as attributes: depthwise convolutions, layer
-normalisation.
+and instance normalisation.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from copy import deepcopy
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 
 def narrowed(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.Module:
@@ -24,4 +25,6 @@ def narrowed(module: nn.Module, parameters: Mapping[str, Tensor]) -> nn.Module:
             layer.groups = layer.groups * len(weight) // len(layer.weight)
         elif isinstance(layer, nn.LayerNorm):
             layer.normalized_shape = tuple(weight.shape)
+        elif isinstance(layer, _InstanceNorm):
+            layer.num_features = len(weight)
     return copy

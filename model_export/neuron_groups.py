@@ -2,30 +2,23 @@
 
 Every axis of every tensor gets a label; operators unite labels. A class of labels that lies on parameter axes and never
 meets the input, the output, the batch or a spatial axis is a neuron group. It is named after the first parameter that
-produces it. What is computed from parameters alone, but for a view of one, has no example to be scored by and is
-never cut.
+produces it.
 """
 
 from __future__ import annotations
 
-from model_export.autodiff.registry import PARAMETER_VIEWS, find_axis_rule
+from model_export.autodiff.registry import find_axis_rule
 from model_export.axis_labels import FIXED, AxisLabels
-from model_export.forward_graph import INPUT, OUTPUT, ForwardGraph
+from model_export.forward_graph import ForwardGraph
+from model_export.torch_trace import OUTPUT
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
 
 
 def label_axes(graph: ForwardGraph) -> AxisLabels:
     """Labels of the axes of all tensors of a graph whose operators are all supported."""
     axes = AxisLabels(graph)
-    varying = {INPUT}
     for node in graph.nodes:
-        of_parameters = varying.isdisjoint(node.input)
-        if of_parameters and node.op_type not in PARAMETER_VIEWS:
-            axes.fix_all(node)
-            continue
         find_axis_rule(node.op_type)(axes, node)
-        if not of_parameters:
-            varying.update(node.output)
     axes.fix(axes.of(OUTPUT))
     return axes
 

@@ -1,6 +1,6 @@
 """Passes that bring a traced graph into the normal form of `forward_graph`: no batch size, no foldable constants.
 
-While tracing every batch axis has `TRACED_BATCH` entries, so that shapes are static and shape arithmetic folds away.
+Shapes are static, with `ANY_BATCH` along a batch axis, so that shape arithmetic folds away.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from model_export.batch_axis import ANY_BATCH, is_batch, require_size_of_axis
 from model_export.errors import ExportError
-
-TRACED_BATCH = 3
 
 OTHER_BATCH = 5
 
@@ -69,7 +68,8 @@ def fold_constants(
         elif node.op_type == "Identity" and node.output[0] != output:
             aliases[node.output[0]] = node.input[0]
             continue
-        elif all(name in known for name in node.input if name) and node.op_type not in _NOT_FOLDED:
+        elif _is_constant(node, known, shapes):
+            require_size_of_axis(node, [known[name] for name in node.input if name])
             result = _evaluate(node, known)
         else:
             kept.append(node)
@@ -77,6 +77,13 @@ def fold_constants(
         folded.update(zip(node.output, result, strict=True))
         known.update(zip(node.output, result, strict=True))
     return kept, folded
+
+
+def _is_constant(node: NodeProto, known: dict[str, NDArray[np.generic]], shapes: dict[str, tuple[int, ...]]) -> bool:
+    """Whether a node gives the same each time, for any batch."""
+    if node.op_type in _NOT_FOLDED or node.domain or not all(name in known for name in node.input if name):
+        return False
+    return not any(is_batch(size) for output in node.output for size in shapes.get(output, ()))
 
 
 def _evaluate(node: NodeProto, known: dict[str, NDArray[np.generic]]) -> list[NDArray[np.generic]]:
@@ -106,14 +113,29 @@ def normalise_reshape(
     if node.op_type != "Reshape":
         return node
     before, after = shapes.get(node.input[0], ()), shapes.get(node.output[0], ())
-    if not before[:1] == after[:1] == (TRACED_BATCH,):
-        return node
+    if not before[:1] == after[:1] == (ANY_BATCH,):
+        return _with_open_batch(node, constants, before, after)
     if len(after) == 2:
         return helper.make_node("Flatten", [node.input[0]], list(node.output), name=node.name, axis=1)
     target = f"{node.output[0]}.shape"
     given = constants.get(node.input[1], np.asarray(after))
     sizes = [-1 if wish == -1 else size for wish, size in zip(given, after, strict=True)]
     constants[target] = np.asarray([0, *sizes[1:]], dtype=np.int64)
+    return helper.make_node("Reshape", [node.input[0], target], list(node.output), name=node.name)
+
+
+def _with_open_batch(
+    node: NodeProto, constants: dict[str, NDArray[np.generic]], before: tuple[int, ...], after: tuple[int, ...]
+) -> NodeProto:
+    """0 or -1 in the target where it has the batch size, as far as those can say it."""
+    given = constants.get(node.input[1], np.asarray(after)).tolist()
+    for axis, size in enumerate(given):
+        if is_batch(size) and before[axis : axis + 1] == after[axis : axis + 1] == (ANY_BATCH,):
+            given[axis] = 0
+        elif is_batch(size) and -1 not in given:
+            given[axis] = -1
+    target = f"{node.output[0]}.shape"
+    constants[target] = np.asarray(given, dtype=np.int64)
     return helper.make_node("Reshape", [node.input[0], target], list(node.output), name=node.name)
 
 

@@ -24,9 +24,10 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from model_export.autodiff.builder import GraphBuilder
 from model_export.errors import ExportError
-from model_export.forward_graph import INPUT, IR_VERSION, OPSET
+from model_export.forward_graph import IR_VERSION
 from model_export.losses import CROSS_ENTROPY, Loss
 from model_export.losses.loss import EXAMPLE_WEIGHTS, TARGETS, total_weight, weighted_sum
+from model_export.torch_trace import INPUT, OPSET
 from wire_protocol.bundle_manifest import CHECKPOINT, EVAL_MODEL, OPTIMIZER_MODEL, TRAINING_MODEL
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import sub_shapes

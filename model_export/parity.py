@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from model_export.autodiff.registry import attribute
-from model_export.forward_graph import INPUT, ForwardGraph
+from model_export.forward_graph import ForwardGraph
 from model_export.losses import CrossEntropy, Loss
+from model_export.module_rewrites.functions import WithoutDropout
 from model_export.narrow_module import narrowed
+from model_export.torch_trace import INPUT
 from model_export.training_graphs import fisher, private_step, train_step
 from wire_protocol.bundle_manifest import CHECKPOINT, TRAINING_MODEL, Rung
 from wire_protocol.layout import Layout
@@ -183,7 +185,9 @@ def _example_gradients(subject: Subject, parameters: Arrays, feeds: Arrays) -> t
     module = narrowed(subject.module, tensors).train()
     losses, gradients = [], []
     for example, target in zip(torch.from_numpy(feeds["batch"]), torch.from_numpy(feeds["targets"]), strict=True):
-        loss = _torch_loss(subject.loss, functional_call(module, tensors, (example[None],)), target[None])
+        with WithoutDropout():
+            output = functional_call(module, tensors, (example[None],))
+        loss = _torch_loss(subject.loss, output, target[None])
         losses.append(loss.item())
         gradients.append(torch.autograd.grad(loss, list(tensors.values()), materialize_grads=True))
     by_name = {

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, helper
+from onnx import NodeProto, helper, numpy_helper
 
-from model_export.normal_form import TRACED_BATCH
+from model_export.batch_axis import ANY_BATCH
 
 Shape = tuple[int, ...]
 
@@ -58,6 +58,8 @@ class _Forms:
             self._split(node)
         elif node.op_type == "Expand" and known:
             self._expand(node)
+        elif node.op_type == "ConstantOfShape" and node.input[0] in self._constants:
+            self._constant_of_shape(node)
         elif node.op_type == "Pad" and known:
             self._pad(node)
         else:
@@ -127,13 +129,21 @@ class _Forms:
         own = (1,) * (len(after) - len(before)) + before
         sizes = [1 if size == target else target for size, target in zip(own, after, strict=True)]
         target = f"{node.output[0]}.shape"
-        if sizes[0] == TRACED_BATCH:
+        if sizes[0] == ANY_BATCH:
             batch, rest = f"{node.output[0]}.batch", self._constant(f"{node.output[0]}.rest", sizes[1:])
             self._nodes.append(helper.make_node("Shape", [self._source], [batch], name=batch, start=0, end=1))
             self._nodes.append(helper.make_node("Concat", [batch, rest], [target], name=target, axis=0))
         else:
             self._constant(target, sizes)
         self._nodes.append(helper.make_node("Expand", [node.input[0], target], list(node.output), name=node.name))
+
+    def _constant_of_shape(self, node: NodeProto) -> None:
+        """As an Expand of one entry, to the batch that the shape begins with."""
+        value = next((numpy_helper.to_array(given.t) for given in node.attribute), np.zeros(1, np.float32))
+        entry = f"{node.output[0]}.entry"
+        self._constants[entry] = value
+        self._shapes[entry] = value.shape
+        self._expand(helper.make_node("Expand", [entry, node.input[0]], list(node.output), name=node.name))
 
     def _pad(self, node: NodeProto) -> None:
         pads, shape = self._constants[node.input[1]].tolist(), self._shapes[node.input[0]]

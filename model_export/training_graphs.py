@@ -9,21 +9,24 @@ depends on a width or on the batch size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.reverse import differentiate
 from model_export.autodiff.tap_rows import split_convolutions
+from model_export.batch_axis import ANY_BATCH
 from model_export.errors import ExportError
 from model_export.every_width import fit_every_width
-from model_export.execution_order import make_outputs_last
 from model_export.fast_forms import use_fast_forms
-from model_export.forward_graph import BATCH_AXIS, INPUT, OUTPUT, ForwardGraph, make_model
+from model_export.forward_graph import BATCH_AXIS, ForwardGraph, make_model
+from model_export.graph_passes import simplify
 from model_export.losses import CROSS_ENTROPY, Loss
 from model_export.losses.loss import EXAMPLE_WEIGHTS, TARGETS, mean_scale, scaled, total_weight, weighted_sum
+from model_export.normal_form import static_shapes
 from model_export.private_graph import CLIP_NORM, ExamplePass, clip_factors
+from model_export.torch_trace import INPUT, OPSET, OUTPUT
 from wire_protocol.layout import Layout, Parameter
 
 
@@ -49,7 +52,7 @@ def private_step(graph: ForwardGraph, layout: Layout, loss: Loss = CROSS_ENTROPY
     """
     g, nodes = _start(graph)
     batch = scaled(g, loss, graph.output_shape, EXAMPLE_WEIGHTS)
-    examples = ExamplePass(g, nodes, graph.shapes, layout, batch.output_gradient)
+    examples = ExamplePass(g, replace(graph, nodes=tuple(nodes)), layout, batch.output_gradient)
     norms = examples.norms()
     sums = examples.clipped_sums(clip_factors(g, norms))
     mean = g.op("Div", batch.loss, total_weight(g))
@@ -62,7 +65,7 @@ def fisher(graph: ForwardGraph, layout: Layout, loss: Loss = CROSS_ENTROPY) -> M
     """`fisher.<group>` float32 (width,): sums over examples of squared gradients, clipped to `clip_norm`."""
     g, nodes = _start(graph)
     batch = scaled(g, loss, graph.output_shape, EXAMPLE_WEIGHTS)
-    examples = ExamplePass(g, nodes, graph.shapes, layout, batch.output_gradient)
+    examples = ExamplePass(g, replace(graph, nodes=tuple(nodes)), layout, batch.output_gradient)
     scores = examples.scores(clip_factors(g, examples.norms()))
     outputs = [_output(g, score, f"fisher.{group}", [group]) for group, score in scores.items()]
     return _finish(_Frame(graph, layout, loss, "fisher"), g, outputs, [_clip_norm()])
@@ -125,9 +128,9 @@ def _finish(
     frame: _Frame, g: GraphBuilder, outputs: list[ValueInfoProto], settings: Sequence[ValueInfoProto] = ()
 ) -> ModelProto:
     graph, loss = frame.graph, frame.loss
-    g.keep_only(output.name for output in outputs)
+    names = [output.name for output in outputs]
+    g.keep_only(names)
     use_fast_forms(g)
-    make_outputs_last(g, [output.name for output in outputs])
     target_shape = loss.target_shape(graph.output_shape)
     inputs = [
         helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [BATCH_AXIS, *graph.input_shape]),
@@ -136,5 +139,27 @@ def _finish(
         *settings,
         *(helper.make_tensor_value_info(p.name, TensorProto.FLOAT, _dimensions(p)) for p in frame.layout.parameters),
     ]
-    constants = [numpy_helper.from_array(array, name) for name, array in graph.constants.items()]
-    return make_model(helper.make_graph(g.nodes, frame.name, inputs, outputs, [*constants, *g.initializers()]))
+    simplify(g, _static_shapes(frame, g, inputs, outputs), names)
+    return make_model(helper.make_graph(g.nodes, frame.name, inputs, outputs, _constants(graph, g)))
+
+
+def _constants(graph: ForwardGraph, g: GraphBuilder) -> list[TensorProto]:
+    used = {name for node in g.nodes for name in node.input}
+    own = [numpy_helper.from_array(array, name) for name, array in graph.constants.items() if name in used]
+    return [*own, *g.initializers()]
+
+
+def _static_shapes(
+    frame: _Frame, g: GraphBuilder, inputs: list[ValueInfoProto], outputs: list[ValueInfoProto]
+) -> dict[str, tuple[int, ...]]:
+    """Of all tensors whose shape can be inferred, for the full width and the traced batch size."""
+    sizes = {parameter.name: list(parameter.shape) for parameter in frame.layout.parameters}
+    fixed = []
+    for value in inputs:
+        dims = [dim.dim_value or ANY_BATCH for dim in value.type.tensor_type.shape.dim]
+        dims = sizes.get(value.name, dims)
+        fixed.append(helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, dims))
+    free = [helper.make_tensor_value_info(value.name, TensorProto.FLOAT, None) for value in outputs]
+    static = helper.make_graph(g.nodes, frame.name, fixed, free, _constants(frame.graph, g))
+    found = static_shapes(helper.make_model(static, opset_imports=[helper.make_opsetid("", OPSET)]))
+    return {name: shape for name, shape in found.items() if 0 not in shape}

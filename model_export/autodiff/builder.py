@@ -16,6 +16,7 @@ class GraphBuilder:
     def __init__(self, prefix: str = "fl.") -> None:
         self.nodes: list[NodeProto] = []
         self._prefix = prefix
+        self._made: dict[str, NodeProto] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._initializers: list[TensorProto] = []
         self._count = 0
@@ -23,8 +24,13 @@ class GraphBuilder:
     def op(self, op_type: str, *inputs: str, **attributes: Any) -> str:
         """Append a node with one output and return the output's name."""
         output = self._fresh(op_type)
-        self.nodes.append(helper.make_node(op_type, list(inputs), [output], name=output, **attributes))
+        self._made[output] = helper.make_node(op_type, list(inputs), [output], name=output, **attributes)
+        self.nodes.append(self._made[output])
         return output
+
+    def maker(self, name: str) -> NodeProto | None:
+        """The node that `op` made this tensor with."""
+        return self._made.get(name)
 
     def constant(self, value: ArrayLike, dtype: type[np.generic] = np.float32) -> str:
         """Name of an initializer with this value."""

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from model_export.autodiff.builder import GraphBuilder
-from model_export.errors import ExportError
+import numpy as np
+from onnx import TensorProto
 
-MIXED_FORMS = "a layer is used at sizes for which its gradients have different forms; use it at one size"
+from model_export.autodiff.builder import GraphBuilder
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class OuterGradient:
 
     `inputs` is float32 (examples, positions, fan_in) and `deltas` (examples, positions, out); both without the
     positions axis where `positions` is 1; both with positions last where `positions_last`. The sizes are those of the
-    full model; they decide how squares are computed.
+    full model; they decide how squares are computed. The weight is (out, fan_in), or with `out_last` (fan_in, out).
     """
 
     inputs: str
@@ -52,6 +52,7 @@ class OuterGradient:
     fan_in: int
     out: int
     positions_last: bool = False
+    out_last: bool = False
 
     @property
     def prefers_gram(self) -> bool:
@@ -68,18 +69,29 @@ class LookupGradient:
 
     indices: str
     deltas: str
+    rows: int
 
 
 ExampleGradient = VectorGradient | RowsGradient | OuterGradient | LookupGradient
 
 
+def share_a_form(gradients: Sequence[ExampleGradient]) -> bool:
+    """Whether `combine` can add them."""
+    first = gradients[0]
+    return all(type(other) is type(first) and _form(other) == _form(first) for other in gradients[1:])
+
+
+def _form(gradient: ExampleGradient) -> tuple[object, ...]:
+    if isinstance(gradient, OuterGradient):
+        return (gradient.fan_in, gradient.out, gradient.out_last)
+    return (len(gradient.parts), gradient.order) if isinstance(gradient, RowsGradient) else ()
+
+
 def combine(g: GraphBuilder, gradients: Sequence[ExampleGradient]) -> ExampleGradient:
-    """The gradient of a parameter with several uses."""
+    """The gradient of a parameter with several uses whose gradients share a form."""
     first = gradients[0]
     if len(gradients) == 1:
         return first
-    if any(type(other) is not type(first) for other in gradients):
-        raise ExportError(MIXED_FORMS)
     if isinstance(first, VectorGradient):
         total = first.gradient
         for other in gradients[1:]:
@@ -91,7 +103,8 @@ def combine(g: GraphBuilder, gradients: Sequence[ExampleGradient]) -> ExampleGra
     if isinstance(first, LookupGradient):
         lookups = [gradient for gradient in gradients if isinstance(gradient, LookupGradient)]
         indices = g.op("Concat", *(lookup.indices for lookup in lookups), axis=1)
-        return LookupGradient(indices, g.op("Concat", *(lookup.deltas for lookup in lookups), axis=1))
+        deltas = g.op("Concat", *(lookup.deltas for lookup in lookups), axis=1)
+        return LookupGradient(indices, deltas, first.rows)
     outers = [gradient for gradient in gradients if isinstance(gradient, OuterGradient)]
     return OuterGradient(
         g.op("Concat", *(_by_position(g, outer, outer.inputs) for outer in outers), axis=1),
@@ -99,6 +112,7 @@ def combine(g: GraphBuilder, gradients: Sequence[ExampleGradient]) -> ExampleGra
         sum(outer.positions for outer in outers),
         first.fan_in,
         first.out,
+        out_last=first.out_last,
     )
 
 
@@ -106,10 +120,27 @@ def _combine_rows(g: GraphBuilder, first: RowsGradient, others: Sequence[Example
     parts = first.parts
     for other in others:
         assert isinstance(other, RowsGradient)
-        if len(other.parts) != len(parts) or other.order != first.order:
-            raise ExportError(MIXED_FORMS)
         parts = tuple(g.op("Add", one, two) for one, two in zip(parts, other.parts, strict=True))
-    return RowsGradient(parts, first.assemble)
+    return RowsGradient(parts, first.assemble, first.order)
+
+
+def elements(g: GraphBuilder, gradient: ExampleGradient) -> str:
+    """The elements of each example's gradient in the order of the parameter's, float32 (examples, elements)."""
+    if isinstance(gradient, VectorGradient):
+        return gradient.gradient
+    if isinstance(gradient, OuterGradient):
+        factors = gradient.deltas, gradient.inputs
+        left, right = factors[::-1] if gradient.out_last else factors
+        if gradient.positions == 1:
+            left, right = g.op("Unsqueeze", left, g.sizes(2)), g.op("Unsqueeze", right, g.sizes(1))
+        else:
+            left, right = _by_channel(g, gradient, left), _by_position(g, gradient, right)
+        return g.op("Flatten", g.op("MatMul", left, right), axis=1)
+    assert isinstance(gradient, LookupGradient)
+    rows = g.constant(np.arange(gradient.rows).reshape(-1, 1), np.int64)
+    indices = g.op("Unsqueeze", g.op("Cast", gradient.indices, to=TensorProto.INT64), g.sizes(1))
+    hits = g.op("Cast", g.op("Equal", indices, rows), to=TensorProto.FLOAT)
+    return g.op("Flatten", g.op("MatMul", hits, gradient.deltas), axis=1)
 
 
 def weighted_sum(g: GraphBuilder, gradient: VectorGradient | RowsGradient, weights: str, like: str) -> str:
@@ -122,6 +153,13 @@ def weighted_sum(g: GraphBuilder, gradient: VectorGradient | RowsGradient, weigh
         flat = g.op("MatMul", row, g.op("Flatten", part, axis=1))
         sums.append(g.op("Reshape", flat, g.op("Shape", part, start=1)))
     return gradient.assemble(g, sums)
+
+
+def weighted_product(g: GraphBuilder, gradient: OuterGradient, weights: str) -> str:
+    """Sum over examples of weight x gradient, (out, fan_in), of a gradient with several positions."""
+    column = g.op("Unsqueeze", weights, g.sizes(1, 2))
+    rows = (g.op("Mul", gradient.deltas, column), gradient.inputs)
+    return g.op("Gemm", *(g.op("Flatten", name, axis=2) for name in rows), transA=1)
 
 
 def squares(g: GraphBuilder, gradient: ExampleGradient) -> str:

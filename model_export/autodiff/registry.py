@@ -52,11 +52,13 @@ class Node:
 
 GradientRule = Callable[[GraphBuilder, Node, str], list[str | None]]
 ExampleRule = Callable[[GraphBuilder, Node, str, int], ExampleGradient]
+WholeRule = Callable[[GraphBuilder, Node, str, int], str]
 AxisRule = Callable[[AxisLabels, NodeProto], None]
 SupportCheck = Callable[[Node], str | None]
 
 _gradient_rules: dict[str, GradientRule] = {}
 _example_rules: dict[str, ExampleRule] = {}
+_whole_rules: dict[str, WholeRule] = {}
 _axis_rules: dict[str, AxisRule] = {}
 _support_checks: dict[str, SupportCheck] = {}
 
@@ -87,6 +89,19 @@ def example_rule(*op_types: str) -> Callable[[ExampleRule], ExampleRule]:
 
     def register(rule: ExampleRule) -> ExampleRule:
         _example_rules.update(dict.fromkeys(op_types, rule))
+        return rule
+
+    return register
+
+
+def whole_rule(*op_types: str) -> Callable[[WholeRule], WholeRule]:
+    """Register `rule(builder, node, output_gradient, input index) -> gradient for each example`, (examples, elements).
+
+    For operators whose example rule gives elements in an order or in parts of its own.
+    """
+
+    def register(rule: WholeRule) -> WholeRule:
+        _whole_rules.update(dict.fromkeys(op_types, rule))
         return rule
 
     return register
@@ -127,6 +142,11 @@ def find_example_rule(op_type: str) -> ExampleRule | None:
     return _example_rules.get(op_type)
 
 
+def find_whole_rule(op_type: str) -> WholeRule | None:
+    """The rule for whole gradients of examples, if an operator needs one."""
+    return _whole_rules.get(op_type)
+
+
 def find_axis_rule(op_type: str) -> AxisRule:
     """The axis rule of an operator; elementwise unless it has one of its own."""
     return _axis_rules.get(op_type, unite_elementwise)
@@ -138,9 +158,7 @@ def supported_operators() -> list[str]:
 
 
 def objection(node: Node) -> str | None:
-    """Why this node cannot be differentiated, or None."""
-    if node.proto.op_type not in _gradient_rules:
-        return "no gradient rule"
+    """Why this node cannot be differentiated though its operator has a rule, or None."""
     check = _support_checks.get(node.proto.op_type)
     return check(node) if check else None
 

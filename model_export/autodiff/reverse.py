@@ -7,20 +7,8 @@ from collections.abc import Iterable, Mapping
 from onnx import NodeProto
 
 from model_export.autodiff.builder import GraphBuilder
-from model_export.autodiff.registry import Node, Shape, find_gradient_rule, objection, supported_operators
-from model_export.errors import ExportError
-
-
-def require_supported(nodes: Iterable[NodeProto], shapes: Mapping[str, Shape]) -> None:
-    """Raise one `ExportError` that lists every node without a rule and its place in the user's module."""
-    problems = []
-    for proto in nodes:
-        reason = objection(Node(proto, shapes, ()))
-        if reason:
-            problems.append(f"{proto.op_type} at {proto.name}: {reason}")
-    if problems:
-        listed, supported = "; ".join(problems), ", ".join(supported_operators())
-        raise ExportError(f"the model has operators that cannot be trained: {listed} (supported: {supported})")
+from model_export.autodiff.gradient_sums import summed
+from model_export.autodiff.registry import Node, Shape, find_gradient_rule
 
 
 def differentiate(
@@ -37,9 +25,9 @@ def differentiate(
     """
     forward = list(nodes)
     needed = _depends_on(forward, set(wanted))
-    gradients = dict(seeds)
+    parts = {name: [seed] for name, seed in seeds.items()}
     for proto in reversed(forward):
-        arriving = tuple(gradients.get(name, "") for name in proto.output)
+        arriving = tuple(_total(g, parts, name) for name in proto.output)
         if not any(arriving):
             continue
         asked = tuple(name in needed for name in proto.input)
@@ -49,8 +37,16 @@ def differentiate(
         results = rule(g, Node(proto, shapes, asked, arriving), arriving[0])
         for name, ask, result in zip(proto.input, asked, results, strict=True):
             if ask and result is not None:
-                gradients[name] = g.op("Add", gradients[name], result) if name in gradients else result
-    return {name: gradients[name] for name in wanted if name in gradients}
+                parts.setdefault(name, []).append(result)
+    return {name: _total(g, parts, name) for name in wanted if name in parts}
+
+
+def _total(g: GraphBuilder, parts: dict[str, list[str]], name: str) -> str:
+    """The sum of a tensor's parts, which takes their place; "" where there are none."""
+    if name not in parts:
+        return ""
+    parts[name] = [summed(g, parts[name])]
+    return parts[name][0]
 
 
 def _depends_on(nodes: Iterable[NodeProto], sources: set[str]) -> set[str]:

@@ -11,9 +11,9 @@ from typing import ClassVar
 from onnx import TensorProto
 
 from model_export.autodiff.builder import GraphBuilder
-from model_export.forward_graph import OUTPUT
 from model_export.losses.elementwise import mean_of_elements, share_of_element
 from model_export.losses.loss import TARGETS, LossTerms, OutputShape
+from model_export.torch_trace import OUTPUT
 from wire_protocol.bundle_manifest import LossName
 
 

@@ -1,18 +1,18 @@
 """Recurrent layers are unrolled over the sequence length that the model is traced with.
 
-One product gives the input's part of the gates at all steps, then each step is one product with the hidden state. The
-gates are an axis of their own, so that only the axis of hidden units is cut. Parameters keep their names and torch's
-order of gates: input, forget, cell, output for nn.LSTM (Hochreiter and Schmidhuber, 1997; with a forget gate: Gers,
-Schmidhuber and Cummins, 2000), reset, update, new for nn.GRU (Cho et al., 2014; the form of Chung et al., 2014). A
-neuron is a hidden unit with all of its gates. Sizes come from the weights, so that the module also runs with the
-parameters of a narrower model.
+One product gives the input's part of the gates at all steps, then each step is one product with the hidden state.
+Gates lie side by side along the last axis and are parted evenly, whatever their width. Parameters keep their names
+and torch's order of gates: input, forget, cell, output for nn.LSTM (Hochreiter and Schmidhuber, 1997; with a forget
+gate: Gers, Schmidhuber and Cummins, 2000), reset, update, new for nn.GRU (Cho et al., 2014; the form of Chung et al.,
+2014). A neuron is a hidden unit with all of its gates. Sizes come from the weights, so that the module also runs with
+the parameters of a narrower model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import ClassVar, TypeGuard
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,6 @@ class Unrolled(nn.Module):
     last step, (layers, batch, hidden) each.
     """
 
-    gates: ClassVar[int]
-
     def __init__(self, layer: nn.RNNBase) -> None:
         super().__init__()
         self.layers = layer.num_layers
@@ -38,56 +36,58 @@ class Unrolled(nn.Module):
             self.register_parameter(name, parameter)
 
     def forward(self, inputs: Tensor, state: object = None) -> tuple[Tensor, Tensor | State]:
-        """Raises `ExportError` for an initial state."""
+        """Raises `ExportError` for an initial state or a packed sequence."""
         if state is not None:
             raise ExportError("a recurrent layer with an initial state cannot be exported; leave the state out")
+        if isinstance(inputs, nn.utils.rnn.PackedSequence):
+            raise ExportError("a packed sequence cannot be exported; give the recurrent layer the padded tensor")
         last = []
-        size = inputs.shape[:2]
         for layer in range(self.layers):
-            inputs, final = self._layer(inputs, size, layer)
+            inputs, final = self._layer(inputs, layer)
             last.append(final)
         stacked = tuple(_stack(states) for states in zip(*last, strict=True))
         return inputs, stacked if len(stacked) > 1 else stacked[0]
 
-    def _layer(self, inputs: Tensor, size: torch.Size, layer: int) -> tuple[Tensor, State]:
-        given = self._gates(inputs, size, f"ih_l{layer}")
+    def _layer(self, inputs: Tensor, layer: int) -> tuple[Tensor, State]:
+        given = nn.functional.linear(inputs, self._weight(f"ih_l{layer}"), self._bias(f"ih_l{layer}"))
         states: list[State] = []
-        for step in given.unbind(1):
-            if states:
-                states.append(self._step(step, self._gates(states[-1][0], size[:1], f"hh_l{layer}"), states[-1]))
-            else:
-                states.append(self._step(step, self._at_zero(step, f"hh_l{layer}"), None))
+        for step in self._prepared(given, f"hh_l{layer}").unbind(1):
+            states.append(self._step(step, states[-1] if states else None, f"hh_l{layer}"))
         return torch.stack([state[0] for state in states], dim=1), states[-1]
 
-    def _gates(self, inputs: Tensor, size: torch.Size, which: str) -> Tensor:
-        """Shape (*size, gates, hidden). `size` is the model input's, as shape inference cannot follow many steps."""
-        flat = nn.functional.linear(inputs, getattr(self, f"weight_{which}"), self._bias(which))
-        return flat.reshape(*size, self.gates, -1)
-
-    def _at_zero(self, like: Tensor, which: str) -> Tensor:
-        """`_gates` of a state of zeros, without a product."""
-        bias = self._bias(which)
-        return 0 * like if bias is None else 0 * like + bias.reshape(1, self.gates, -1)
+    def _weight(self, which: str) -> Tensor:
+        weight: Tensor = getattr(self, f"weight_{which}")
+        return weight
 
     def _bias(self, which: str) -> Tensor | None:
         bias: Tensor | None = getattr(self, f"bias_{which}", None)
         return bias
 
-    def _step(self, given: Tensor, recurrent: Tensor, state: State | None) -> State:
+    def _prepared(self, given: Tensor, which: str) -> Tensor:
+        """What can be done for all steps together."""
+        del which
+        return given
+
+    def _step(self, given: Tensor, state: State | None, which: str) -> State:
+        """The next state; None is a state of zeros, which takes no product."""
         raise NotImplementedError
 
 
 class UnrolledGRU(Unrolled):
     """h' = (1 - z) n + z h with n = tanh(W x + b + r (U h + c)); gates r, z, n."""
 
-    gates = 3
-
-    def _step(self, given: Tensor, recurrent: Tensor, state: State | None) -> State:
-        reset_in, update_in, new_in = given.unbind(1)
-        reset_by, update_by, new_by = recurrent.unbind(1)
+    def _step(self, given: Tensor, state: State | None, which: str) -> State:
+        reset_in, update_in, new_in = given.chunk(3, 1)
+        reset_by, update_by, new_by = self._recurrent(given, state, which).chunk(3, 1)
         reset, update = torch.sigmoid(reset_in + reset_by), torch.sigmoid(update_in + update_by)
         new = torch.tanh(new_in + reset * new_by)
         return (new - update * new if state is None else new + update * (state[0] - new),)
+
+    def _recurrent(self, given: Tensor, state: State | None, which: str) -> Tensor:
+        bias = self._bias(which)
+        if state is None:
+            return 0 * given if bias is None else 0 * given + bias
+        return nn.functional.linear(state[0], self._weight(which), bias)
 
 
 class UnrolledLSTM(Unrolled):
@@ -96,10 +96,13 @@ class UnrolledLSTM(Unrolled):
     The first step reads f too, times 0: onnxruntime-training differentiates a split wrongly when a part is not read.
     """
 
-    gates = 4
+    def _prepared(self, given: Tensor, which: str) -> Tensor:
+        bias = self._bias(which)
+        return given if bias is None else given + bias
 
-    def _step(self, given: Tensor, recurrent: Tensor, state: State | None) -> State:
-        inlet, forget, cell, outlet = (given + recurrent).unbind(1)
+    def _step(self, given: Tensor, state: State | None, which: str) -> State:
+        gates = given if state is None else given + nn.functional.linear(state[0], self._weight(which))
+        inlet, forget, cell, outlet = gates.chunk(4, 1)
         written = torch.sigmoid(inlet) * torch.tanh(cell)
         kept = 0 * forget + written if state is None else torch.sigmoid(forget) * state[1] + written
         return torch.sigmoid(outlet) * torch.tanh(kept), kept

@@ -12,9 +12,11 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from model_export.autodiff.builder import GraphBuilder
-from model_export.autodiff.reverse import differentiate, require_supported
+from model_export.autodiff.reverse import differentiate
+from model_export.autodiff.support import require_supported
 from model_export.export import compile_model
-from model_export.forward_graph import INPUT, OUTPUT, ForwardGraph, make_model, trace
+from model_export.forward_graph import ForwardGraph, make_model, trace
+from model_export.torch_trace import INPUT, OUTPUT
 from model_export.training_graphs import fisher
 
 seeds = st.integers(0, 2**31)

@@ -39,6 +39,7 @@ def test_a_bundle_is_written_and_named(tmp_path: Path, capsys: pytest.CaptureFix
         ["lenet", "--input", "4"],
         ["resnet", "--input", "4"],
         ["no_such_module:factory", "--input", "4"],
+        ["torch.nn:Flatten", "--input", "4", "--classes", "3"],
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(

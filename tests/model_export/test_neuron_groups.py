@@ -133,23 +133,6 @@ NEVER_CUT: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
         Graph(lambda m, x: m.head(torch.cat([m.first(x), x], 1)), first=nn.Linear(4, 2), head=nn.Linear(6, 3)),
         (4,),
     ),
-    "weights computed from parameters": (
-        Graph(
-            lambda m, x: m.head(torch.relu(x @ (m.left @ m.right))),
-            left=parameter(4, 2),
-            right=parameter(2, 5),
-            head=nn.Linear(5, 3),
-        ),
-        (4,),
-    ),
-    "rectified weights": (
-        Graph(
-            lambda m, x: m.head(nn.functional.linear(x, torch.relu(m.weight))),
-            weight=parameter(5, 4),
-            head=nn.Linear(5, 3),
-        ),
-        (4,),
-    ),
     "the output's own layer by a second way": (
         Graph(lambda m, x: m.head(torch.relu(m.first(x))) + m.first(x), first=nn.Linear(4, 3), head=nn.Linear(3, 3)),
         (4,),
@@ -163,6 +146,16 @@ def test_axes_that_are_never_cut(name: str) -> None:
     layout = layout_of(module, *input_shape)
     assert layout.groups == ()
     assert not any(p.cuts for p in layout.parameters)
+
+
+def test_weights_that_are_computed_from_parameters_are_cut_with_them() -> None:
+    parts = {"left": parameter(4, 2), "right": parameter(2, 5), "head": nn.Linear(5, 3)}
+    module = Graph(lambda m, x: m.head(torch.relu(x @ torch.exp(m.left @ m.right))), **parts)
+    layout = layout_of(module, 4)
+    assert layout.group_sizes == {"left": 2, "right": 5}
+    cuts = cuts_of(layout)
+    assert cuts["left"] == [(1, "left", 1, True)]
+    assert cuts["right"] == [(0, "left", 1, False), (1, "right", 1, True)]
 
 
 def test_a_stretched_parameter_axis_is_not_cut() -> None:

@@ -15,7 +15,8 @@ from torch.nn import functional
 from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.reverse import differentiate
 from model_export.export import compile_model
-from model_export.forward_graph import INPUT, OUTPUT, make_model
+from model_export.forward_graph import make_model
+from model_export.torch_trace import INPUT, OUTPUT
 
 Arrays = dict[str, np.ndarray]
 Function = Callable[..., Tensor]
@@ -84,6 +85,20 @@ def test_the_size_of_nothing_has_no_slope() -> None:
 def test_ties_share_the_gradient_evenly() -> None:
     assert slopes_at(lambda x: x.amax(1, keepdim=True), [1.0, 1.0, 0.0, 1.0]) == [0.3333, 0.3333, 0, 0.3333]
     assert slopes_at(lambda x: torch.maximum(x, x.clone() * 1.0), [2.0, -1.0]) == [1, 1]
+
+
+def test_squares_and_infinities_that_torch_does_not_export() -> None:
+    g = GraphBuilder()
+    g.nodes.append(helper.make_node("ReduceSumSquare", ["x"], ["sum"], axes=[1]))
+    g.nodes.append(helper.make_node("IsInf", ["x"], ["found"]))
+    g.nodes.append(helper.make_node("Where", ["found", "x", "sum"], ["y"]))
+    known = {"x": (1, 4), "sum": (1, 1), "found": (1, 4), "y": (1, 4), "seed": (1, 4)}
+    found = differentiate(g, list(g.nodes), known, {"y": "seed"}, ["x"])
+    inputs = [helper.make_tensor_value_info(name, 1, (1, 4)) for name in ("x", "seed")]
+    outputs = [helper.make_tensor_value_info(g.rename(found["x"], "dx"), 1, (1, 4))]
+    model = make_model(helper.make_graph(g.nodes, "squares", inputs, outputs, g.initializers()))
+    x, seed = np.array([[1.0, -2.0, 3.0, 0.5]], np.float32), np.array([[1, 2, 3, 4]], np.float32)
+    np.testing.assert_allclose(run(model, {"x": x, "seed": seed})["dx"], 20 * x)
 
 
 @pytest.mark.parametrize("op_type", ["Max", "Min", "Sum"])

@@ -64,10 +64,10 @@ def split(g: GraphBuilder, node: Node, dy: str) -> list[str | None]:
 
 @axis_rule("Split")
 def split_axes(axes: AxisLabels, node: NodeProto) -> None:
-    """Even parts of an axis are repetitions of its neurons; an axis of uneven parts is never cut."""
+    """Even parts of an axis are repetitions of its neurons; one of uneven or single parts is never cut."""
     labels, shape = list(axes.of(node.input[0])), axes.shapes[node.input[0]]
     along, count = attribute(node, "axis", 0) % len(shape), len(node.output)
-    if len(node.input) > 1 or not axes.is_cut(labels[along]):
+    if len(node.input) > 1 or shape[along] == count or not axes.is_cut(labels[along]):
         axes.fix([labels[along]])
     else:
         labels[along] = split_label(axes, labels[along], 1, [count, shape[along] // count])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import pi, sqrt
+import math
 
 from onnx import TensorProto
 
@@ -144,10 +144,9 @@ def reciprocal(g: GraphBuilder, node: Node, dy: str) -> str:
 
 @unary("Erf")
 def erf(g: GraphBuilder, node: Node, dy: str) -> str:
-    """dX = dY exp(-x^2) 2 / sqrt(pi)."""
+    """dX = dY exp(log(2 / sqrt(pi)) - x^2)."""
     x = node.inputs[0]
-    density = g.op("Exp", g.op("Neg", g.op("Mul", x, x)))
-    return g.op("Mul", dy, g.op("Mul", density, g.constant(2 / sqrt(pi))))
+    return g.op("Mul", dy, g.op("Exp", g.op("Sub", g.constant(math.log(2 / math.sqrt(math.pi))), g.op("Mul", x, x))))
 
 
 @unary("Sin")

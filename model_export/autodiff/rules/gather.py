@@ -10,6 +10,7 @@ from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.per_example import ExampleGradient, LookupGradient
 from model_export.autodiff.registry import Node, attribute, axis_rule, example_rule, gradient_rule, support_check
 from model_export.axis_labels import AxisLabels
+from model_export.batch_axis import shown
 from model_export.errors import ExportError
 
 
@@ -19,7 +20,9 @@ def check_gather(node: Node) -> str | None:
     data, indices = (node.shape(name) for name in node.inputs)
     if node.attribute("axis", 0) % len(data) == 0 or len(indices) == 1:
         return None
-    return f"Gather along axis {node.attribute('axis', 0)} by indices of shape {indices}; use a vector of indices"
+    return (
+        f"Gather along axis {node.attribute('axis', 0)} by indices of shape {shown(indices)}; use a vector of indices"
+    )
 
 
 @gradient_rule("Gather")
@@ -45,9 +48,8 @@ def gather_example(g: GraphBuilder, node: Node, dy: str, index: int) -> ExampleG
     if index != 0 or len(table) != 2 or node.attribute("axis", 0) % 2:
         raise ExportError(f"Gather at {node.proto.name} takes other parts of a parameter than rows of a table")
     positions = prod(indices[1:])
-    return LookupGradient(
-        g.op("Reshape", node.inputs[1], g.sizes(0, positions)), g.op("Reshape", dy, g.sizes(0, positions, -1))
-    )
+    places = g.op("Reshape", node.inputs[1], g.sizes(0, positions))
+    return LookupGradient(places, g.op("Reshape", dy, g.sizes(0, positions, -1)), table[0])
 
 
 @axis_rule("Gather")

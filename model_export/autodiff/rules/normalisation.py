@@ -19,6 +19,7 @@ from model_export.autodiff.standardisation import (
     standardised_rows,
 )
 from model_export.axis_labels import AxisLabel, AxisLabels
+from model_export.batch_axis import is_batch
 from model_export.normalisation import GROUP_NORM, LAYER_NORM
 
 
@@ -62,7 +63,7 @@ def check_layer_norm(node: Node) -> str | None:
     """Within examples, with one entry of scale and bias for each normalised entry."""
     x, *vectors = node.inputs
     normalised = node.shape(x)[node.attribute("axis", -1) :]
-    if node.attribute("axis", -1) % len(node.shape(x)) == 0:
+    if any(is_batch(size) for size in normalised):
         return "LayerNormalization over the batch axis mixes examples; normalise the axes of one example"
     if any(name and node.shape(name) != normalised for name in vectors):
         return f"LayerNormalization with scale or bias of another shape than {normalised}; use torch.nn.LayerNorm"

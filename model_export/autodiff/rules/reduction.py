@@ -14,7 +14,7 @@ from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.pointwise import STEEP
 from model_export.autodiff.registry import Node, Shape, attribute, axis_rule, gradient_rule, support_check
 from model_export.axis_labels import FIXED, AxisLabels
-from model_export.normal_form import TRACED_BATCH
+from model_export.batch_axis import is_batch
 
 _REDUCTIONS = (
     *("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2"),
@@ -26,7 +26,7 @@ _REDUCTIONS = (
 def check_reduction(node: Node) -> str | None:
     """Over any axes but the batch."""
     shape = node.shape(node.inputs[0])
-    if 0 in _axes(node.proto, shape, node.shape(node.output)) and shape[0] == TRACED_BATCH:
+    if any(is_batch(shape[axis]) for axis in _axes(node.proto, shape, node.shape(node.output))):
         return (
             f"{node.proto.op_type} over the batch axis mixes examples; reduce over axes 1 to {len(shape) - 1}, "
             "the loss takes the mean over examples"

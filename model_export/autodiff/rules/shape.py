@@ -12,7 +12,7 @@ from model_export.autodiff.per_example import ExampleGradient, VectorGradient
 from model_export.autodiff.pointwise import example_sum, sum_to
 from model_export.autodiff.registry import Node, Shape, attribute, axis_rule, example_rule, gradient_rule, support_check
 from model_export.axis_labels import FIXED, AxisLabel, AxisLabels
-from model_export.normal_form import TRACED_BATCH
+from model_export.batch_axis import ANY_BATCH, is_batch, shown
 
 
 @support_check("Flatten")
@@ -25,15 +25,29 @@ def check_flatten(node: Node) -> str | None:
 
 @support_check("Reshape")
 def check_reshape(node: Node) -> str | None:
-    """Examples stay apart; where a tensor of parameters is as long as the traced batch, ones may come before."""
+    """Examples stay apart, along an axis of their own that no entries come before or leave."""
     before, after = node.shape(node.inputs[0]), node.shape(node.output)
-    first = next((size for size in after if size != 1), 1)
-    if len(before) < 2 or before[0] != TRACED_BATCH or first == TRACED_BATCH:
+    batch = next((axis for axis, size in enumerate(before) if is_batch(size)), None)
+    if batch is None:
         return None
-    return f"Reshape of {before} to {after} for batch {TRACED_BATCH}; the batch axis must stay first"
+    if ANY_BATCH in after and prod(after[: after.index(ANY_BATCH)]) == prod(before[:batch]):
+        return None
+    return (
+        f"Reshape of {shown(before)} to {shown(after)}; the batch axis must stay an axis of its own "
+        "(torch.nn.Linear takes any number of axes before the last)"
+    )
 
 
-@gradient_rule("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+@gradient_rule("Squeeze", "Unsqueeze")
+def squeeze(g: GraphBuilder, node: Node, dy: str) -> list[str | None]:
+    """DX is dY with the axes of size 1 put back, or taken out again."""
+    if len(node.inputs) == 1:
+        return reshape(g, node, dy)
+    back = "Unsqueeze" if node.proto.op_type == "Squeeze" else "Squeeze"
+    return [g.op(back, dy, node.inputs[1]), None]
+
+
+@gradient_rule("Flatten", "Reshape")
 def reshape(g: GraphBuilder, node: Node, dy: str) -> list[str | None]:
     """DX is dY in the input's shape, read at run time so that any width fits; targets and axes have no gradient."""
     return [g.op("Reshape", dy, g.op("Shape", node.inputs[0])), *[None] * (len(node.inputs) - 1)]
@@ -117,7 +131,7 @@ def split_label(axes: AxisLabels, label: AxisLabel, cut: int, sizes: list[int]) 
     whole = axes.resolve(label)
     before, after = prod(sizes[:cut]), prod(sizes[cut + 1 :])
     blocks, repeats = sorted((whole.block, after)), sorted((whole.repeat, before))
-    if blocks[1] % blocks[0] or repeats[1] % repeats[0]:
+    if blocks[1] % blocks[0] or repeats[1] % repeats[0] or prod(sizes) % (blocks[1] * repeats[1]):
         axes.fix([whole])
         return FIXED
     part = axes.fresh()

@@ -7,7 +7,7 @@ from onnx import NodeProto
 from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.registry import Node, attribute, axis_rule, gradient_rule, support_check
 from model_export.axis_labels import AxisLabels
-from model_export.normal_form import TRACED_BATCH
+from model_export.batch_axis import is_batch
 
 
 @support_check("Softmax", "LogSoftmax")
@@ -15,7 +15,7 @@ def check_softmax(node: Node) -> str | None:
     """Over any axis but the batch."""
     shape = node.shape(node.output)
     axis = node.attribute("axis", -1) % len(shape)
-    if axis == 0 and shape[0] == TRACED_BATCH:
+    if is_batch(shape[axis]):
         return f"{node.proto.op_type} over the batch axis mixes examples; use one of the axes 1 to {len(shape) - 1}"
     return None
 
