@@ -1,28 +1,37 @@
-"""Weighted mean of sub-model differences by position, as updates stream in.
+"""Weighted mean of sub-model differences by position, as contributions stream in.
 
-For every coordinate c of the full model, with S(c) the updates whose sub-model holds c, x their differences and w
-their weights::
+For every coordinate c of the full model, with S(c) the contributions whose sub-model holds c, x their differences, s
+their scales and w their weights::
 
-    mean(c) = sum over S(c) of w x(c) / sum over S(c) of w,      0 where S(c) is empty
+    mean(c) = sum over S(c) of w s x(c) / sum over S(c) of w,      0 where S(c) is empty
 
 so a coordinate is moved only by those that trained it (federated dropout's aggregation; Caldas et al. 2018,
-HeteroFL; Diao et al. 2021). With full sub-models this is FedAvg's mean (McMahan et al. 2017).
+"Expanding the Reach of Federated Learning by Reducing Client Resource Requirements"; HeteroFL; Diao et al. 2021). With
+full sub-models and scales of 1 this is FedAvg's mean (McMahan et al. 2017).
 
-Precision: sums and weights are float64 and the mean is rounded to float32 once. A float16 or float32 value times an
-integer weight is exact in float64, so the order in which updates arrive changes a result by no more than 2^-52 of the
-summed magnitudes. Memory is 16 bytes a coordinate, whatever the number of updates.
+Precision: sums are float64 and the mean is rounded to float32 once. A float32 value times a whole weight below 2^29 is
+exact in float64, times a scale or another weight it is rounded once; so with n contributions to a coordinate the sum is
+within n 2^-53 of the summed magnitudes, whatever the order. Sums of weights are exact. In a fixed order all is the same
+bit for bit. Memory is 8 bytes a coordinate, whatever the number of contributions; one of k entries takes 12 k bytes more
+while it is added.
+
+Speed: everything is one vector (`flat_model`); `numpy.add.at` on it costs half of `sums[positions] += values`; weights
+are summed by neurons and not by entries (`weight_sums`). benchmarks/accumulate.py measures it.
 """
 
 from __future__ import annotations
 
-from math import isfinite
-
 import numpy as np
 from numpy.typing import NDArray
 
-from wire_protocol.errors import require
-from wire_protocol.layout import Layout, Parameter
-from wire_protocol.sub_model import Arrays, SubModel, positions, sub_shapes
+from server.aggregation.contribution import Contribution, Contributions
+from server.aggregation.flat_model import FlatModel
+from server.aggregation.rule import Aggregate
+from server.aggregation.weight_sums import WeightSums, split_shape
+from wire_protocol.layout import Layout
+
+_BLOCK = 2**14
+"""Entries done together, so that their products are still in the processor's cache when they are added."""
 
 
 class MaskedMean:
@@ -30,38 +39,50 @@ class MaskedMean:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._sums = {p.name: np.zeros(p.shape, dtype=np.float64) for p in layout.parameters}
-        self._weights = {p.name: np.zeros(p.shape, dtype=np.float64) for p in layout.parameters}
+        self._flat = FlatModel(layout)
+        self._sums = np.zeros(self._flat.size)
+        self._weights = WeightSums(layout)
+        self._products = np.empty(_BLOCK)
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def add(self, sub_model: SubModel, values: Arrays, weight: float) -> None:
-        """Add one update: float32 `values` of the sub-model's shapes, `weight` above 0.
-
-        Raises `InvalidValueError` on a weight or shape out of range; then nothing was added.
-        """
-        require(weight > 0 and isfinite(weight), "weight", weight, "above 0 and finite")
-        for name, shape in sub_shapes(self._layout, sub_model.widths).items():
-            require(values[name].shape == shape, f"shape of {name}", values[name].shape, f"{shape}")
-        for parameter in self._layout.parameters:
-            where = _where(parameter, sub_model)
-            self._sums[parameter.name][where] += np.multiply(values[parameter.name], weight, dtype=np.float64)
-            self._weights[parameter.name][where] += weight
+    def add(self, one: Contribution) -> None:
+        """Add one contribution; raises `InvalidValueError` on a wrong shape, and then nothing was added."""
+        placement = self._flat.place(one.sub_model)
+        values = self._flat.flatten(placement, one.values)
+        factor = one.weight * one.scale
+        for start in range(0, len(values), _BLOCK):
+            part = values[start : start + _BLOCK]
+            products = np.multiply(part, factor, out=self._products[: len(part)], dtype=np.float64)
+            if placement.positions is None:
+                self._sums[start : start + _BLOCK] += products
+            else:
+                np.add.at(self._sums, placement.positions[start : start + _BLOCK], products)
+        self._weights.add(one.sub_model, one.weight)
         self._count += 1
 
-    def mean(self) -> dict[str, NDArray[np.float32]]:
-        """Full float32 differences; 0 at every coordinate that nobody trained."""
-        return {
-            name: np.divide(total, self._weights[name], out=np.zeros_like(total), where=self._weights[name] > 0).astype(
-                np.float32
-            )
-            for name, total in self._sums.items()
-        }
+    def mean(self) -> Aggregate:
+        """The mean of what was added so far."""
+        difference: dict[str, NDArray[np.float32]] = {}
+        trained: dict[str, NDArray[np.bool_]] = {}
+        sums = self._flat.split(self._sums)
+        for parameter in self._layout.parameters:
+            total = sums[parameter.name].reshape(split_shape(parameter))
+            behind = self._weights.behind(parameter)
+            mean = np.divide(total, behind, out=np.zeros_like(total), where=behind > 0)
+            difference[parameter.name] = mean.astype(np.float32).reshape(parameter.shape)
+            trained[parameter.name] = np.broadcast_to(behind > 0, total.shape).reshape(parameter.shape)
+        return Aggregate(difference, trained)
 
 
-def _where(parameter: Parameter, sub_model: SubModel) -> tuple[NDArray[np.int64], ...] | tuple[()]:
-    """Index of the entries kept; `()`, the whole array, when nothing is cut away (a dense add is 10 times faster)."""
-    whole = all(len(sub_model.kept[cut.group]) * cut.entries == parameter.shape[cut.axis] for cut in parameter.cuts)
-    return () if whole else positions(parameter, sub_model)
+class WeightedMean:
+    """The rule: the masked mean, in one pass."""
+
+    def aggregate(self, layout: Layout, contributions: Contributions) -> Aggregate:
+        """See `AggregationRule`."""
+        mean = MaskedMean(layout)
+        for one in contributions:
+            mean.add(one)
+        return mean.mean()
