@@ -38,7 +38,9 @@ class Inbox:
             self._queue.put_nowait(report.device)
         self._states[report.device] = report.state
 
-    async def get(self) -> StateReport | Complete:
-        """The next item; nothing is lost when cancelled."""
-        item = await self._queue.get()
-        return item if isinstance(item, Complete) else StateReport(item, self._states.pop(item))
+    async def get_batch(self, limit: int) -> list[StateReport | Complete]:
+        """All items that wait, at least one and at most `limit`; nothing is lost when cancelled."""
+        items = [await self._queue.get()]
+        while len(items) < limit and not self._queue.empty():
+            items.append(self._queue.get_nowait())
+        return [item if isinstance(item, Complete) else StateReport(item, self._states.pop(item)) for item in items]

@@ -8,10 +8,13 @@ again until `release`, so that a manifest repeated while it is being counted sta
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 
 from wire_protocol.chunking import Assembly
+from wire_protocol.envelope import SEALED_OVERHEAD
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import Layout
 from wire_protocol.messages import Manifest, Need
@@ -31,7 +34,7 @@ def max_update_size(layout: Layout, precision: Precision) -> int:
     bitmaps = sum(
         len(name.encode()) + len(bitmap) + _BITMAP_HEADER_BYTES for name, bitmap in to_bitmaps(layout, whole).items()
     )
-    return encoded_size(sub_shapes(layout, whole.widths), precision) + bitmaps + _HEADER_BYTES
+    return encoded_size(sub_shapes(layout, whole.widths), precision) + bitmaps + _HEADER_BYTES + SEALED_OVERHEAD
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,14 @@ class _Pending:
 class Uplink:
     """All assemblies under way."""
 
-    def __init__(self, max_payload: int) -> None:
+    def __init__(self, budget_bytes: int, max_payload: int, partial: Path, clock: Callable[[], float]) -> None:
+        del budget_bytes, partial, clock
         self._max_payload = max_payload
         self._pending: dict[str, _Pending] = {}
+
+    def tick(self) -> list[tuple[str, Need]]:
+        """What to ask for now."""
+        return []
 
     def manifest(self, part: Part, manifest: Manifest) -> Need | None:
         """Take an announcement; raises `ProtocolError` when the payload would be too large."""
@@ -71,7 +79,7 @@ class Uplink:
             if part.round < pending.round:
                 return None
         self._pending[part.device] = _Pending(part.run, part.round, Assembly(manifest, self._max_payload))
-        return None
+        return Need(run=part.run, round=part.round, missing=tuple(range(min(MAX_NEED, manifest.chunk_count))))
 
     def chunk(self, part: Part, content: bytes) -> Complete | None:
         """Take a chunk; a stray one is ignored.
