@@ -1,7 +1,8 @@
-"""What waits to be done, one item at a time: of a device at most one state, its newest, and one complete update.
+"""What waits to be done, in batches: of a device at most one state, its newest, and one complete update.
 
 So a device that floods the broker with states neither fills the memory nor keeps the others' updates waiting: however
-many it sends, they take one turn and one write to the database.
+many it sends, they take one turn and one write to the database. The updates that wait are judged together, so that one
+write to the disk serves them all.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 
 from server.uplink import Complete
 from wire_protocol.messages import DeviceState
+
+_BATCH_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Inbox:
         self._states: dict[str, DeviceState] = {}
 
     def put_update(self, update: Complete) -> None:
-        """Take an update; `Uplink` hands over one a device until it is released."""
+        """Take an update; `Uplink` hands over one a device and round until it is released."""
         self._queue.put_nowait(update)
 
     def put_state(self, report: StateReport) -> None:
@@ -38,9 +41,21 @@ class Inbox:
             self._queue.put_nowait(report.device)
         self._states[report.device] = report.state
 
-    async def get_batch(self, limit: int) -> list[StateReport | Complete]:
-        """All items that wait, at least one and at most `limit`; nothing is lost when cancelled."""
-        items = [await self._queue.get()]
-        while len(items) < limit and not self._queue.empty():
-            items.append(self._queue.get_nowait())
-        return [item if isinstance(item, Complete) else StateReport(item, self._states.pop(item)) for item in items]
+    async def get_batch(self, limit: int = 64, limit_bytes: int = _BATCH_BYTES) -> list[StateReport | Complete]:
+        """Wait for an item, then take all that waits: up to `limit` items, none more once they hold `limit_bytes`.
+
+        Nothing is lost when cancelled.
+        """
+        batch = [self._read(await self._queue.get())]
+        size = _bytes(batch[0])
+        while len(batch) < limit and size < limit_bytes and not self._queue.empty():
+            batch.append(self._read(self._queue.get_nowait()))
+            size += _bytes(batch[-1])
+        return batch
+
+    def _read(self, item: str | Complete) -> StateReport | Complete:
+        return item if isinstance(item, Complete) else StateReport(item, self._states.pop(item))
+
+
+def _bytes(item: StateReport | Complete) -> int:
+    return len(item.payload) if isinstance(item, Complete) else 0
