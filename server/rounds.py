@@ -80,7 +80,9 @@ class Rounds:
         self.work: RoundWork | None = None
         self._traffic_closed = workplace.traffic.total
         self._slices_are_due = standing.open_round is not None
-        past = Past(standing.closed, standing.resync_round, standing.online, self._reopen(standing.open_round))
+        presumed = standing.online | (standing.open_round.expected if standing.open_round else frozenset())
+        online = frozenset(device for device in presumed if workplace.registry.keys(device))
+        past = Past(standing.closed, standing.resync_round, online, self._reopen(standing.open_round))
         self._state = coordinator.begin(_schedule(workplace.config), standing.next_round, past)
 
     @property

@@ -172,8 +172,6 @@ class Service:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._rounds.finished:
-            await self._withdraw_plan()
         await end_tasks(self._background[1:])
         if self._http is not None:
             await self._http.stop()
@@ -194,16 +192,22 @@ class Service:
             await self._run_rounds()
 
     async def _run_rounds(self) -> None:
-        while True:
+        try:
             await self._rounds.decide()
+            while not self.run_finished:
+                await self._take_a_turn()
+                await self._rounds.decide()
+        finally:
             if self.run_finished:
-                return
-            if self._link.connected:
-                await self._rounds.send_due_slices()
-            items = await self._next_items()
-            await self._take_states([item for item in items if isinstance(item, StateReport)])
-            await self._take_updates([item for item in items if isinstance(item, Complete)])
-            await self._answers.flag_conflicts()
+                await self._withdraw_plan()
+
+    async def _take_a_turn(self) -> None:
+        if self._link.connected:
+            await self._rounds.send_due_slices()
+        items = await self._next_items()
+        await self._take_states([item for item in items if isinstance(item, StateReport)])
+        await self._take_updates([item for item in items if isinstance(item, Complete)])
+        await self._answers.flag_conflicts()
 
     async def _next_items(self) -> list[StateReport | Complete]:
         for task in self._background:
