@@ -304,15 +304,23 @@ class Device:
             if (need.run, need.round) == (plan.run, plan.round):
                 await self.send_chunks(plan, payload, *need.missing)
 
-    def update(self, plan: RoundPlan, kept: SubModel, difference: float, examples: int = 1) -> bytes:
-        """The sealed payload of an update whose every value is `difference`."""
+    def update(
+        self, plan: RoundPlan, kept: SubModel, difference: float | np.random.Generator, examples: int = 1
+    ) -> bytes:
+        """The sealed payload of an update whose every value is `difference`, or drawn by it."""
         return self.sealed(plan, self.body(plan, kept, difference, examples))
 
     def sealed(self, plan: RoundPlan, body: bytes) -> bytes:
         return self.fleet.sealed(self.name, plan, body)
 
-    def body(self, plan: RoundPlan, kept: SubModel, difference: float, examples: int = 1) -> bytes:
-        full = {p.name: np.full(p.shape, difference, dtype=np.float32) for p in self.layout.parameters}
+    def body(
+        self, plan: RoundPlan, kept: SubModel, difference: float | np.random.Generator, examples: int = 1
+    ) -> bytes:
+        drawn = isinstance(difference, np.random.Generator)
+        full = {
+            p.name: (difference.normal(size=p.shape) if drawn else np.full(p.shape, difference)).astype(np.float32)
+            for p in self.layout.parameters
+        }
         shapes = sub_shapes(self.layout, kept.widths)
         return messages.encode(
             Update(

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -59,3 +60,9 @@ async def _serving(
 @pytest.fixture
 def serving() -> Callable[..., AbstractAsyncContextManager[Any]]:
     return lambda settings, clocks=SYSTEM_CLOCKS: _serving(settings, clocks)
+
+
+@pytest.fixture
+def scene(running: Callable, serving: Callable, connected: Callable, keeping: Callable) -> SimpleNamespace:
+    """All that a round takes."""
+    return SimpleNamespace(running=running, serving=serving, connected=connected, keeping=keeping)
