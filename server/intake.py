@@ -1,17 +1,27 @@
 """Route what devices send: states and whole updates to the inbox, manifests to an answer.
 
 Runs in the event loop as messages come and never blocks for long. Updates of other runs on the same broker belong to
-another server and are left alone.
+another server and are left alone. Nothing is believed here but the topic: it costs its device at most a place in the
+queue and an allowance of answers. A device that is not enrolled or was revoked gets neither room nor memory, only a
+refusal, now and then.
 """
 
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
+from server.allowance import Allowance
 from server.downlink import Downlink
+from server.errors import StorageError
 from server.inbox import Inbox, StateReport
+from server.opening import stranger
+from server.receipts import refusal
+from server.registry import Registry
 from server.traffic import Traffic
 from server.uplink import Uplink
 from wire_protocol import messages, topics
@@ -22,6 +32,13 @@ from wire_protocol.topics import Part
 logger = logging.getLogger(__name__)
 
 LARGEST_STATE_BYTES = 4096
+LARGEST_MANIFEST_BYTES = 1024
+_ANSWERS_A_SECOND, _ANSWERS_AT_ONCE = 2.0, 32
+"""Answers to one device; honest ones announce a payload less than once a second, all that wait when they reconnect."""
+_LINES_A_SECOND, _LINES_AT_ONCE = 1.0, 20
+"""Log lines about what hostile or broken devices send."""
+_STRANGERS = "*"
+"""All devices that are not enrolled share one allowance, as they could have any number of names."""
 
 
 class Answers(Protocol):
@@ -38,7 +55,7 @@ class Answers(Protocol):
 
 @dataclass(frozen=True)
 class Intake:
-    """Message handling of one run."""
+    """Message handling of one run. `clock` gives seconds and never goes back."""
 
     run: str
     uplink: Uplink
@@ -46,6 +63,16 @@ class Intake:
     traffic: Traffic
     answers: Answers
     inbox: Inbox
+    registry: Registry
+    clock: Callable[[], float] = time.monotonic
+
+    @cached_property
+    def _answers_left(self) -> Allowance:
+        return Allowance(_ANSWERS_A_SECOND, _ANSWERS_AT_ONCE, self.clock)
+
+    @cached_property
+    def _lines_left(self) -> Allowance:
+        return Allowance(_LINES_A_SECOND, _LINES_AT_ONCE, self.clock)
 
     def on_message(self, topic: str, payload: bytes) -> None:
         """Take any message; one that is not legal is logged and ignored."""
@@ -55,7 +82,14 @@ class Intake:
             else:
                 self._on_piece(topics.parse_part(topic), payload)
         except ProtocolError as error:
-            logger.warning("message on %.200r ignored: %.300r", topic, str(error))
+            self._warn("message on %.200r ignored: %.300r", topic, str(error))
+        except StorageError as error:
+            self._warn("message on %.200r lost, it is asked for again: %.300r", topic, str(error))
+
+    def on_tick(self) -> None:
+        """Tell devices that may send now; call it several times a second, and after updates were released."""
+        for device, need in self.uplink.tick():
+            self.downlink.need(device, need)
 
     def _on_state(self, device: str, payload: bytes) -> None:
         if not payload:
@@ -63,6 +97,8 @@ class Intake:
         if len(payload) > LARGEST_STATE_BYTES:
             raise ProtocolError(f"state has {len(payload)} bytes, expected at most {LARGEST_STATE_BYTES}")
         self.traffic.received(len(payload))
+        if not self.registry.keys(device):
+            raise ProtocolError(stranger(device, self.registry).reason)
         self.inbox.put_state(StateReport(device, messages.decode(payload, DeviceState)))
 
     def _on_piece(self, part: Part, payload: bytes) -> None:
@@ -70,13 +106,27 @@ class Intake:
             return
         self.traffic.received(len(payload))
         if part.chunk is None:
-            self._on_manifest(part, messages.decode(payload, Manifest))
+            self._on_manifest(part, payload)
             return
         complete = self.uplink.chunk(part, payload)
         if complete is not None:
             self.inbox.put_update(complete)
 
-    def _on_manifest(self, part: Part, manifest: Manifest) -> None:
+    def _on_manifest(self, part: Part, payload: bytes) -> None:
+        enrolled = bool(self.registry.keys(part.device))
+        if not self._answers_left.take(part.device if enrolled else _STRANGERS):
+            return
+        if len(payload) > LARGEST_MANIFEST_BYTES:
+            raise ProtocolError(f"manifest has {len(payload)} bytes, expected at most {LARGEST_MANIFEST_BYTES}")
+        manifest = messages.decode(payload, Manifest)
+        if enrolled:
+            self._answer(part, manifest)
+            return
+        reason = stranger(part.device, self.registry).reason
+        self._warn("round %d: update of %s refused: %s", part.round, part.device, reason)
+        self.downlink.receipt(part.device, refusal(part, manifest.sha256, reason))
+
+    def _answer(self, part: Part, manifest: Manifest) -> None:
         receipt = self.answers.standing(part, manifest.sha256)
         if receipt is not None:
             self.downlink.receipt(part.device, receipt)
@@ -88,3 +138,7 @@ class Intake:
             return
         if need is not None:
             self.downlink.need(part.device, need)
+
+    def _warn(self, text: str, *values: object) -> None:
+        if self._lines_left.take(text):
+            logger.warning(text, *values)

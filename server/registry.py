@@ -104,10 +104,6 @@ class Registry:
         one = self._current().get(device)
         return one is not None and one.revoked
 
-    def revoked(self) -> frozenset[str]:
-        """All that were revoked."""
-        return frozenset(name for name, one in self._current().items() if one.revoked)
-
     def _current(self) -> Mapping[str, Enrolled]:
         with self._lock:
             seen = None

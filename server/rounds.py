@@ -40,6 +40,7 @@ from server.server_optimizer import federated_averaging
 from server.spool import Spool
 from server.storage import Store
 from server.traffic import Traffic
+from server.uplink import Uplink
 from wire_protocol.examples import Examples
 from wire_protocol.messages import RoundPlan
 from wire_protocol.sub_model import SubModel
@@ -54,7 +55,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Workplace:
-    """What rounds need: where to read and write, whom to tell. `held_out` evaluates a model, None for no evaluation."""
+    """What rounds need: where to read and write, whom to tell, what forgets all that is not of the open round.
+
+    `held_out` evaluates a model, None for no evaluation.
+    """
 
     config: RunConfig
     bundle: Bundle
@@ -66,6 +70,7 @@ class Workplace:
     traffic: Traffic
     held_out: tuple[Evaluator, Examples] | None
     clocks: Clocks
+    uplink: Uplink
 
 
 class Rounds:
@@ -149,6 +154,7 @@ class Rounds:
                 self.work = None
                 raise NobodyCanError(f"round {number}: no device has an update; {reason}")
             case coordinator.Finish():
+                self._at.uplink.clear()
                 self.work = None
 
     async def _write(self, what: str, action: Callable[..., _T], *arguments: Any) -> _T:
@@ -182,6 +188,7 @@ class Rounds:
         await self._write(f"round {plan.round}", self._at.store.open_round, opening)
         if plan.resync:
             self.selections.clear()
+        self._at.uplink.clear()
         self.work = RoundWork(plan, ReceiptBook(), self._at.spool.segment(plan.round, 0), self._at.clocks.steady())
         self._slices_are_due = False
         self._at.downlink.plan(plan, len(self.online))

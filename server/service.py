@@ -35,6 +35,7 @@ from server.model_files import ModelFiles
 from server.mqtt_ingest import MqttLink
 from server.opening import open_update
 from server.operator_keys import load_operator
+from server.partial_files import PartialFiles
 from server.records import DeviceRecord, RoundRecord
 from server.registry import REGISTRY_NAME, Registry
 from server.rounds import Rounds, Workplace
@@ -43,7 +44,7 @@ from server.spool import Spool
 from server.state_lock import StateLock
 from server.storage import Store
 from server.traffic import Traffic
-from server.uplink import Complete, Uplink, max_update_size
+from server.uplink import DEFAULT_BUDGET_BYTES, Complete, Uplink, max_update_size
 from wire_protocol import bundle_manifest
 from wire_protocol.examples import Examples, fit_examples
 
@@ -53,7 +54,6 @@ _TICK_SECONDS = 0.25
 _FLUSH_SECONDS = 5.0
 _BATCH = 256
 """Items done together at most; what they hold is bounded by the inbox and the uplink's budget."""
-_UPLINK_BUDGET = 16 * 2**20
 
 
 def _ignore(record: RoundRecord) -> None:
@@ -97,6 +97,12 @@ class Service:
             link = MqttLink(settings.broker, settings.ca_file, f"server-{run}", self._on_connected, self._on_message)
             self._downlink = Downlink(link.send, self._traffic, settings.chunk_bytes, self._operator)
             self._models = ModelFiles(settings.state, run)
+            self._uplink = Uplink(
+                budget_bytes=DEFAULT_BUDGET_BYTES,
+                max_payload=max_update_size(self._bundle.layout, settings.run.precision),
+                partial=PartialFiles(settings.state / "partial", run),
+                clock=self._clocks.steady,
+            )
             standing = resume(self.store, self._models, self._bundle, settings.run, self._clocks.wall())
             workplace = Workplace(
                 config=settings.run,
@@ -109,6 +115,7 @@ class Service:
                 traffic=self._traffic,
                 held_out=held_out,
                 clocks=self._clocks,
+                uplink=self._uplink,
             )
             rounds = Rounds(workplace, standing, on_round)
             opened.pop_all()
@@ -116,19 +123,22 @@ class Service:
 
     def _wire(self) -> None:
         settings = self._settings
-        self._uplink = Uplink(
-            budget_bytes=_UPLINK_BUDGET,
-            max_payload=max_update_size(self._bundle.layout, settings.run.precision),
-            partial=settings.state / "partial",
-            clock=self._clocks.steady,
-        )
         counting = Counting(
             lambda complete: open_update(complete, self._operator, self._registry),
             self._bundle.layout,
             self.store.updates,
         )
         self._answers = Answers(self._rounds, counting, self.store, self._registry, self._clocks)
-        self._intake = Intake(settings.run.run, self._uplink, self._downlink, self._traffic, self._answers, self._inbox)
+        self._intake = Intake(
+            run=settings.run.run,
+            uplink=self._uplink,
+            downlink=self._downlink,
+            traffic=self._traffic,
+            answers=self._answers,
+            inbox=self._inbox,
+            registry=self._registry,
+            clock=self._clocks.steady,
+        )
 
     def _on_message(self, topic: str, payload: bytes) -> None:
         self._intake.on_message(topic, payload)
@@ -222,10 +232,9 @@ class Service:
             return []
 
     def _leave_out_revoked(self) -> None:
-        for device in self._rounds.online:
-            if self._registry.is_revoked(device):
-                logger.warning("device %s was revoked: it is not waited for", device)
-                self._rounds.observe(coordinator.DeviceOffline(device))
+        for device in self._rounds.online & self._registry.revoked():
+            logger.warning("device %s was revoked: it is not waited for", device)
+            self._rounds.observe(coordinator.DeviceOffline(device))
 
     async def _take_updates(self, completes: Sequence[Complete]) -> None:
         try:
@@ -235,11 +244,9 @@ class Service:
         finally:
             for complete in completes:
                 self._uplink.release(complete.part)
-        for device, need in self._uplink.tick():
-            self._downlink.need(device, need)
+        self._intake.on_tick()
 
     async def _take_states(self, reports: Sequence[StateReport]) -> None:
-        """A device that does not belong to the fleet is as if it were not there."""
         known = [report for report in reports if self._registry.keys(report.device)]
         arrived = {report.device for report in known if report.state.online} - self._rounds.online
         for device, state in ((report.device, report.state) for report in known):

@@ -1,18 +1,22 @@
-"""Put devices' chunked updates together, sans-I/O: pieces in, what to answer out.
+"""Put devices' chunked updates together, sans-I/O but for `PartialFiles`: pieces in, what to answer out.
 
-Invariants: at most one assembly a device, of at most `max_payload` bytes; a newer round or a newer payload of the same
-round replaces it. The first manifest of a payload is not answered, as its chunks follow at once; a repeated one is
-answered with the chunks still missing. A complete payload is handed over once and then held back from being assembled
-again until `release`, so that a manifest repeated while it is being counted starts nothing.
+A device announces a payload and sends only chunks that a `Need` names; the server gives one when there is room
+(`server.admission`). So however many announce at once, what is under way stays within the budget and one payload.
+
+Invariants: at most one payload a device is under way, of at most `max_payload` bytes; a newer round or another payload
+of the same round replaces it. A complete payload is handed over once and held until `release`, so that a manifest
+repeated while it is being counted starts nothing. Payloads of several chunks wait in files where there are some, and
+go on where they stopped; in memory what came of a payload is forgotten with its grant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
 
+from server.admission import Admission
+from server.errors import StorageError
+from server.partial_files import PartialFiles, PartialPayload
 from wire_protocol.chunking import Assembly
 from wire_protocol.envelope import SEALED_OVERHEAD
 from wire_protocol.errors import ProtocolError
@@ -22,14 +26,18 @@ from wire_protocol.sub_model import full_sub_model, sub_shapes, to_bitmaps
 from wire_protocol.tensor_codec import Precision, encoded_size
 from wire_protocol.topics import Part
 
+DEFAULT_BUDGET_BYTES = 16 * 2**20
 MAX_NEED = 4096
 """Chunks named in one answer, so that it fits in any broker's message; the next answer names the rest."""
+SMALLEST_CHUNK = 1024
+MOST_SMALL_CHUNKS = 64
+"""A payload of more chunks has chunks of `SMALLEST_CHUNK` bytes or more: messages cost time, however short."""
 _HEADER_BYTES = 1024
 _BITMAP_HEADER_BYTES = 16
 
 
 def max_update_size(layout: Layout, precision: Precision) -> int:
-    """Bytes that no honest update exceeds: full-width values, the bitmaps with their names, and the header."""
+    """Bytes that no honest sealed update exceeds: full-width values, the bitmaps with their names, header and seal."""
     whole = full_sub_model(layout)
     bitmaps = sum(
         len(name.encode()) + len(bitmap) + _BITMAP_HEADER_BYTES for name, bitmap in to_bitmaps(layout, whole).items()
@@ -39,7 +47,7 @@ def max_update_size(layout: Layout, precision: Precision) -> int:
 
 @dataclass(frozen=True)
 class Complete:
-    """A whole payload whose hash is the announced one."""
+    """A whole payload (sealed) whose hash is the announced one."""
 
     part: Part
     sha256: bytes
@@ -47,72 +55,158 @@ class Complete:
 
 
 @dataclass
-class _Pending:
-    run: str
-    round: int
-    assembly: Assembly
-    arrived: set[int] = field(default_factory=set)
-    handed_over: bool = False
+class _Transfer:
+    """`part` has no chunk number. `pieces` is None before a grant; `awaited` chunks below `asked` are to come."""
+
+    part: Part
+    manifest: Manifest
+    pieces: Assembly | PartialPayload | None = None
+    awaited: int = 0
+    asked: int = 0
+
+
+@dataclass(frozen=True)
+class _Handed:
+    cost: int
+    files: PartialPayload | None
 
 
 class Uplink:
-    """All assemblies under way."""
+    """All payloads under way. `clock` gives seconds and never goes back.
 
-    def __init__(self, budget_bytes: int, max_payload: int, partial: Path, clock: Callable[[], float]) -> None:
-        del budget_bytes, partial, clock
+    Call `tick` several times a second and whenever something was released.
+    """
+
+    def __init__(
+        self, budget_bytes: int, max_payload: int, partial: PartialFiles | None, clock: Callable[[], float]
+    ) -> None:
+        self._admission = Admission(budget_bytes, clock)
         self._max_payload = max_payload
-        self._pending: dict[str, _Pending] = {}
+        self._partial = partial
+        self._transfers: dict[str, _Transfer] = {}
+        self._handed: dict[Part, _Handed] = {}
+        self._due: dict[str, None] = {}
 
-    def tick(self) -> list[tuple[str, Need]]:
-        """What to ask for now."""
-        return []
+    @property
+    def outstanding(self) -> int:
+        """Bytes granted, or handed over and not yet released."""
+        return self._admission.outstanding
 
     def manifest(self, part: Part, manifest: Manifest) -> Need | None:
-        """Take an announcement; raises `ProtocolError` when the payload would be too large."""
-        pending = self._pending.get(part.device)
-        if pending is not None and pending.run == part.run:
-            if pending.round == part.round and pending.handed_over:
-                return None
-            if pending.round == part.round and pending.assembly.manifest == manifest:
-                lacking = (index for index in range(manifest.chunk_count) if index not in pending.arrived)
-                return Need(run=part.run, round=part.round, missing=tuple(islice(lacking, MAX_NEED)))
-            if part.round < pending.round:
-                return None
-        self._pending[part.device] = _Pending(part.run, part.round, Assembly(manifest, self._max_payload))
-        return Need(run=part.run, round=part.round, missing=tuple(range(min(MAX_NEED, manifest.chunk_count))))
+        """Take an announcement: what to send now, or None, as there is no room yet or the payload is being counted.
+
+        Raises `ProtocolError` when the payload is too large or cut too small.
+        """
+        part = part._replace(chunk=None)
+        self._require_legal(manifest)
+        if part in self._handed:
+            return None
+        transfer = self._transfers.get(part.device)
+        if transfer is not None and transfer.part.run == part.run and part.round < transfer.part.round:
+            return None
+        if transfer is None or (transfer.part, transfer.manifest) != (part, manifest):
+            self._admission.take_back(part.device)
+            transfer = self._transfers[part.device] = _Transfer(part, manifest)
+        self._admission.enter(part.device, manifest.size)
+        self._begin(self._admission.admit())
+        return self._ask(transfer) if self._admission.holds(part.device) else None
 
     def chunk(self, part: Part, content: bytes) -> Complete | None:
-        """Take a chunk; a stray one is ignored.
+        """Take a chunk; one that was not asked for is ignored.
 
         Raises `ProtocolError` for a chunk that the manifest does not allow, and when the last chunk is there but the
-        hash differs: then all chunks are needed again.
+        hash differs: then all chunks are needed again. Raises `StorageError` when it could not be kept: it is needed
+        again.
         """
-        pending = self._pending.get(part.device)
-        if pending is None or (pending.run, pending.round) != (part.run, part.round):
+        transfer = self._transfers.get(part.device)
+        if transfer is None or transfer.pieces is None or part.chunk is None:
             return None
-        if part.chunk is None or pending.handed_over:
+        if transfer.part != part._replace(chunk=None):
             return None
-        pending.assembly.add(part.chunk, content)
-        pending.arrived.add(part.chunk)
-        manifest = pending.assembly.manifest
-        if len(pending.arrived) < manifest.chunk_count:
+        pieces = transfer.pieces
+        last = len(pieces.arrived) == transfer.manifest.chunk_count - 1
+        if last and not self._admission.may_finish(part.device):
             return None
-        try:
-            payload = pending.assembly.payload()
-        except ProtocolError:
-            pending.arrived.clear()
-            raise
-        self._pending[part.device] = _Pending(
-            part.run, part.round, Assembly(manifest, self._max_payload), handed_over=True
-        )
-        return Complete(part, manifest.sha256, payload)
+        if pieces.add(part.chunk, content):
+            self._admission.used(part.device, len(content))
+            self._count_down(transfer, part.chunk)
+        return self._hand_over(part, transfer, pieces) if pieces.complete else None
+
+    def tick(self) -> list[tuple[str, Need]]:
+        """Devices that may send now, or go on, and what; to be told."""
+        self._begin(self._admission.admit())
+        for device in self._admission.take_back_lapsed():
+            self._park(self._transfers[device])
+        self._begin(self._admission.admit())
+        due = [device for device in self._due if self._admission.holds(device)]
+        self._due.clear()
+        return [(device, self._ask(self._transfers[device])) for device in due]
 
     def release(self, part: Part) -> None:
         """Forget a payload handed over: it was counted, refused, or must be sent again. What came since is kept."""
-        pending = self._pending.get(part.device)
-        if pending is not None and pending.handed_over and (pending.run, pending.round) == (part.run, part.round):
-            del self._pending[part.device]
+        handed = self._handed.pop(part._replace(chunk=None), None)
+        if handed is None:
+            return
+        self._admission.release(handed.cost)
+        if self._partial is not None and handed.files is not None:
+            self._partial.remove(handed.files)
 
     def clear(self) -> None:
-        """Forget all: another round is open."""
-        self._pending.clear()
+        """Forget all, on disk too: another round is open. What was handed over counts until it is released."""
+        self._transfers.clear()
+        self._due.clear()
+        self._admission.clear()
+        if self._partial is not None:
+            self._partial.clear()
+
+    def _require_legal(self, manifest: Manifest) -> None:
+        if manifest.size > self._max_payload:
+            raise ProtocolError(f"announced payload has {manifest.size} bytes, expected at most {self._max_payload}")
+        if manifest.chunk_count > MOST_SMALL_CHUNKS and manifest.chunk_bytes < SMALLEST_CHUNK:
+            chunks = f"{manifest.chunk_count} chunks of {manifest.chunk_bytes} bytes"
+            legal = f"at most {MOST_SMALL_CHUNKS}, or chunks of at least {SMALLEST_CHUNK} bytes"
+            raise ProtocolError(f"announced payload has {chunks}, expected {legal}")
+
+    def _begin(self, granted: Iterable[str]) -> None:
+        for device in granted:
+            transfer = self._transfers[device]
+            if transfer.pieces is None:
+                transfer.pieces = self._open(transfer)
+            self._due[device] = None
+
+    def _open(self, transfer: _Transfer) -> Assembly | PartialPayload:
+        if self._partial is None or transfer.manifest.chunk_count == 1:
+            return Assembly(transfer.manifest, self._max_payload)
+        return self._partial.open(transfer.part, transfer.manifest)
+
+    def _ask(self, transfer: _Transfer) -> Need:
+        assert transfer.pieces is not None
+        missing = transfer.pieces.arrived.missing(MAX_NEED)
+        transfer.awaited, transfer.asked = len(missing), missing[-1] + 1
+        self._due.pop(transfer.part.device, None)
+        return Need(run=transfer.part.run, round=transfer.part.round, missing=missing)
+
+    def _count_down(self, transfer: _Transfer, index: int) -> None:
+        if index < transfer.asked:
+            transfer.awaited -= 1
+            if transfer.awaited == 0:
+                self._due[transfer.part.device] = None
+
+    def _park(self, transfer: _Transfer) -> None:
+        """Without a grant nothing may fill the memory; what is on its way still goes to disk, or may be the whole."""
+        if isinstance(transfer.pieces, Assembly) and transfer.manifest.chunk_count > 1:
+            transfer.pieces = None
+
+    def _hand_over(self, part: Part, transfer: _Transfer, pieces: Assembly | PartialPayload) -> Complete:
+        try:
+            payload = pieces.payload()
+        except (ProtocolError, StorageError):
+            self._admission.take_back(part.device)
+            self._park(transfer)
+            raise
+        cost = transfer.manifest.size
+        self._admission.hand_over(part.device, cost)
+        del self._transfers[part.device]
+        self._due.pop(part.device, None)
+        self._handed[transfer.part] = _Handed(cost, pieces if isinstance(pieces, PartialPayload) else None)
+        return Complete(part, transfer.manifest.sha256, payload)

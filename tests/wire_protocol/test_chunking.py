@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wire_protocol.chunking import DEFAULT_CHUNK_BYTES, Assembly, chunk, manifest_of
+from wire_protocol.chunking import DEFAULT_CHUNK_BYTES, Assembly, ChunkSet, chunk, manifest_of
 from wire_protocol.errors import InvalidValueError, ProtocolError
 from wire_protocol.messages import MAX_CHUNKS, Manifest
 
@@ -89,3 +89,26 @@ def test_the_number_of_chunks_is_bounded() -> None:
     assert Manifest(sha256=bytes(32), size=MAX_CHUNKS, chunk_bytes=1).chunk_count == MAX_CHUNKS
     with pytest.raises(InvalidValueError, match="chunks must be at most 65536, got 65537"):
         Manifest(sha256=bytes(32), size=MAX_CHUNKS + 1, chunk_bytes=1)
+
+
+@given(st.integers(1, 40), st.lists(st.tuples(st.booleans(), st.integers(0, 39)), max_size=80), st.integers(0, 50))
+@settings(max_examples=150, deadline=None)
+def test_a_chunk_set_is_a_set(count: int, changes: list[tuple[bool, int]], limit: int) -> None:
+    chunks, model = ChunkSet(count), set[int]()
+    for arrives, number in changes:
+        index = number % count
+        (chunks.add if arrives else chunks.discard)(index)
+        (model.add if arrives else model.discard)(index)
+    lacking = tuple(index for index in range(count) if index not in model)
+    assert [index for index in range(-1, count + 2) if index in chunks] == sorted(model)
+    assert (len(chunks), chunks.full) == (len(model), not lacking)
+    assert (chunks.missing(), chunks.missing(limit)) == (lacking, lacking[:limit])
+
+
+def test_of_a_chunk_that_comes_again_the_first_copy_stands() -> None:
+    assembly = Assembly(MANIFEST, 10)
+    assert assembly.add(0, PAYLOAD[:4])
+    assert not assembly.add(0, b"fake")
+    assert assembly.add(1, PAYLOAD[4:8])
+    assert assembly.add(2, PAYLOAD[8:])
+    assert assembly.payload() == PAYLOAD
