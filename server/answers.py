@@ -87,8 +87,8 @@ class Answers:
         if taken:
             try:
                 await asyncio.to_thread(self._store.updates.flag, taken)
-            except StorageError:
-                logger.exception("a conflict could not be written down")
+            except StorageError as error:
+                logger.error("%d conflicts could not be written down: %s", len(taken), error)
 
     def _answer(self, work: RoundWork, verdict: Verdict) -> tuple[str, Receipt]:
         part, sha256 = verdict.complete.part, verdict.complete.sha256

@@ -232,9 +232,10 @@ class Service:
             return []
 
     def _leave_out_revoked(self) -> None:
-        for device in self._rounds.online & self._registry.revoked():
-            logger.warning("device %s was revoked: it is not waited for", device)
-            self._rounds.observe(coordinator.DeviceOffline(device))
+        for device in self._rounds.online:
+            if not self._registry.keys(device):
+                logger.warning("device %s was revoked: it is not waited for", device)
+                self._rounds.observe(coordinator.DeviceOffline(device))
 
     async def _take_updates(self, completes: Sequence[Complete]) -> None:
         try:
@@ -257,8 +258,8 @@ class Service:
         now = self._clocks.wall()
         try:
             await asyncio.to_thread(self.store.save_devices, [_record(report, now) for report in known])
-        except StorageError:
-            logger.exception("the states of %d devices could not be written down", len(known))
+        except StorageError as error:
+            logger.error("the states of %d devices could not be written down: %s", len(known), error)
 
     async def _withdraw_plan(self) -> None:
         run = self._settings.run.run

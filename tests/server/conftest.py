@@ -22,6 +22,7 @@ import onnx.parser
 import pytest
 from safetensors.numpy import save_file
 
+from server.cancellation import end_tasks
 from server.operator_keys import FLEET_NAME, OPERATOR_KEY_NAME, Operator, load_operator
 from server.registry import REGISTRY_NAME, Enrolled, Registry, encode_registry
 from wire_protocol import chunking, messages, tensor_codec, topics
@@ -295,8 +296,7 @@ class Device:
                             pass
                         return receipt
         finally:
-            answering.cancel()
-            await asyncio.gather(answering, return_exceptions=True)
+            await end_tasks([answering])
 
     async def _answer_needs(self, plan: RoundPlan, payload: bytes) -> None:
         while True:
@@ -353,8 +353,7 @@ async def _connected(broker: Broker, fleet: ScriptedFleet, name: str, layout: ob
         try:
             yield device
         finally:
-            listener.cancel()
-            await asyncio.gather(listener, return_exceptions=True)
+            await end_tasks([listener])
             with suppress(aiomqtt.MqttError):
                 farewell = messages.encode(DeviceState(online=False))
                 await client.publish(topics.state(name), farewell, qos=1, retain=True)

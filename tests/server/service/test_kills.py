@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from server.cancellation import end_tasks
 from server.records import RoundRecord
 from server.storage import Store
 
@@ -103,10 +104,9 @@ def trained(
                 ends.append(status)
                 if status == 0:
                     break
-            for task in work:
-                task.cancel()
-            results = await asyncio.gather(*work, return_exceptions=True)
-            assert all(isinstance(result, asyncio.CancelledError) for result in results), results
+            failed = [task.exception() for task in work if task.done()]
+            await end_tasks(work)
+            assert not failed
         return outcome(state, run), ends
 
     return train
