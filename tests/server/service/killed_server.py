@@ -1,15 +1,15 @@
 """A program that starts servers and kills them with SIGKILL, where or when it is told.
 
 Each line of standard input is JSON `[point, times, seconds, options of fisherfleet serve]`: the server is a fork of
-this process and is killed when `point` is reached for the `times`-th time, or after so many seconds, or not at all.
-How it ended is printed: 0, -9, or what else its status was.
+this process and is killed when `point` is reached for the `times`-th time, or so many seconds later; without a point
+it is not. How it ended is printed: 0, -9, or what else its status was.
 """
 
 import json
 import os
 import signal
 import sys
-import time
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +33,11 @@ POINTS: dict[str, tuple[type, str, bool]] = {
 }
 
 
-def arm(point: str, times: int) -> None:
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(point: str, times: int, seconds: float) -> None:
     kind, name, after = POINTS[point]
     function: Callable[..., Any] = getattr(kind, name)
     calls = 0
@@ -41,11 +45,15 @@ def arm(point: str, times: int) -> None:
     def deadly(*arguments: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == times and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if calls != times:
+            return function(*arguments)
+        if seconds:
+            threading.Timer(seconds, die).start()
+        elif not after:
+            die()
         result = function(*arguments)
-        if calls == times:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if not seconds:
+            die()
         return result
 
     setattr(kind, name, deadly)
@@ -58,11 +66,8 @@ def main() -> None:
         if not child:
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
             if point:
-                arm(point, times)
+                arm(point, times, seconds)
             os._exit(serve(options))
-        if seconds:
-            time.sleep(seconds)
-            os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()

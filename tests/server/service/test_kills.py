@@ -129,15 +129,15 @@ def everyone(rounds: int) -> tuple[tuple[int, str], ...]:
 
 
 async def test_a_server_killed_again_and_again_ends_with_the_same_model(trained: Callable) -> None:
-    rounds = 18
+    rounds = 30
     undisturbed, ends = await trained("undisturbed", rounds, [])
     assert ends == [0]
     assert undisturbed.counted == everyone(rounds)
-    assert [record.resync for record in undisturbed.rounds] == [True, False, False] * 6
+    assert [record.resync for record in undisturbed.rounds] == [True, False, False] * 10
     generator = random.Random(7)
     deaths = [(point, 1, 0.0) for point in POINTS]
-    others = [(generator.choice(POINTS), generator.randint(1, 3), 0.0) for _ in range(10)]
-    others += [("", 0, generator.uniform(0.05, 0.9)) for _ in range(16)]
+    others = [(generator.choice(POINTS), generator.randint(1, 2), 0.0) for _ in range(8)]
+    others += [(generator.choice(POINTS), 1, generator.uniform(0.001, 0.05)) for _ in range(14)]
     generator.shuffle(deaths)
     generator.shuffle(others)
     killed, ends = await trained("killed", rounds, deaths + others)
