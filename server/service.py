@@ -20,6 +20,7 @@ from server import coordinator
 from server.answers import Answers
 from server.api.sources import Sources
 from server.app import create_app
+from server.broker_tls import broker_tls
 from server.bundle import Bundle, open_bundle
 from server.cancellation import end_tasks
 from server.clocks import SYSTEM_CLOCKS, Clocks
@@ -89,12 +90,13 @@ class Service:
         """What can fail half-way: the state folder is let go of again then."""
         settings, run = self._settings, self._settings.run.run
         held_out = _open_evaluator(settings, self._bundle)
+        tls = broker_tls(settings.fleet, settings.ca_file) if settings.broker.tls else None
         with ExitStack() as opened:
             self._lock = StateLock(settings.state)
             opened.callback(self._lock.release)
             self.store = Store(settings.state)
             opened.callback(self.store.close)
-            link = MqttLink(settings.broker, settings.ca_file, f"server-{run}", self._on_connected, self._on_message)
+            link = MqttLink(settings.broker, tls, f"server-{run}", self._on_connected, self._on_message)
             self._downlink = Downlink(link.send, self._traffic, settings.chunk_bytes, self._operator)
             self._models = ModelFiles(settings.state, run)
             self._uplink = Uplink(
