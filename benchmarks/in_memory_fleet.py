@@ -6,7 +6,7 @@ Deterministic by seed: devices are visited in order, so equal settings give equa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,10 @@ from safetensors.numpy import load_file
 from edge_client.fisher import FisherScorer
 from edge_client.local_update import Choice, LocalWork, choose, train_update
 from edge_client.training.portable import PortableRuntime
-from server.aggregation.masked_mean import MaskedMean
+from server.aggregation.choice import AggregationConfig, aggregation_rule
+from server.aggregation.contribution import Contribution
 from server.evaluation import Evaluator
-from server.server_optimizer import federated_averaging
+from server.server_optimizers.choice import ServerOptimizerConfig, server_optimizer
 from wire_protocol.bundle_manifest import EVALUATE, WEIGHTS, BundleManifest
 from wire_protocol.examples import Examples
 from wire_protocol.messages import RoundPlan, SelectionPolicy, Update
@@ -29,7 +30,7 @@ _NO_HASH = "0" * 64
 
 @dataclass(frozen=True)
 class Method:
-    """How the fleet trains; see `wire_protocol.messages.RoundPlan`."""
+    """How the fleet trains; see `wire_protocol.messages.RoundPlan` and `server.config.RunConfig`."""
 
     rounds: int
     keep: float
@@ -38,6 +39,8 @@ class Method:
     local_steps: int = 10
     batch_size: int = 32
     learning_rate: float = 0.05
+    aggregation: AggregationConfig = field(default_factory=AggregationConfig)
+    server_optimizer: ServerOptimizerConfig = field(default_factory=ServerOptimizerConfig)
 
     def plan(self, number: int) -> RoundPlan:
         """The plan of round `number`, counted from 1."""
@@ -75,10 +78,13 @@ def accuracies(fleet: Fleet, method: Method) -> Iterator[tuple[float, int]]:
     scorer = FisherScorer.open(fleet.bundle, layout, threads=1)
     evaluator = Evaluator(fleet.bundle / EVALUATE, 1)
     parameters = load_file(fleet.bundle / WEIGHTS)
+    rule, optimizer = aggregation_rule(method.aggregation, layout), server_optimizer(method.server_optimizer)
+    moments = optimizer.init(parameters)
     generators = [np.random.default_rng([fleet.seed, number]) for number in range(len(fleet.shares))]
     choices: dict[int, Choice] = {}
     for number in range(1, method.rounds + 1):
-        plan, mean, sent = method.plan(number), MaskedMean(layout), 0
+        plan, sent = method.plan(number), 0
+        contributions: list[Contribution] = []
         for device, examples in enumerate(fleet.shares):
             work = LocalWork(plan, layout, examples, generators[device])
             if plan.resync:
@@ -86,7 +92,7 @@ def accuracies(fleet: Fleet, method: Method) -> Iterator[tuple[float, int]]:
             sub_model = choices[device].sub_model
             update: Update = train_update(work, choices[device], gather(layout, sub_model, parameters), runtime)
             values = decode(update.values, sub_shapes(layout, sub_model.widths), update.precision)
-            mean.add(sub_model, values, update.examples)
+            contributions.append(Contribution(sub_model, values, update.examples))
             sent += len(update.values)
-        parameters = federated_averaging(parameters, mean.mean())
+        parameters, moments = optimizer.apply(parameters, rule.aggregate(contributions), moments)
         yield evaluator.evaluate(parameters, fleet.test).accuracy, sent

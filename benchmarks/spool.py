@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.figures import benchmark_parser, publish
 from server.aggregation.fold import fold
+from server.aggregation.masked_mean import WeightedMean
 from server.counting import Counting
 from server.opening import open_update
 from server.operator_keys import Operator
@@ -126,7 +127,7 @@ def _count(fleet: Fleet, folder: Path, batch: int) -> tuple[float, float]:
     counted = _seconds(count)
     rows = store.updates.of_round("run", 1)
     assert len(rows) == len(fleet.updates)
-    folded = _seconds(lambda: fold(LAYOUT, work.updates(rows, LAYOUT)))
+    folded = _seconds(lambda: fold(LAYOUT, work.updates(rows, LAYOUT), WeightedMean(LAYOUT)))
     store.close()
     return counted, folded
 

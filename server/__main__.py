@@ -18,6 +18,7 @@ from typing import Any, get_args
 
 from model_export.trained_model import trained_files
 from server.bundle import open_bundle
+from server.combining_options import add_combining_options, chosen_aggregation, chosen_optimizer
 from server.config import RunConfig, ServiceSettings
 from server.durable_files import write_durably
 from server.records import RoundRecord
@@ -94,6 +95,7 @@ def _add_run_options(add: Callable[..., None], default: RunConfig) -> None:
     add("--noise-stddev", "of Gaussian noise on every value sent", type=float, default=default.noise_stddev)
     add("--min-devices", "devices online before the first round", type=int, default=default.min_devices)
     add("--round-seconds", "time limit of a round", type=float, default=default.round_seconds)
+    add_combining_options(add)
     add("--quorum", "updates a round needs before it can close", type=int, default=default.quorum)
 
 
@@ -112,6 +114,8 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         min_devices=arguments.min_devices,
         round_seconds=arguments.round_seconds,
         quorum=arguments.quorum,
+        aggregation=chosen_aggregation(arguments),
+        server_optimizer=chosen_optimizer(arguments),
     )
     return ServiceSettings(
         bundle=arguments.bundle,

@@ -18,6 +18,26 @@ from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan
 
 
+@dataclass(frozen=True)
+class SpooledUpdates:
+    """Counted updates, read back from the spool one at a time, each time they are iterated over."""
+
+    segment: Segment
+    rows: tuple[UpdateRecord, ...]
+    layout: Layout
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Screened]:
+        for row in self.rows:
+            body = self.segment.read(Extent(row.offset, row.length))
+            try:
+                yield read_screened(body, self.layout)
+            except ProtocolError as error:
+                raise DamagedError(f"round {row.round}: the update of {row.device} in the spool: {error}") from error
+
+
 @dataclass
 class RoundWork:
     """`opened` is when the round opened, in seconds of a clock that never jumps.
@@ -31,14 +51,9 @@ class RoundWork:
     opened: float
     segment_is_behind: bool = False
 
-    def updates(self, rows: tuple[UpdateRecord, ...], layout: Layout) -> Iterator[Screened]:
-        """Read the counted updates back from the spool, one at a time, in the order of the rows."""
-        for row in rows:
-            body = self.segment.read(Extent(row.offset, row.length))
-            try:
-                yield read_screened(body, layout)
-            except ProtocolError as error:
-                raise DamagedError(f"round {row.round}: the update of {row.device} in the spool: {error}") from error
+    def updates(self, rows: tuple[UpdateRecord, ...], layout: Layout) -> SpooledUpdates:
+        """The counted updates, in the order of the rows."""
+        return SpooledUpdates(self.segment, rows, layout)
 
     def record(
         self, folded: Folded, layout: Layout, evaluation: Evaluation | None, spent: Bytes, now: float

@@ -22,6 +22,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from server import coordinator, resync
+from server.aggregation.choice import aggregation_rule
 from server.aggregation.fold import Folded, fold
 from server.bundle import Bundle
 from server.clocks import Clocks
@@ -36,7 +37,8 @@ from server.records import OpeningRecord, RoundRecord
 from server.registry import Registry
 from server.round_work import RoundWork
 from server.run_history import Standing
-from server.server_optimizer import federated_averaging
+from server.server_optimizers.choice import server_optimizer
+from server.server_optimizers.optimizer import Parameters, State
 from server.spool import Spool
 from server.storage import Store
 from server.traffic import Traffic
@@ -80,7 +82,9 @@ class Rounds:
         self._at = workplace
         self._layout = workplace.bundle.layout
         self._on_round = on_round
-        self.parameters, self._version = standing.parameters, standing.version
+        self._rule = aggregation_rule(workplace.config.aggregation, self._layout)
+        self._optimizer = server_optimizer(workplace.config.server_optimizer)
+        self.parameters, self._version, self._moments = standing.parameters, standing.version, standing.moments
         self.selections: dict[str, SubModel] = dict(standing.selections)
         self.work: RoundWork | None = None
         self._traffic_closed = workplace.traffic.total
@@ -244,24 +248,24 @@ class Rounds:
     async def _close(self) -> None:
         assert self.work is not None
         work, number = self.work, self.work.plan.round
-        folded, parameters = await self._write(f"round {number}", self._apply, work)
+        folded, parameters, moments = await self._write(f"round {number}", self._apply, work)
         evaluation = await asyncio.to_thread(self._evaluate, parameters)
         traffic = self._at.traffic.total
         spent = traffic - self._traffic_closed
         record = work.record(folded, self._layout, evaluation, spent, self._at.clocks.steady())
         await self._write(f"round {number}", self._at.store.close_round, work.plan.run, record)
         self._traffic_closed = traffic
-        self.parameters, self._version = parameters, record.model_version
+        self.parameters, self._version, self._moments = parameters, record.model_version, moments
         await self._write(f"round {number}", self._at.spool.delete_others, None)
         self.observe(coordinator.RoundApplied(number))
         self._on_round(record)
 
-    def _apply(self, work: RoundWork) -> tuple[Folded, dict[str, NDArray[Any]]]:
+    def _apply(self, work: RoundWork) -> tuple[Folded, Parameters, State]:
         rows = self._at.store.updates.of_round(work.plan.run, work.plan.round)
-        folded = fold(self._layout, work.updates(rows, self._layout))
-        parameters = federated_averaging(self.parameters, folded.mean)
-        self._at.models.save_version(work.plan.model_version + 1, parameters)
-        return folded, parameters
+        folded = fold(self._layout, work.updates(rows, self._layout), self._rule)
+        parameters, moments = self._optimizer.apply(self.parameters, folded.aggregate, self._moments)
+        self._at.models.save_version(work.plan.model_version + 1, parameters, moments)
+        return folded, parameters, moments
 
     def _evaluate(self, parameters: dict[str, NDArray[Any]]) -> Evaluation | None:
         if self._at.held_out is None:

@@ -18,15 +18,18 @@ from server.bundle import Bundle
 from server.config import RunConfig
 from server.model_files import ModelFiles
 from server.records import OpeningRecord, RunRecord
+from server.server_optimizers.choice import server_optimizer
+from server.server_optimizers.optimizer import State
 from server.storage import Store
-from wire_protocol.sub_model import SubModel, from_bitmaps
+from wire_protocol.sub_model import Arrays, SubModel, from_bitmaps
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Standing:
-    """`version` counts the rounds applied to `parameters` (float32, full); `next_round` was never opened before.
+    """`version` counts the rounds applied to `parameters` (float32, full); `moments` are the server optimizer's state
+    after them; `next_round` was never opened before.
 
     `resync_round` is the last round in which neurons were chosen, None before the first; `selections` are those that
     counted updates used since. `online` are devices that were online when a process was killed, none when it stopped.
@@ -36,6 +39,7 @@ class Standing:
     closed: int
     version: int
     parameters: dict[str, NDArray[Any]]
+    moments: State
     resync_round: int | None = None
     selections: dict[str, SubModel] = field(default_factory=dict)
     online: frozenset[str] = frozenset()
@@ -51,20 +55,36 @@ def resume(store: Store, models: ModelFiles, bundle: Bundle, config: RunConfig, 
     closed = store.rounds(config.run)
     version = closed[-1].model_version if closed else 0
     parameters = models.load_version(version, bundle.layout) if closed else dict(bundle.weights)
+    moments = _moments(models, config, version, parameters)
     last = store.last_plan(config.run)
     if last is None:
-        return Standing(1, 0, version, parameters, online=_online(store))
+        return Standing(1, 0, version, parameters, moments, online=_online(store))
     kept = store.updates.selections(config.run, last.resync_round)
     return Standing(
         next_round=last.round + 1,
         closed=len(closed),
         version=version,
         parameters=parameters,
+        moments=moments,
         resync_round=last.resync_round,
         selections={device: from_bitmaps(bundle.layout, bitmaps) for device, bitmaps in kept.items()},
         online=_online(store),
         open_round=_reopened(store, config, now),
     )
+
+
+def _moments(models: ModelFiles, config: RunConfig, version: int, parameters: Arrays) -> State:
+    """The moments of this version, or fresh ones where the run had another optimizer until now."""
+    optimizer = server_optimizer(config.server_optimizer)
+    fresh = optimizer.init(parameters)
+    if not version or not fresh:
+        return fresh
+    saved = models.load_moments(version)
+    if {key: array.shape for key, array in saved.items()} == {key: array.shape for key, array in fresh.items()}:
+        return saved
+    name = config.server_optimizer.server_optimizer
+    logger.warning("run %s: version %d has no moments of %s, they begin afresh", config.run, version, name)
+    return fresh
 
 
 def _online(store: Store) -> frozenset[str]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wire_protocol.errors import ProtocolError, require
-from wire_protocol.layout import Layout, Parameter
+from wire_protocol.layout import CutAxis, Layout, Parameter
 
 Arrays = Mapping[str, NDArray[Any]]
 Indices = NDArray[np.int64]
@@ -72,10 +72,16 @@ def positions(parameter: Parameter, sub_model: SubModel) -> tuple[Indices, ...]:
     """Open mesh (as `numpy.ix_`) of the entries of `parameter` that the sub-model keeps."""
     axes = [np.arange(size) for size in parameter.shape]
     for cut in parameter.cuts:
-        kept = sub_model.kept[cut.group]
-        copies = np.arange(cut.repeat)[:, None, None] * (parameter.shape[cut.axis] // cut.repeat)
-        axes[cut.axis] = (copies + kept[:, None] * cut.block + np.arange(cut.block)).ravel()
+        axes[cut.axis] = positions_along(cut, sub_model.kept[cut.group], parameter.shape[cut.axis])
     return np.ix_(*axes)
+
+
+def positions_along(cut: CutAxis, kept: Indices, size: int) -> Indices:
+    """Ascending positions along the cut axis, `size` long, of the entries of kept neurons."""
+    if cut.entries == 1:
+        return kept
+    copies = np.arange(cut.repeat)[:, None, None] * (size // cut.repeat)
+    return (copies + kept[:, None] * cut.block + np.arange(cut.block)).ravel()
 
 
 def gather(layout: Layout, sub_model: SubModel, full: Arrays) -> dict[str, NDArray[Any]]:

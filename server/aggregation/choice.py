@@ -12,6 +12,7 @@ from server.aggregation.norm_bound import NormBounded
 from server.aggregation.rule import AggregationRule
 from server.aggregation.trimmed_mean import TrimmedMean
 from wire_protocol.errors import require
+from wire_protocol.layout import Layout
 
 RuleName = Literal["mean", "trimmed-mean", "median"]
 
@@ -40,17 +41,17 @@ class AggregationConfig:
             require(legal, "norm_bound", self.norm_bound, "above 0 and finite")
 
 
-def aggregation_rule(config: AggregationConfig) -> AggregationRule:
+def aggregation_rule(config: AggregationConfig, layout: Layout) -> AggregationRule:
     """The rule that `config` asks for."""
-    rule = _rule(config)
+    rule = _rule(config, layout)
     return rule if config.norm_bound is None else NormBounded(rule, config.norm_bound)
 
 
-def _rule(config: AggregationConfig) -> AggregationRule:
+def _rule(config: AggregationConfig, layout: Layout) -> AggregationRule:
     match config.aggregation:
         case "mean":
-            return WeightedMean()
+            return WeightedMean(layout)
         case "trimmed-mean":
-            return TrimmedMean(DEFAULT_TRIM if config.trim is None else config.trim)
+            return TrimmedMean(layout, DEFAULT_TRIM if config.trim is None else config.trim)
         case "median":
-            return Median()
+            return Median(layout)

@@ -1,9 +1,9 @@
 """A statistic over the devices that trained a coordinate, coordinate by coordinate, in bounded memory.
 
-Robust statistics need all devices' values of a coordinate at once. The flat model is cut into ranges of coordinates that
-fit a budget of memory with all devices' values; each range is one pass over the contributions, so devices x coordinates
-x 4 bytes / budget passes read what is kept on disk. Values are sorted before the statistic sees them, so the devices'
-order changes nothing, bit for bit.
+Robust statistics need all devices' values of a coordinate at once. The flat model is cut into ranges of coordinates
+that fit a budget of memory with all devices' values. Each range is one pass over the contributions, so there are
+devices x coordinates x 4 bytes / budget passes over what is kept on disk. Values are sorted before the statistic sees
+them, so the devices' order changes nothing, bit for bit.
 
 Every device counts the same here: weights are what devices say of themselves, and a lie about them must not buy
 influence.
@@ -21,7 +21,6 @@ from server.aggregation.contribution import Contribution, Contributions
 from server.aggregation.flat_model import FlatModel
 from server.aggregation.rule import Aggregate
 from wire_protocol.errors import require
-from wire_protocol.layout import Layout
 
 DEFAULT_BUDGET_BYTES = 256 * 2**20
 
@@ -30,11 +29,11 @@ Statistic = Callable[[NDArray[np.float32]], NDArray[Any]]
 
 
 def by_coordinate(
-    layout: Layout, contributions: Contributions, statistic: Statistic, budget_bytes: int = DEFAULT_BUDGET_BYTES
+    flat: FlatModel, contributions: Contributions, statistic: Statistic, budget_bytes: int = DEFAULT_BUDGET_BYTES
 ) -> Aggregate:
     """The statistic at every coordinate that anyone trained; memory is the budget, one update and the result."""
     require(budget_bytes > 0, "budget_bytes", budget_bytes, "above 0")
-    flat = FlatModel(layout)
+    flat.forget_unused()
     result = np.zeros(flat.size, dtype=np.float32)
     trained = np.zeros(flat.size, dtype=np.bool_)
     width = max(1, budget_bytes // (4 * max(1, len(contributions))))

@@ -9,11 +9,11 @@ so a coordinate is moved only by those that trained it (federated dropout's aggr
 "Expanding the Reach of Federated Learning by Reducing Client Resource Requirements"; HeteroFL; Diao et al. 2021). With
 full sub-models and scales of 1 this is FedAvg's mean (McMahan et al. 2017).
 
-Precision: sums are float64 and the mean is rounded to float32 once. A float32 value times a whole weight below 2^29 is
-exact in float64, times a scale or another weight it is rounded once; so with n contributions to a coordinate the sum is
-within n 2^-53 of the summed magnitudes, whatever the order. Sums of weights are exact. In a fixed order all is the same
-bit for bit. Memory is 8 bytes a coordinate, whatever the number of contributions; one of k entries takes 12 k bytes more
-while it is added.
+Precision: sums are float64 and the mean is rounded to float32 once. A float32 value times a whole weight up to 2^29 is
+exact in float64, times a scale or another weight it is rounded twice; so with n contributions to a coordinate the sum
+is within (n + 1) 2^-53 of the summed magnitudes, to first order and whatever the order. Sums of weights are exact. In a
+fixed order all is the same bit for bit. Memory is 8 bytes a coordinate, whatever the number of contributions; one of k
+entries takes 12 k bytes more while it is added.
 
 Speed: everything is one vector (`flat_model`); `numpy.add.at` on it costs half of `sums[positions] += values`; weights
 are summed by neurons and not by entries (`weight_sums`). benchmarks/accumulate.py measures it.
@@ -37,11 +37,10 @@ _BLOCK = 2**14
 class MaskedMean:
     """Streaming accumulator over one layout."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self._flat = FlatModel(layout)
-        self._sums = np.zeros(self._flat.size)
-        self._weights = WeightSums(layout)
+    def __init__(self, flat: FlatModel) -> None:
+        self._flat = flat
+        self._sums = np.zeros(flat.size)
+        self._weights = WeightSums(flat.layout)
         self._products = np.empty(_BLOCK)
         self._count = 0
 
@@ -68,7 +67,7 @@ class MaskedMean:
         difference: dict[str, NDArray[np.float32]] = {}
         trained: dict[str, NDArray[np.bool_]] = {}
         sums = self._flat.split(self._sums)
-        for parameter in self._layout.parameters:
+        for parameter in self._flat.layout.parameters:
             total = sums[parameter.name].reshape(split_shape(parameter))
             behind = self._weights.behind(parameter)
             mean = np.divide(total, behind, out=np.zeros_like(total), where=behind > 0)
@@ -80,9 +79,13 @@ class MaskedMean:
 class WeightedMean:
     """The rule: the masked mean, in one pass."""
 
-    def aggregate(self, layout: Layout, contributions: Contributions) -> Aggregate:
+    def __init__(self, layout: Layout) -> None:
+        self._flat = FlatModel(layout)
+
+    def aggregate(self, contributions: Contributions) -> Aggregate:
         """See `AggregationRule`."""
-        mean = MaskedMean(layout)
+        self._flat.forget_unused()
+        mean = MaskedMean(self._flat)
         for one in contributions:
             mean.add(one)
         return mean.mean()

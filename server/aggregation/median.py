@@ -7,7 +7,6 @@ devices' data differ: what only few of them know is an extreme to it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,21 +14,24 @@ from numpy.typing import NDArray
 
 from server.aggregation.contribution import Contributions
 from server.aggregation.coordinate_wise import DEFAULT_BUDGET_BYTES, by_coordinate
+from server.aggregation.flat_model import FlatModel
 from server.aggregation.rule import Aggregate
 from wire_protocol.layout import Layout
 
 
-@dataclass(frozen=True)
 class Median:
     """See `AggregationRule`; one pass for each budget of memory."""
 
-    budget_bytes: int = DEFAULT_BUDGET_BYTES
+    def __init__(self, layout: Layout, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:
+        self._flat = FlatModel(layout)
+        self._budget_bytes = budget_bytes
 
-    def aggregate(self, layout: Layout, contributions: Contributions) -> Aggregate:
+    def aggregate(self, contributions: Contributions) -> Aggregate:
         """See `AggregationRule`."""
-        return by_coordinate(layout, contributions, _median, self.budget_bytes)
+        return by_coordinate(self._flat, contributions, _median, self._budget_bytes)
 
 
 def _median(ascending: NDArray[np.float32]) -> NDArray[Any]:
     count = ascending.shape[1]
-    return ascending[:, (count - 1) // 2 : count // 2 + 1].mean(axis=1, dtype=np.float64)
+    median: NDArray[Any] = ascending[:, (count - 1) // 2 : count // 2 + 1].mean(axis=1, dtype=np.float64)
+    return median

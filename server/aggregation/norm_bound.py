@@ -16,7 +16,6 @@ import numpy as np
 from server.aggregation.contribution import Contribution, Contributions
 from server.aggregation.rule import Aggregate, AggregationRule
 from wire_protocol.errors import require
-from wire_protocol.layout import Layout
 from wire_protocol.sub_model import Arrays
 
 
@@ -30,9 +29,9 @@ class NormBounded:
     def __post_init__(self) -> None:
         require(self.bound > 0 and isfinite(self.bound), "norm_bound", self.bound, "above 0 and finite")
 
-    def aggregate(self, layout: Layout, contributions: Contributions) -> Aggregate:
+    def aggregate(self, contributions: Contributions) -> Aggregate:
         """See `AggregationRule`."""
-        return self.rule.aggregate(layout, _Bounded(contributions, self.bound))
+        return self.rule.aggregate(_Bounded(contributions, self.bound))
 
 
 @dataclass(frozen=True)

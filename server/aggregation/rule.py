@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.aggregation.contribution import Contributions
-from wire_protocol.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,8 @@ class Aggregate:
 
 
 class AggregationRule(Protocol):
-    """Equal contributions in an equal order give equal bits."""
+    """A rule for one layout. Equal contributions in an equal order give equal bits, whatever came before."""
 
-    def aggregate(self, layout: Layout, contributions: Contributions) -> Aggregate:
+    def aggregate(self, contributions: Contributions) -> Aggregate:
         """Aggregate; may iterate over `contributions` several times, always to the end."""
         ...

@@ -5,9 +5,9 @@ and b(d, j) being 1 where device d keeps the neuron and else 0, the weight behin
 
     sum over d of w(d) a(d, i) b(d, j)
 
-a product of matrices, which is added for `_BATCH` devices at once. All parameters that are cut by the same groups share
-the sums, and a neuron's block of inputs or gates is one entry. Weights are whole numbers (examples), so as long as their
-sum stays below 2^53 every sum is exact in float64 and its order does not matter.
+a product of matrices, which is added for `_BATCH` devices at once. All parameters that are cut by the same groups
+share the sums, and a neuron's block of inputs or gates is one entry. Weights are whole numbers (examples), so as long
+as their sum stays below 2^53 every sum is exact in float64 and its order does not matter.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ class WeightSums:
     def _add_waiting(self) -> None:
         if not self._waiting:
             return
-        for groups, sums in self._sums.items():
+        for groups in self._sums:
             left: NDArray[Any] = self._weights[:, None]
             for name in groups[:-1]:
                 left = (left[:, :, None] * self._kept[name][:, None, :]).reshape(_BATCH, -1)
             right = self._kept[groups[-1]] if groups else np.ones((_BATCH, 1))
-            sums += (left.T @ right).reshape(sums.shape)
+            self._sums[groups] += (left.T @ right).reshape(self._sums[groups].shape)
         for kept in self._kept.values():
             kept.fill(0)
         self._weights.fill(0)

@@ -30,7 +30,7 @@ NextSecondMoment = Callable[[NDArray[np.float64], NDArray[Any]], NDArray[Any]]
 
 @dataclass(frozen=True)
 class AdaptiveSettings:
-    """`learning_rate` is eta; `momentum` beta1 and `second_momentum` beta2, from 0 to below 1; `adaptivity` tau, above 0."""
+    """eta, beta1, beta2 and tau of the paper; eta and tau above 0, the betas at least 0 and below 1."""
 
     learning_rate: float = 0.01
     momentum: float = 0.9

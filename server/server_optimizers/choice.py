@@ -28,8 +28,8 @@ _TAKEN_BY = {
 class ServerOptimizerConfig:
     """`server_optimizer` names it. The rest is None for the optimizer's default, or where it takes no such thing.
 
-    `server_learning_rate` (above 0): 1 for fedavg and fedavgm, 0.01 for fedadam and fedyogi. `server_momentum` (at least
-    0 and below 1): 0.9. `server_second_momentum` (the same): 0.99. `server_adaptivity` (tau, above 0): 0.001.
+    `server_learning_rate` (above 0): 1 for fedavg and fedavgm, 0.01 for fedadam and fedyogi. `server_momentum` (at
+    least 0 and below 1): 0.9. `server_second_momentum` (the same): 0.99. `server_adaptivity` (tau, above 0): 0.001.
     """
 
     server_optimizer: OptimizerName = "fedavg"

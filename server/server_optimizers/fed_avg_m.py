@@ -1,5 +1,6 @@
-"""FedAvgM, server momentum (Hsu, Qi and Brown 2019, "Measuring the Effects of Non-Identical Data Distribution for Federated
-Visual Classification", section 4.3)::
+"""FedAvgM, server momentum.
+
+Hsu, Qi and Brown 2019, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification"::
 
     v <- beta v + D
     x <- x + eta v

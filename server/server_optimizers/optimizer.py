@@ -4,8 +4,8 @@ The difference stands in the place of a gradient, pointing the way to go (Reddi 
 Optimization", algorithm 1). An optimizer is two functions without memory; what it remembers between rounds is a value,
 arrays by name, that is stored beside the model version it belongs to.
 
-Coordinates that nobody trained in a round are left exactly as they are, parameter and momenta alike. Their difference is
-unknown, and not 0: taken for 0, it would let old momentum move parameters that no device looked at, and shrink
+Coordinates that nobody trained in a round are left exactly as they are, parameter and momenta alike. Their difference
+is unknown, and not 0: taken for 0, it would let old momentum move parameters that no device looked at, and shrink
 second moments, so that the step would be all the longer when someone trains them again. (For sparse gradients this is
 known as lazy Adam.) benchmarks/server_optimizers.py compares both.
 

@@ -11,8 +11,10 @@ from edge_client.local_update import Choice, LocalWork, train_update
 from edge_client.training.portable import PortableRuntime
 from model_export.export import export_bundle
 from model_export.model_source import build_model
+from server.aggregation.contribution import Contribution
+from server.aggregation.flat_model import FlatModel
 from server.aggregation.masked_mean import MaskedMean
-from server.server_optimizer import federated_averaging
+from server.server_optimizers.fed_avg import FedAvg
 from wire_protocol.bundle_manifest import WEIGHTS
 from wire_protocol.examples import Examples
 from wire_protocol.messages import RoundPlan
@@ -46,13 +48,14 @@ def test_one_full_step_on_every_device_is_centralised_sgd_on_the_union(
         keep=1.0,
         precision="float32",
     )
-    parameters, mean = load_file(tmp_path / WEIGHTS), MaskedMean(layout)
+    parameters, mean = load_file(tmp_path / WEIGHTS), MaskedMean(FlatModel(layout))
     runtime = PortableRuntime.open(tmp_path, layout, threads=1)
     whole = full_sub_model(layout)
     for examples in shares:
         update = train_update(LocalWork(plan, layout, examples, generator), Choice(whole), parameters, runtime)
-        mean.add(whole, decode(update.values, sub_shapes(layout, whole.widths), "float32"), update.examples)
-    federated = federated_averaging(parameters, mean.mean())
+        values = decode(update.values, sub_shapes(layout, whole.widths), "float32")
+        mean.add(Contribution(whole, values, update.examples))
+    federated, _ = FedAvg().apply(parameters, mean.mean(), {})
 
     x = torch.from_numpy(np.concatenate([examples.x for examples in shares]))
     y = torch.from_numpy(np.concatenate([examples.y for examples in shares]))

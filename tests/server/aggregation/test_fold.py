@@ -1,12 +1,18 @@
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import msgspec
 import numpy as np
 import pytest
 
+from server.aggregation.contribution import Contribution
+from server.aggregation.flat_model import FlatModel
 from server.aggregation.fold import fold
-from server.aggregation.masked_mean import MaskedMean
+from server.aggregation.masked_mean import MaskedMean, WeightedMean
+from server.aggregation.median import Median
+from server.aggregation.norm_bound import NormBounded
+from server.aggregation.rule import AggregationRule
 from server.compute_account import Compute, compute_of
 from server.screening import Screened
 from wire_protocol.messages import Update
@@ -37,14 +43,14 @@ def updates(layout: object, keeping: Callable[..., SubModel]) -> list[Screened]:
 
 
 def test_a_fold_is_the_masked_mean_and_the_account(layout: object, updates: list[Screened]) -> None:
-    mean, compute = MaskedMean(layout), Compute()
+    mean, compute = MaskedMean(FlatModel(layout)), Compute()
     for one in updates:
-        mean.add(one.sub_model, one.values, one.update.examples)
+        mean.add(Contribution(one.sub_model, one.values, one.update.examples))
         compute += compute_of(layout, one.sub_model, one.update)
-    folded = fold(layout, iter(updates))
+    folded = fold(layout, updates, WeightedMean(layout))
     assert folded.compute == compute
-    for name, array in mean.mean().items():
-        np.testing.assert_array_equal(folded.mean[name], array)
+    for name, array in mean.mean().difference.items():
+        np.testing.assert_array_equal(folded.aggregate.difference[name], array)
 
 
 def test_sums_depend_on_the_order_so_the_order_is_the_callers(layout: object, updates: list[Screened]) -> None:
@@ -57,17 +63,29 @@ def test_sums_depend_on_the_order_so_the_order_is_the_callers(layout: object, up
         )
         for value in (2.0**60, 1.0, -(2.0**60))
     )
-    assert fold(layout, [large, one, opposite]).mean["b2"].tolist() == [0.0, 0.0]
-    assert fold(layout, [large, opposite, one]).mean["b2"].tolist() == [float(np.float32(1 / 3))] * 2
+
+    def b2(*ordered: Screened) -> list[float]:
+        return fold(layout, ordered, WeightedMean(layout)).aggregate.difference["b2"].tolist()
+
+    assert b2(large, one, opposite) == [0.0, 0.0]
+    assert b2(large, opposite, one) == [float(np.float32(1 / 3))] * 2
 
 
-def test_one_update_is_in_memory_at_a_time(layout: object, updates: list[Screened]) -> None:
-    alive: list[int] = []
+@pytest.mark.parametrize("make", [WeightedMean, lambda layout: NormBounded(Median(layout, budget_bytes=100), 1.0)])
+def test_while_an_update_is_read_only_the_one_before_is_in_memory(
+    layout: object, updates: list[Screened], make: Callable[[object], AggregationRule]
+) -> None:
+    class OneByOne:
+        def __len__(self) -> int:
+            return len(updates)
 
-    def one_by_one() -> object:
-        for index, one in enumerate(updates):
-            alive.append(index)
-            yield one
-        assert alive == list(range(len(updates)))
+        def __iter__(self) -> Iterator[Screened]:
+            made: list[weakref.ref[Screened]] = []
+            for one in updates:
+                assert sum(reference() is not None for reference in made) <= 1
+                fresh = replace(one, values=dict(one.values))
+                made.append(weakref.ref(fresh))
+                yield fresh
+                del fresh
 
-    fold(layout, one_by_one())
+    assert fold(layout, OneByOne(), make(layout)).compute == fold(layout, updates, WeightedMean(layout)).compute

@@ -3,6 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.aggregation.contribution import Contribution
+from server.aggregation.flat_model import FlatModel
 from server.aggregation.masked_mean import MaskedMean
 from wire_protocol.errors import InvalidValueError
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
@@ -29,18 +31,18 @@ def constant(kept: SubModel, value: float) -> dict[str, np.ndarray]:
 
 def test_disjoint_masks_give_each_coordinate_the_mean_of_those_that_trained_it() -> None:
     first, second = sub_model([0, 2], [0, 1, 2]), sub_model([1], [0, 1, 2])
-    mean = MaskedMean(LAYOUT)
-    mean.add(first, constant(first, 2.0), weight=1)
-    mean.add(first, constant(first, 4.0), weight=3)
-    mean.add(second, constant(second, -1.0), weight=5)
-    result = mean.mean()
+    mean = MaskedMean(FlatModel(LAYOUT))
+    mean.add(Contribution(first, constant(first, 2.0), weight=1))
+    mean.add(Contribution(first, constant(first, 4.0), weight=3))
+    mean.add(Contribution(second, constant(second, -1.0), weight=5))
+    result = mean.mean().difference
     np.testing.assert_array_equal(result["conv"], [[3.5] * 3, [-1] * 3, [3.5] * 3, [0] * 3])
     np.testing.assert_array_equal(result["dense"], [[3.5, 3.5, -1, -1, 3.5, 3.5, 0, 0]] * 2)
     np.testing.assert_array_equal(result["bias"], np.full(2, (1 * 2 + 3 * 4 - 5) / 9, dtype=np.float32))
 
 
 def test_nobody_leaves_everything_untouched() -> None:
-    for array in MaskedMean(LAYOUT).mean().values():
+    for array in MaskedMean(FlatModel(LAYOUT)).mean().difference.values():
         np.testing.assert_array_equal(array, np.zeros_like(array))
         assert array.dtype == np.float32
 
@@ -49,10 +51,10 @@ def test_full_sub_models_give_the_weighted_average() -> None:
     generator = np.random.default_rng(0)
     whole = full_sub_model(LAYOUT)
     updates = [{p.name: generator.normal(size=p.shape).astype(np.float32) for p in LAYOUT.parameters} for _ in range(3)]
-    mean = MaskedMean(LAYOUT)
+    mean = MaskedMean(FlatModel(LAYOUT))
     for update, weight in zip(updates, (1, 2, 3), strict=True):
-        mean.add(whole, update, weight)
-    for name, array in mean.mean().items():
+        mean.add(Contribution(whole, update, weight))
+    for name, array in mean.mean().difference.items():
         expected = np.average([update[name].astype(np.float64) for update in updates], axis=0, weights=(1, 2, 3))
         np.testing.assert_allclose(array, expected, rtol=1e-6)
     assert len(mean) == 3
@@ -67,10 +69,10 @@ kept_neurons = st.tuples(
 def test_equals_the_plain_loop_whatever_the_order(updates: list, random: object) -> None:
     shuffled = list(updates)
     random.shuffle(shuffled)
-    mean = MaskedMean(LAYOUT)
+    mean = MaskedMean(FlatModel(LAYOUT))
     for kept, weight, value in shuffled:
-        mean.add(sub_model(*kept), constant(sub_model(*kept), value / 8), weight)
-    result = mean.mean()
+        mean.add(Contribution(sub_model(*kept), constant(sub_model(*kept), value / 8), weight))
+    result = mean.mean().difference
     for parameter in LAYOUT.parameters:
         expected = np.zeros(parameter.shape)
         for index in np.ndindex(*parameter.shape):
@@ -90,13 +92,13 @@ def holds(parameter: Parameter, kept: SubModel, index: tuple[int, ...]) -> bool:
 def test_refuses_a_weight_out_of_range(weight: float) -> None:
     whole = full_sub_model(LAYOUT)
     with pytest.raises(InvalidValueError, match="weight must be above 0 and finite"):
-        MaskedMean(LAYOUT).add(whole, constant(whole, 1.0), weight)
+        Contribution(whole, constant(whole, 1.0), weight)
 
 
 def test_a_wrong_shape_adds_nothing_at_all() -> None:
     whole = full_sub_model(LAYOUT)
-    mean = MaskedMean(LAYOUT)
+    mean = MaskedMean(FlatModel(LAYOUT))
     with pytest.raises(InvalidValueError, match="shape of bias"):
-        mean.add(whole, constant(whole, 1.0) | {"bias": np.ones(3, dtype=np.float32)}, 1)
+        mean.add(Contribution(whole, constant(whole, 1.0) | {"bias": np.ones(3, dtype=np.float32)}, 1))
     assert len(mean) == 0
-    assert not mean.mean()["conv"].any()
+    assert not mean.mean().difference["conv"].any()

@@ -1,0 +1,206 @@
+"""Decode and accumulate on one core: gigabytes of float32-equivalent parameters a second, and memory.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.accumulate --json accumulate.json
+
+Devices send float16 updates of a sub-model; the server decodes each and adds it to a weighted mean. A gigabyte is 10^9
+bytes of the entries that were sent, at 4 bytes each (not of the full model they are added to). `scatter` is the form
+this project had before (an open mesh on each parameter's array, for values and for weights); the two take turns, and
+the best of several turns counts, in seconds of the processor. Devices have masks of their own, never seen before; known from an earlier round, as
+they are until the next resync; or one for all, as in a cohort.
+
+Memory is the peak of a fresh process beyond its size before the first update, which are decoded one at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from benchmarks.figures import benchmark_parser, publish
+from model_export.export import export_bundle
+from model_export.model_source import build_model
+from model_export.module_rewrites.batch_norm import replace_batch_norm
+from model_export.zoo import ZOO_INPUT_SHAPES
+from model_export.zoo.lenet import lenet
+from server.aggregation.choice import AggregationConfig, RuleName, aggregation_rule
+from server.aggregation.contribution import Contribution
+from server.aggregation.flat_model import FlatModel
+from server.aggregation.masked_mean import MaskedMean
+from wire_protocol.layout import Layout
+from wire_protocol.sub_model import SubModel, element_count, positions, sub_shapes, widths_at
+from wire_protocol.tensor_codec import decode, encode
+
+IMAGE = (1, 28, 28)
+MODELS = ("mlp", "resnet8", "lenet", "wide lenet")
+WIDE = (32, 64, 512, 256)
+KEEPS = (0.25, 0.5, 1.0)
+UPDATES, TURNS = 20, 9
+MEMORY_DEVICES = (10, 1000)
+GB, MB = 10**9, 10**6
+
+_MEMORY_PROGRAM = """
+from benchmarks.accumulate import play_memory
+play_memory({model!r}, {rule!r}, {devices})
+"""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One device's update as it arrives."""
+
+    sub_model: SubModel
+    values: bytes
+    weight: int
+
+
+def layout_of(model: str) -> Layout:
+    """The layout of a model of the zoo; `wide lenet` has 0.9 million parameters."""
+    torch.manual_seed(0)
+    shape = ZOO_INPUT_SHAPES["resnet8"] if model == "resnet8" else IMAGE
+    module = lenet(shape, 10, WIDE) if model == "wide lenet" else build_model(model, shape, 10, seed=0)
+    with TemporaryDirectory() as folder:
+        return export_bundle(replace_batch_norm(module)[0], shape, Path(folder), name=model.replace(" ", "-")).layout
+
+
+def draw(layout: Layout, keep: float, seed: int) -> Sent:
+    """An update with a mask, values and a weight drawn by the seed."""
+    generator = np.random.default_rng(seed)
+    widths, sizes = widths_at(layout, keep), layout.group_sizes
+    kept = {name: np.sort(generator.choice(sizes[name], width, replace=False)) for name, width in widths.items()}
+    shapes = sub_shapes(layout, widths)
+    values = {name: generator.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    return Sent(SubModel(kept), encode(values, shapes, "float16"), int(generator.integers(1, 1000)))
+
+
+def decoded(layout: Layout, sent: Sent) -> Contribution:
+    """The update, decoded."""
+    values = decode(sent.values, sub_shapes(layout, sent.sub_model.widths), "float16")
+    return Contribution(sent.sub_model, values, sent.weight)
+
+
+def dense_blocks(layout: Layout, updates: Sequence[Sent], flat: FlatModel | None = None) -> None:
+    """What the server does."""
+    mean = MaskedMean(flat or FlatModel(layout))
+    for sent in updates:
+        mean.add(decoded(layout, sent))
+
+
+def scatter(layout: Layout, updates: Sequence[Sent]) -> None:
+    """What it did before."""
+    sums = {parameter.name: np.zeros(parameter.shape) for parameter in layout.parameters}
+    weights = {parameter.name: np.zeros(parameter.shape) for parameter in layout.parameters}
+    for sent in updates:
+        one = decoded(layout, sent)
+        whole = element_count(layout, one.sub_model.widths) == layout.element_count
+        for parameter in layout.parameters:
+            where = () if whole else positions(parameter, one.sub_model)
+            sums[parameter.name][where] += np.multiply(one.values[parameter.name], one.weight, dtype=np.float64)
+            weights[parameter.name][where] += one.weight
+
+
+def decode_only(layout: Layout, updates: Sequence[Sent]) -> None:
+    """The codec's share of both."""
+    for sent in updates:
+        decoded(layout, sent)
+
+
+SIDES: dict[str, Callable[[Layout, Sequence[Sent]], None]] = {
+    "decode only": decode_only,
+    "scatter": scatter,
+    "now": dense_blocks,
+}
+
+
+def speeds(layout: Layout, keep: float) -> dict[str, float]:
+    """GB a second of each side, sides taking turns."""
+    own = [draw(layout, keep, seed) for seed in range(UPDATES)]
+    shared = [Sent(own[0].sub_model, own[0].values, sent.weight) for sent in own]
+    size = sum(element_count(layout, sent.sub_model.widths) for sent in own) * 4
+    known = FlatModel(layout)
+    jobs = {name: partial(side, layout, own) for name, side in SIDES.items()} | {
+        "now, masks known": partial(dense_blocks, layout, own, known),
+        "now, one mask": partial(dense_blocks, layout, shared),
+    }
+    best = dict.fromkeys(jobs, float("inf"))
+    for _ in range(TURNS):
+        for name, job in jobs.items():
+            begun = time.process_time()
+            job()
+            best[name] = min(best[name], time.process_time() - begun)
+    return {name: size / GB / seconds for name, seconds in best.items()}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Contributions that are drawn and decoded anew in every pass, as those in a spool are."""
+
+    layout: Layout
+    devices: int
+
+    def __len__(self) -> int:
+        return self.devices
+
+    def __iter__(self) -> Iterator[Contribution]:
+        for seed in range(self.devices):
+            yield decoded(self.layout, draw(self.layout, 0.5, seed))
+
+
+def play_memory(model: str, rule: RuleName, devices: int) -> None:
+    """Aggregate and print by how many bytes the process grew, and how long it took."""
+    layout = layout_of(model)
+    decoded(layout, draw(layout, 1.0, 0))
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before, begun = _status("VmHWM"), time.process_time()
+    aggregation_rule(AggregationConfig(rule), layout).aggregate(Drawn(layout, devices))
+    sys.stdout.write(json.dumps([_status("VmHWM") - before, time.process_time() - begun]))
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def memory(model: str, rule: str, devices: int) -> tuple[int, float]:
+    """Bytes and seconds of a fresh process that aggregates."""
+    program = _MEMORY_PROGRAM.format(model=model, rule=rule, devices=devices)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    grown, seconds = json.loads(done.stdout.splitlines()[-1])
+    return grown, seconds
+
+
+def main() -> None:
+    """Run the benchmark."""
+    options = benchmark_parser("Speed and memory of decoding and accumulating updates.").parse_args()
+    figures: dict[str, dict[str, float]] = {}
+    rows = []
+    for model in MODELS:
+        layout = layout_of(model)
+        for keep in KEEPS:
+            speed = figures[f"{model} {keep}"] = speeds(layout, keep)
+            entries = element_count(layout, widths_at(layout, keep))
+            row = {"model": model, "keep": f"{keep}", "entries sent": f"{entries:,}"}
+            rows.append(row | {f"{name} GB/s": f"{value:.2f}" for name, value in speed.items()})
+    publish("one core, float16 updates", rows, figures, None)
+    peaks, peak_rows = {}, []
+    for rule in ("mean", "trimmed-mean", "median"):
+        for devices in MEMORY_DEVICES:
+            grown, seconds = memory("lenet", rule, devices)
+            peaks[f"{rule} {devices}"] = {"bytes": grown, "seconds": seconds}
+            peak_rows.append(
+                {"rule": rule, "updates": f"{devices}", "MB more": f"{grown / MB:.1f}", "s": f"{seconds:.1f}"}
+            )
+    publish("LeNet at keep 0.5 (drawing included)", peak_rows, {"gb_per_s": figures, "memory": peaks}, options.json)
+
+
+if __name__ == "__main__":
+    main()
