@@ -4,9 +4,9 @@
 
 Devices send float16 updates of a sub-model; the server decodes each and adds it to a weighted mean. A gigabyte is 10^9
 bytes of the entries that were sent, at 4 bytes each (not of the full model they are added to). `scatter` is the form
-this project had before (an open mesh on each parameter's array, for values and for weights); the two take turns, and
-the best of several turns counts, in seconds of the processor. Devices have masks of their own, never seen before; known from an earlier round, as
-they are until the next resync; or one for all, as in a cohort.
+this project had before: an open mesh on each parameter's array, for values and for weights. All take turns, and the
+best of several turns counts, in seconds of the processor. Devices have masks of their own, never seen before; or known
+from an earlier round, as they are until the next resync; or one for all, as in a cohort.
 
 Memory is the peak of a fresh process beyond its size before the first update, which are decoded one at a time.
 """
