@@ -5,7 +5,7 @@ Deterministic by seed: devices are visited in order, so equal settings give equa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,12 +15,15 @@ from safetensors.numpy import load_file
 from edge_client.fisher import FisherScorer
 from edge_client.local_update import Choice, LocalWork, choose, train_update
 from edge_client.training.portable import PortableRuntime
-from server.aggregation.choice import AggregationConfig, aggregation_rule
 from server.aggregation.contribution import Contribution
+from server.aggregation.masked_mean import WeightedMean
+from server.aggregation.rule import AggregationRule
 from server.evaluation import Evaluator
-from server.server_optimizers.choice import ServerOptimizerConfig, server_optimizer
+from server.server_optimizers.fed_avg import FedAvg
+from server.server_optimizers.optimizer import ServerOptimizer
 from wire_protocol.bundle_manifest import EVALUATE, WEIGHTS, BundleManifest
 from wire_protocol.examples import Examples
+from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan, SelectionPolicy, Update
 from wire_protocol.sub_model import gather, sub_shapes
 from wire_protocol.tensor_codec import decode
@@ -30,7 +33,7 @@ _NO_HASH = "0" * 64
 
 @dataclass(frozen=True)
 class Method:
-    """How the fleet trains; see `wire_protocol.messages.RoundPlan` and `server.config.RunConfig`."""
+    """How the fleet trains; see `wire_protocol.messages.RoundPlan`."""
 
     rounds: int
     keep: float
@@ -39,8 +42,6 @@ class Method:
     local_steps: int = 10
     batch_size: int = 32
     learning_rate: float = 0.05
-    aggregation: AggregationConfig = field(default_factory=AggregationConfig)
-    server_optimizer: ServerOptimizerConfig = field(default_factory=ServerOptimizerConfig)
 
     def plan(self, number: int) -> RoundPlan:
         """The plan of round `number`, counted from 1."""
@@ -71,15 +72,22 @@ class Fleet:
     seed: int
 
 
-def accuracies(fleet: Fleet, method: Method) -> Iterator[tuple[float, int]]:
+@dataclass(frozen=True)
+class ServerSide:
+    """What the server makes of updates; the weighted mean and FedAvg unless told otherwise."""
+
+    rule: Callable[[Layout], AggregationRule] = WeightedMean
+    optimizer: ServerOptimizer = field(default_factory=FedAvg)
+
+
+def accuracies(fleet: Fleet, method: Method, server: ServerSide = ServerSide()) -> Iterator[tuple[float, int]]:
     """Train and yield, after every round, the held-out accuracy in [0, 1] and the bytes of values all devices sent."""
     layout = fleet.manifest.layout
     runtime = PortableRuntime.open(fleet.bundle, layout, threads=1)
     scorer = FisherScorer.open(fleet.bundle, layout, threads=1)
     evaluator = Evaluator(fleet.bundle / EVALUATE, 1)
     parameters = load_file(fleet.bundle / WEIGHTS)
-    rule, optimizer = aggregation_rule(method.aggregation, layout), server_optimizer(method.server_optimizer)
-    moments = optimizer.init(parameters)
+    rule, moments = server.rule(layout), server.optimizer.init(parameters)
     generators = [np.random.default_rng([fleet.seed, number]) for number in range(len(fleet.shares))]
     choices: dict[int, Choice] = {}
     for number in range(1, method.rounds + 1):
@@ -94,5 +102,5 @@ def accuracies(fleet: Fleet, method: Method) -> Iterator[tuple[float, int]]:
             values = decode(update.values, sub_shapes(layout, sub_model.widths), update.precision)
             contributions.append(Contribution(sub_model, values, update.examples))
             sent += len(update.values)
-        parameters, moments = optimizer.apply(parameters, rule.aggregate(contributions), moments)
+        parameters, moments = server.optimizer.apply(parameters, rule.aggregate(contributions), moments)
         yield evaluator.evaluate(parameters, fleet.test).accuracy, sent

@@ -51,3 +51,30 @@ def test_other_names_have_no_path(tmp_path: Path, name: str) -> None:
     files = ModelFiles(tmp_path, "run")
     files.publish(b"one")
     assert files.encoded_path(name) is None
+
+
+def test_moments_come_back_with_their_version_and_leave_with_it(tmp_path: Path, weights: dict) -> None:
+    files = ModelFiles(tmp_path, "run")
+    for version in range(1, 6):
+        moments = {f"momentum/{name}": array + np.float64(version) / 3 for name, array in weights.items()}
+        files.save_version(version, weights, moments)
+    found = ModelFiles(tmp_path, "run").load_moments(5)
+    assert {key: array.tobytes() for key, array in found.items()} == {k: a.tobytes() for k, a in moments.items()}
+    names = sorted(path.name for path in (tmp_path / "models" / "run").iterdir())
+    assert names == ["4.moments", "4.safetensors", "5.moments", "5.safetensors"]
+
+
+def test_a_version_without_moments_has_none_even_where_it_had_some_before(tmp_path: Path, weights: dict) -> None:
+    files = ModelFiles(tmp_path, "run")
+    files.save_version(1, weights, {"momentum/w1": np.ones(2)})
+    files.save_version(1, weights)
+    assert files.load_moments(1) == {}
+
+
+def test_moments_that_are_not_whole_are_named(tmp_path: Path, weights: dict) -> None:
+    files = ModelFiles(tmp_path, "run")
+    files.save_version(1, weights, {"momentum/w1": np.ones(2)})
+    path = tmp_path / "models" / "run" / "1.moments"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BundleError, match=r"1\.moments cannot be read"):
+        files.load_moments(1)
