@@ -18,16 +18,19 @@ from wire_protocol.errors import require
 from wire_protocol.layout import Layout, Parameter
 from wire_protocol.sub_model import Arrays, Indices, SubModel, positions_along, sub_shapes
 
-_REMEMBERED_ENTRIES = 2**22
+_REMEMBERED_ENTRIES = 2**23
 """Positions remembered: 32 MB. Devices keep their selection for several rounds, and those of a cohort share one."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Shapes of a sub-model's arrays, and the ascending positions of its entries; None when it is the whole model."""
+    """Shapes of a sub-model's arrays, and the ascending positions of its entries; None when it is the whole model.
+
+    Positions are int32, or int64 for models of 2^31 entries and more: reading them is much of an addition's cost.
+    """
 
     shapes: Mapping[str, tuple[int, ...]]
-    positions: Indices | None
+    positions: NDArray[Any] | None
 
 
 class FlatModel:
@@ -83,7 +86,7 @@ class FlatModel:
         count = sum(prod(shape) for shape in shapes.values())
         if count == self.size:
             return Placement(shapes, None)
-        placed = np.empty(count, dtype=np.int64)
+        placed = np.empty(count, dtype=np.int32 if self.size < 2**31 else np.int64)
         offset, filled = 0, 0
         for parameter in self.layout.parameters:
             entries = prod(shapes[parameter.name])
@@ -91,7 +94,7 @@ class FlatModel:
             offset, filled = offset + prod(parameter.shape), filled + entries
         return Placement(shapes, placed)
 
-    def _fill(self, placed: Indices, parameter: Parameter, sub_model: SubModel, offset: int) -> None:
+    def _fill(self, placed: NDArray[Any], parameter: Parameter, sub_model: SubModel, offset: int) -> None:
         """Positions of a parameter's entries: those along the first axis plus those within one of its rows."""
         along = list(self._strides[parameter.name])
         for cut in parameter.cuts:
@@ -101,7 +104,8 @@ class FlatModel:
         for steps in reversed(along[1:]):
             within = (steps[:, None] + within).ravel()
         first = along[0] + offset if along else np.array([offset])
-        np.add(first[:, None], within, out=placed.reshape(len(first), len(within)))
+        rows = placed.reshape(len(first), len(within))
+        np.add(first.astype(placed.dtype)[:, None], within.astype(placed.dtype), out=rows)
 
 
 def _strides(parameter: Parameter) -> tuple[Indices, ...]:
