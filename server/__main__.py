@@ -72,6 +72,7 @@ def _add_service_options(add: Callable[..., None]) -> None:
     broker = "mqtt://127.0.0.1:1883"
     add("--bundle", "folder made by `fisherfleet export`", type=Path, required=True)
     add("--broker", "mqtt://[user[:password]@]host[:port], or mqtts:// for TLS", metavar="URL", default=broker)
+    add("--fleet", "folder with the operator's keys and the registry of devices", type=Path, default=Path("fleet"))
     add("--ca-file", "certificates (PEM) that may have signed the broker's", type=Path)
     add("--host", "address that devices fetch models from; 0.0.0.0 for every network", default="127.0.0.1")
     add("--port", "its port; 0 takes a free one", type=int, default=8765)
@@ -93,6 +94,7 @@ def _add_run_options(add: Callable[..., None], default: RunConfig) -> None:
     add("--noise-stddev", "of Gaussian noise on every value sent", type=float, default=default.noise_stddev)
     add("--min-devices", "devices online before the first round", type=int, default=default.min_devices)
     add("--round-seconds", "time limit of a round", type=float, default=default.round_seconds)
+    add("--quorum", "updates a round needs before it can close", type=int, default=default.quorum)
 
 
 def _settings(arguments: argparse.Namespace) -> ServiceSettings:
@@ -109,11 +111,13 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         noise_stddev=arguments.noise_stddev,
         min_devices=arguments.min_devices,
         round_seconds=arguments.round_seconds,
+        quorum=arguments.quorum,
     )
     return ServiceSettings(
         bundle=arguments.bundle,
         state=arguments.state,
         broker=parse_broker_url(arguments.broker),
+        fleet=arguments.fleet,
         ca_file=arguments.ca_file,
         host=arguments.host,
         port=arguments.port,

@@ -25,7 +25,8 @@ class RunConfig:
 
     `rounds` rounds are closed in all; `keep` in (0, 1] is the fraction of neurons a device keeps in each group, chosen
     afresh every `resync_every` rounds. `min_devices` must be online before the first round opens (also after a
-    restart); `round_seconds` is a round's time limit. With `give_up` the run ends in an error as soon as no device
+    restart, unless a round was open then); `round_seconds` is a round's time limit, and `quorum` how many updates it
+    needs before it can close: with fewer it is prolonged. With `give_up` the run ends in an error as soon as no device
     online has an update to give, instead of trying again. The rest is what `RoundPlan` asks of devices.
     """
 
@@ -41,11 +42,12 @@ class RunConfig:
     noise_stddev: float = 0.0
     min_devices: int = 1
     round_seconds: float = 60.0
+    quorum: int = 1
     give_up: bool = False
 
     def __post_init__(self) -> None:
         topics.require_identifier("run", self.run)
-        for name in ("rounds", "resync_every", "local_steps", "batch_size", "min_devices"):
+        for name in ("rounds", "resync_every", "local_steps", "batch_size", "min_devices", "quorum"):
             count = getattr(self, name)
             require(isinstance(count, int) and count >= 1, name, count, "an integer of at least 1")
         require(0 < self.keep <= 1, "keep", self.keep, "above 0 and at most 1")

@@ -1,19 +1,22 @@
 """The round state machine: facts come in as events, decisions go out as commands. No input or output, no clock.
 
 All that affects the course of a run is in this file. Events other than `Tick` only record facts; `Tick(now)` decides,
-so the shell sends one after every event and at least twice a second.
+so the shell sends one after every event and at least twice a second. Times are of a clock that never jumps.
 
-    Waiting --enough online--> Collecting --all heard, or deadline with an update--> Applying --RoundApplied--> Waiting
-    Collecting --deadline without an update--> Collecting, with a later deadline
+    Waiting --enough online--> Collecting --all heard, or deadline, with a quorum--> Applying --RoundApplied--> Waiting
+    Collecting --deadline without a quorum--> Collecting, with a later deadline
     Collecting --deadline without an update, everyone online refused--> Waiting, the round is given up
     Collecting --everyone online refused, if the run is to give up then--> Finished
     Waiting --all rounds closed--> Finished
 
 A round closes early once every device that was online when it opened, and is online now, was counted or refused, and
-at least one was counted. A device that joins during a round is counted when its update comes in time, but not waited
-for. A device that was refused takes part in a prolonged round no more, so where only such devices are online, a round
-with a new number gives everyone another chance. Neurons are chosen at a resync: the first round this process opens (it
-knows no device's selection before) and every `resync_every` rounds after it.
+at least `quorum` were counted. A device that joins during a round is counted when its update comes in time, but not
+waited for. A device that was refused takes part in a prolonged round no more, so where only such devices are online, a
+round with a new number gives everyone another chance. Neurons are chosen at a resync: in the run's first round and
+every `resync_every` rounds after it.
+
+A process that starts anew begins from what the last one left: a round that was open stays open, with those it expected
+presumed online until they or the broker say otherwise.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ class RoundApplied:
 
 @dataclass(frozen=True)
 class Tick:
-    """The time, in seconds since the Unix epoch."""
+    """The time, in seconds of a clock that never jumps."""
 
     now: float
 
@@ -81,7 +84,7 @@ class OpenRound:
 
 @dataclass(frozen=True)
 class ExtendRound:
-    """Nobody was counted in time: publish the plan again with a later deadline."""
+    """Too few were counted in time: publish the plan again with a later deadline."""
 
     round: int
     deadline: float
@@ -157,6 +160,7 @@ class Schedule:
     resync_every: int
     min_devices: int
     round_seconds: float
+    quorum: int = 1
     give_up: bool = False
 
     def __post_init__(self) -> None:
@@ -164,6 +168,7 @@ class Schedule:
         require(self.resync_every >= 1, "resync_every", self.resync_every, "at least 1")
         require(self.min_devices >= 1, "min_devices", self.min_devices, "at least 1")
         require(self.round_seconds > 0, "round_seconds", self.round_seconds, "above 0")
+        require(self.quorum >= 1, "quorum", self.quorum, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -178,10 +183,24 @@ class State:
     online: frozenset[str] = frozenset()
 
 
-def begin(schedule: Schedule, next_round: int = 1, closed: int = 0) -> State:
-    """The state of a process that has just started, with `closed` rounds behind it."""
-    require(next_round > closed, "next_round", next_round, f"above the {closed} closed rounds")
-    return State(schedule, Waiting(schedule.min_devices), next_round, closed)
+@dataclass(frozen=True)
+class Past:
+    """What another process left: rounds `closed`, the last resync, who is presumed online, and a round still open."""
+
+    closed: int = 0
+    resync_round: int | None = None
+    online: frozenset[str] = frozenset()
+    open_round: Collecting | None = None
+
+
+NEW_RUN = Past()
+
+
+def begin(schedule: Schedule, next_round: int = 1, past: Past = NEW_RUN) -> State:
+    """The state of a process that has just started; `next_round` was never opened before."""
+    require(next_round > past.closed, "next_round", next_round, f"above the {past.closed} closed rounds")
+    phase = past.open_round or Waiting(schedule.min_devices)
+    return State(schedule, phase, next_round, past.closed, past.resync_round, past.online)
 
 
 def step(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
@@ -220,10 +239,10 @@ def _decide(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
             now >= deadline or state.schedule.give_up
         ):
             return _forget(state, number)
-        case Collecting(number, deadline) as phase if now >= deadline and not phase.counted:
+        case Collecting(number, deadline) as phase if now >= deadline and len(phase.counted) < state.schedule.quorum:
             later = now + state.schedule.round_seconds
             return replace(state, phase=replace(phase, deadline=later)), (ExtendRound(number, later),)
-        case Collecting(number, deadline) as phase if now >= deadline or _all_heard(phase, state.online):
+        case Collecting(number, deadline) as phase if now >= deadline or _all_heard(phase, state):
             return replace(state, phase=Applying(number)), (CloseRound(number),)
     return state, ()
 
@@ -238,8 +257,9 @@ def _nobody_can(phase: Collecting, online: frozenset[str]) -> bool:
     return bool(online) and not phase.counted and online <= phase.refused
 
 
-def _all_heard(phase: Collecting, online: frozenset[str]) -> bool:
-    return bool(phase.counted) and phase.expected & online <= phase.counted | phase.refused
+def _all_heard(phase: Collecting, state: State) -> bool:
+    enough = len(phase.counted) >= state.schedule.quorum
+    return enough and phase.expected & state.online <= phase.counted | phase.refused
 
 
 def _open(state: State, now: float) -> tuple[State, tuple[Command, ...]]:

@@ -1,4 +1,4 @@
-"""Write a file so that after a power cut it is there whole, or not at all."""
+"""Write a file so that after a power cut it is there whole, or not at all; and the folders that it needs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,27 @@ def write_durably(path: Path, content: bytes) -> None:
     """Write to a temporary name, sync, rename, sync the folder (made when missing); raises `StorageError`."""
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise StorageError(f"{path} cannot be written ({error.strerror})") from error
 
 
-def _sync_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder and its missing parents, each durable in its own parent."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names added to or taken from a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

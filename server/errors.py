@@ -15,6 +15,10 @@ class StorageError(ServerError):
     """The state folder or its database cannot be read or written, or holds another run under this name."""
 
 
+class DamagedError(ServerError):
+    """What the server wrote down cannot be read back as it was."""
+
+
 class LinkError(ServerError):
     """The link to the broker cannot be set up at all, whatever is tried again."""
 

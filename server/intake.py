@@ -48,10 +48,6 @@ class Answers(Protocol):
         """The answer to give at once, or None when the update is to be sent and judged."""
         ...
 
-    def refuse(self, part: Part, sha256: bytes, reason: str) -> Receipt:
-        """Refuse the update for good."""
-        ...
-
 
 @dataclass(frozen=True)
 class Intake:
@@ -131,11 +127,7 @@ class Intake:
         if receipt is not None:
             self.downlink.receipt(part.device, receipt)
             return
-        try:
-            need = self.uplink.manifest(part, manifest)
-        except ProtocolError as error:
-            self.downlink.receipt(part.device, self.answers.refuse(part, manifest.sha256, str(error)))
-            return
+        need = self.uplink.manifest(part, manifest)
         if need is not None:
             self.downlink.need(part.device, need)
 

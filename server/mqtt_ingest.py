@@ -13,7 +13,6 @@ import random
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import aiomqtt
 
@@ -48,19 +47,19 @@ def back_off(attempt: int, draw: Callable[[float, float], float] = random.unifor
 class MqttLink:
     """Hands every uplink and state message to `on_message(topic, payload)`; `on_connected()` follows each subscription.
 
-    Both callbacks run in the event loop and must not block. Raises `LinkError` when `ca_file` cannot be used.
+    Both callbacks run in the event loop and must not block. `tls` None means plain TCP.
     """
 
     def __init__(
         self,
         broker: BrokerUrl,
-        ca_file: Path | None,
+        tls: ssl.SSLContext | None,
         identifier: str,
         on_connected: Callable[[], None],
         on_message: Callable[[str, bytes], None],
     ) -> None:
         self._broker = broker
-        self._tls = _tls_context(ca_file) if broker.tls else None
+        self._tls = tls
         self._identifier = identifier
         self._on_connected = on_connected
         self._on_message = on_message
@@ -163,10 +162,3 @@ async def _subscribe(client: aiomqtt.Client) -> None:
         raise aiomqtt.MqttError(
             f"subscription to {topics.UPLINK_FILTER} and {topics.STATE_FILTER} was refused: check its access rules"
         )
-
-
-def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:
-        raise LinkError(f"ca_file {ca_file} cannot be used, expected certificates in PEM format ({error})") from error

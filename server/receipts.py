@@ -1,14 +1,17 @@
 """Which answer stands for an update of the open round, sans-I/O.
 
 Invariants: a device is counted at most once; the same hash again gets the same answer again; another hash after an
-update was counted is refused. A refusal is held in the account once, however often it is asked for. Its reason is cut
-to `LONGEST_REASON` characters, as it may quote what the device sent and is given again for every manifest.
+update was counted is refused, and is a conflict to be written down. A refusal is held in the account once, however
+often it is asked for. Its reason is cut to `LONGEST_REASON` characters, as it may quote what the device sent and is
+given again for every manifest. After a restart the book is made anew from the rows of the round.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
+from server.records import ConflictRecord, RefusalRecord, UpdateRecord
 from wire_protocol.messages import Receipt
 from wire_protocol.topics import Part
 
@@ -23,12 +26,18 @@ class _Answer:
 
 
 class ReceiptBook:
-    """Answers given in one round."""
+    """Answers given in one round; the arguments are what another process gave."""
 
-    def __init__(self) -> None:
-        self._counted: dict[str, bytes] = {}
-        self._refused: dict[str, _Answer] = {}
-        self._refusals = 0
+    def __init__(
+        self,
+        counted: Iterable[UpdateRecord] = (),
+        refused: Iterable[RefusalRecord] = (),
+        conflicts: Iterable[ConflictRecord] = (),
+    ) -> None:
+        self._counted = {record.device: record.sha256 for record in counted}
+        self._refused = {one.device: _Answer(one.sha256, accepted=False, reason=one.reason) for one in refused}
+        self._refusals = len(self._refused) + sum(record.times for record in conflicts)
+        self._conflicts: dict[str, ConflictRecord] = {}
         self.last_refusal = ""
 
     @property
@@ -41,13 +50,17 @@ class ReceiptBook:
         """Updates refused."""
         return self._refusals
 
+    def has_answered(self, device: str) -> bool:
+        """Whether an update of this device was counted or refused."""
+        return device in self._counted or device in self._refused
+
     def standing(self, part: Part, sha256: bytes) -> Receipt | None:
         """The answer to give at once, or None when this update is still to be judged."""
         counted = self._counted.get(part.device)
         if counted == sha256:
             return _receipt(part, _Answer(sha256, accepted=True))
         if counted is not None:
-            return self.refuse(part, sha256, "another update of this device was counted in this round")
+            return self.conflict(part, sha256)
         refused = self._refused.get(part.device)
         if refused is not None and refused.sha256 == sha256:
             return _receipt(part, refused)
@@ -66,6 +79,21 @@ class ReceiptBook:
             self._refused[part.device] = answer
             self._refusals += 1
         return _receipt(part, answer)
+
+    def conflict(self, part: Part, sha256: bytes) -> Receipt:
+        """Refuse an update because another one of this device was counted, and flag it."""
+        before = self._refusals
+        receipt = self.refuse(part, sha256, "another update of this device was counted in this round")
+        if self._refusals > before:
+            fresh = ConflictRecord(part.run, part.round, part.device, sha256, times=0)
+            flagged = self._conflicts.get(part.device, fresh)
+            self._conflicts[part.device] = replace(flagged, sha256=sha256, times=flagged.times + 1)
+        return receipt
+
+    def take_conflicts(self) -> tuple[ConflictRecord, ...]:
+        """Conflicts since this was last asked, one a device."""
+        taken, self._conflicts = tuple(self._conflicts.values()), {}
+        return taken
 
 
 def refusal(part: Part, sha256: bytes, reason: str) -> Receipt:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from wire_protocol.messages import RoundPlan
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -53,7 +55,8 @@ class RoundRecord:
 class DeviceRecord:
     """A device as it was last heard: `kept` is the width of each neuron group in its last counted update.
 
-    `last_seen` is in seconds since the Unix epoch.
+    `last_seen` is in seconds since the Unix epoch. `conflicts` counts announcements of other updates in rounds for
+    which one of this device was counted: a copied key, a device restored from a backup, or a broker that plays tricks.
     """
 
     id: str
@@ -63,13 +66,74 @@ class DeviceRecord:
     client: str
     last_seen: float
     kept: Mapping[str, int] = field(default_factory=dict)
+    conflicts: int = 0
+
+
+@dataclass(frozen=True)
+class OpeningRecord:
+    """A round that was opened: the plan as it stands now, and who was online then.
+
+    `opened` is in seconds since the Unix epoch.
+    """
+
+    plan: RoundPlan
+    expected: frozenset[str]
+    opened: float
 
 
 @dataclass(frozen=True)
 class UpdateRecord:
-    """A counted update: who, in which round, and the SHA-256 of its payload (32 bytes)."""
+    """A counted update: who, in which round, the SHA-256 of its sealed payload (32 bytes), and where its opened body
+    stands in the round's segment of the spool.
+    """
 
     run: str
     round: int
     device: str
     sha256: bytes
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class RefusalRecord:
+    """The last update of a device that was opened and refused in a round, and why."""
+
+    run: str
+    round: int
+    device: str
+    sha256: bytes
+    reason: str
+
+
+@dataclass(frozen=True)
+class ConflictRecord:
+    """Another update than the one counted was announced for a device and round; `sha256` is the last such."""
+
+    run: str
+    round: int
+    device: str
+    sha256: bytes
+    times: int = 1
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a device kept in a counted update, as bitmaps by neuron group, and the widths that they have."""
+
+    device: str
+    kept: Mapping[str, bytes]
+    widths: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is to be made durable at once: counted updates with the selections they used, and refusals.
+
+    `now` is in seconds since the Unix epoch.
+    """
+
+    updates: tuple[UpdateRecord, ...]
+    selections: tuple[Selection, ...]
+    refusals: tuple[RefusalRecord, ...]
+    now: float

@@ -1,47 +1,50 @@
-"""One round's work: its plan, the answers given, the running sum and the account. No input or output."""
+"""One round's work: its plan, the answers given, the segment that holds its updates, and the account."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from numpy.typing import NDArray
-
-from server.aggregation.masked_mean import MaskedMean
-from server.compute_account import Compute, compute_of
+from server.aggregation.fold import Folded
+from server.errors import DamagedError
 from server.evaluation import Evaluation
 from server.receipts import ReceiptBook
-from server.records import RoundRecord
-from server.screening import Screened
-from server.server_optimizer import federated_averaging
+from server.records import RoundRecord, UpdateRecord
+from server.screening import Screened, read_screened
+from server.spool import Extent, Segment
 from server.traffic import Bytes, dense_bytes
+from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan
-from wire_protocol.sub_model import Arrays
 
 
+@dataclass
 class RoundWork:
-    """`opened` is the monotonic time in seconds when the round opened."""
+    """`opened` is when the round opened, in seconds of a clock that never jumps.
 
-    def __init__(self, plan: RoundPlan, layout: Layout, opened: float) -> None:
-        self.plan = plan
-        self.opened = opened
-        self.book = ReceiptBook()
-        self.compute = Compute()
-        self._layout = layout
-        self._mean = MaskedMean(layout)
+    `segment_is_behind` says that a commit failed, so that the segment's end is to be read from the rows again.
+    """
 
-    def count(self, screened: Screened) -> None:
-        """Add a screened update, weighted by its examples; the caller has made sure that it is counted once."""
-        self._mean.add(screened.sub_model, screened.values, screened.update.examples)
-        self.compute += compute_of(self._layout, screened.sub_model, screened.update)
+    plan: RoundPlan
+    book: ReceiptBook
+    segment: Segment
+    opened: float
+    segment_is_behind: bool = False
 
-    def next_parameters(self, parameters: Arrays) -> dict[str, NDArray[Any]]:
-        """The model after this round."""
-        return federated_averaging(parameters, self._mean.mean())
+    def updates(self, rows: tuple[UpdateRecord, ...], layout: Layout) -> Iterator[Screened]:
+        """Read the counted updates back from the spool, one at a time, in the order of the rows."""
+        for row in rows:
+            body = self.segment.read(Extent(row.offset, row.length))
+            try:
+                yield read_screened(body, layout)
+            except ProtocolError as error:
+                raise DamagedError(f"round {row.round}: the update of {row.device} in the spool: {error}") from error
 
-    def record(self, evaluation: Evaluation | None, spent: Bytes, now: float) -> RoundRecord:
-        """The round as it is closed at `now` (monotonic seconds), having cost `spent`."""
-        dense = dense_bytes(self._layout, self.book.accepted)
+    def record(
+        self, folded: Folded, layout: Layout, evaluation: Evaluation | None, spent: Bytes, now: float
+    ) -> RoundRecord:
+        """The round as it is closed at `now` (seconds as `opened`), having cost `spent`."""
+        dense = dense_bytes(layout, self.book.accepted)
         return RoundRecord(
             round=self.plan.round,
             resync=self.plan.resync,
@@ -53,9 +56,9 @@ class RoundWork:
             bytes_down=spent.down,
             bytes_up_dense=dense.up,
             bytes_down_dense=dense.down,
-            trained_macs=self.compute.trained,
-            scored_macs=self.compute.scored,
-            full_macs=self.compute.full,
+            trained_macs=folded.compute.trained,
+            scored_macs=folded.compute.scored,
+            full_macs=folded.compute.full,
             seconds=now - self.opened,
             model_version=self.plan.model_version + 1,
         )

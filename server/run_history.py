@@ -1,9 +1,14 @@
-"""Where a run stands when a process starts: fresh from its bundle, or after its last closed round."""
+"""Where a run stands when a process starts: fresh from its bundle, or just where the last process was.
+
+A round that was open goes on with its number, its plan, those it expected and the updates counted in it. Its deadline
+stays if it is still ahead; else, and if a clock that was wrong had put it further away than a round lasts, it is one
+round's time from now.
+"""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -12,32 +17,67 @@ from numpy.typing import NDArray
 from server.bundle import Bundle
 from server.config import RunConfig
 from server.model_files import ModelFiles
-from server.records import RunRecord
+from server.records import OpeningRecord, RunRecord
 from server.storage import Store
+from wire_protocol.sub_model import SubModel, from_bitmaps
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Standing:
-    """`version` counts the rounds applied to `parameters` (float32, full); `next_round` was never opened before."""
+    """`version` counts the rounds applied to `parameters` (float32, full); `next_round` was never opened before.
+
+    `resync_round` is the last round in which neurons were chosen, None before the first; `selections` are those that
+    counted updates used since. `online` are devices that were online when a process was killed, none when it stopped.
+    """
 
     next_round: int
     closed: int
     version: int
     parameters: dict[str, NDArray[Any]]
+    resync_round: int | None = None
+    selections: dict[str, SubModel] = field(default_factory=dict)
+    online: frozenset[str] = frozenset()
+    open_round: OpeningRecord | None = None
 
 
 def resume(store: Store, models: ModelFiles, bundle: Bundle, config: RunConfig, now: float) -> Standing:
-    """Begin the run or go on with it; a round left open is abandoned, see `storage`. `now` is seconds since 1970.
+    """Begin the run or go on with it. `now` is seconds since 1970.
 
     Raises `StorageError` when the run belongs to another bundle and `BundleError` when its last model is lost.
     """
     store.begin_run(RunRecord(config.run, bundle.id, now, msgspec.to_builtins(config)))
-    store.forget_presence()
-    for number in store.abandon_open_rounds(config.run):
-        logger.warning("run %s: round %d was open when the server stopped; it is abandoned", config.run, number)
     closed = store.rounds(config.run)
     version = closed[-1].model_version if closed else 0
     parameters = models.load_version(version, bundle.layout) if closed else dict(bundle.weights)
-    return Standing(store.last_round(config.run) + 1, len(closed), version, parameters)
+    last = store.last_plan(config.run)
+    if last is None:
+        return Standing(1, 0, version, parameters, online=_online(store))
+    kept = store.updates.selections(config.run, last.resync_round)
+    return Standing(
+        next_round=last.round + 1,
+        closed=len(closed),
+        version=version,
+        parameters=parameters,
+        resync_round=last.resync_round,
+        selections={device: from_bitmaps(bundle.layout, bitmaps) for device, bitmaps in kept.items()},
+        online=_online(store),
+        open_round=_reopened(store, config, now),
+    )
+
+
+def _online(store: Store) -> frozenset[str]:
+    return frozenset(device.id for device in store.devices() if device.online)
+
+
+def _reopened(store: Store, config: RunConfig, now: float) -> OpeningRecord | None:
+    opening = store.opening(config.run)
+    if opening is None:
+        return None
+    latest = now + config.round_seconds
+    if not now < opening.plan.deadline <= latest:
+        opening = replace(opening, plan=msgspec.structs.replace(opening.plan, deadline=latest))
+        store.extend_round(opening.plan)
+    logger.info("run %s: going on with round %d, which was open", config.run, opening.plan.round)
+    return opening

@@ -55,14 +55,24 @@ def screen(payload: bytes, plan: RoundPlan, layout: Layout) -> Screened | Refuse
         reason = _mismatch(update, plan)
         if reason:
             return Refused(reason)
-        sub_model = from_bitmaps(layout, update.kept)
-        values = tensor_codec.decode(update.values, sub_shapes(layout, sub_model.widths), update.precision)
+        screened = _decoded(update, layout)
     except ProtocolError as error:
         return Refused(str(error))
-    for name, array in values.items():
+    for name, array in screened.values.items():
         largest = float(np.abs(array).max(initial=0.0))
         if largest > LARGEST_MAGNITUDE:
             return Refused(f"{name} holds a value of magnitude {largest:.3g}, expected at most {LARGEST_MAGNITUDE:g}")
+    return screened
+
+
+def read_screened(body: bytes, layout: Layout) -> Screened:
+    """Decode an update that was screened before; raises `ProtocolError` when its bytes have changed since."""
+    return _decoded(messages.decode(body, Update), layout)
+
+
+def _decoded(update: Update, layout: Layout) -> Screened:
+    sub_model = from_bitmaps(layout, update.kept)
+    values = tensor_codec.decode(update.values, sub_shapes(layout, sub_model.widths), update.precision)
     return Screened(update, sub_model, values)
 
 

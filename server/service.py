@@ -1,59 +1,60 @@
-"""The imperative shell: carries out the coordinator's commands with storage, broker, HTTP and evaluation.
+"""One run's server: broker link, HTTP interface, database and rounds, wired together and kept going.
 
-Messages are handled as they come (assembling, asking for missing chunks); whatever takes time or touches the disk goes
-through one inbox and is done one item at a time, heavy parts in a worker thread. So a round cannot close while an
-update is being counted, and nothing needs a lock.
+Messages are handled as they come (assembling, asking for chunks); whatever takes time or touches the disk goes through
+one inbox and is done one batch at a time, heavy parts in a worker thread. So a round cannot close while an update is
+being counted, and nothing needs a lock.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-import msgspec
 from numpy.typing import NDArray
 
-from server import coordinator, resync
+from server import coordinator
+from server.answers import Answers
 from server.api.sources import Sources
 from server.app import create_app
-from server.bundle import open_bundle
+from server.broker_tls import broker_tls
+from server.bundle import Bundle, open_bundle
 from server.cancellation import end_tasks
-from server.config import RunConfig, ServiceSettings
-from server.coordinator import Collecting, Event, Finished, Schedule
+from server.clocks import SYSTEM_CLOCKS, Clocks
+from server.config import ServiceSettings
+from server.counting import Counting
 from server.downlink import Downlink
-from server.errors import AddressError, NobodyCanError, ServerError, StorageError
-from server.evaluation import Evaluation, Evaluator
+from server.errors import AddressError, ServerError, StorageError
+from server.evaluation import Evaluator
 from server.http_server import HttpServer
 from server.inbox import Inbox, StateReport
 from server.intake import Intake
 from server.model_files import ModelFiles
 from server.mqtt_ingest import MqttLink
-from server.receipts import refusal
-from server.records import DeviceRecord, RoundRecord, UpdateRecord
-from server.round_work import RoundWork
+from server.opening import open_update
+from server.operator_keys import load_operator
+from server.partial_files import PartialFiles
+from server.records import DeviceRecord, RoundRecord
+from server.registry import REGISTRY_NAME, Registry
+from server.rounds import Rounds, Workplace
 from server.run_history import resume
-from server.screening import Refused, Screened, screen
+from server.spool import Spool
+from server.state_lock import StateLock
 from server.storage import Store
 from server.traffic import Traffic
-from server.uplink import Complete, Uplink, max_update_size
+from server.uplink import DEFAULT_BUDGET_BYTES, Complete, Uplink, max_update_size
 from wire_protocol import bundle_manifest
 from wire_protocol.examples import Examples, fit_examples
-from wire_protocol.messages import Receipt, RoundPlan
-from wire_protocol.sub_model import SubModel
-from wire_protocol.topics import Part
 
 logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.25
 _FLUSH_SECONDS = 5.0
-
-
-def _schedule(config: RunConfig) -> Schedule:
-    return Schedule(config.rounds, config.resync_every, config.min_devices, config.round_seconds, config.give_up)
+_BATCH = 256
+"""Items done together at most; what they hold is bounded by the inbox and the uplink's budget."""
 
 
 def _ignore(record: RoundRecord) -> None:
@@ -63,46 +64,89 @@ def _ignore(record: RoundRecord) -> None:
 class Service:
     """Serves one run: `async with Service(settings) as service: await service.run()`, or `run()` alone.
 
-    `on_round` is called in the event loop after every closed round. `clock` gives seconds since the Unix epoch.
-    Making a service opens the bundle and the state folder and may raise any `ServerError` or `ExamplesError`.
+    `on_round` is called in the event loop after every closed round. Making a service opens the bundle, the fleet's keys
+    and the state folder, which it holds against other servers until `close`; it may raise any `FisherfleetError`.
     """
 
     def __init__(
         self,
         settings: ServiceSettings,
         on_round: Callable[[RoundRecord], None] = _ignore,
-        clock: Callable[[], float] = time.time,
+        clocks: Clocks = SYSTEM_CLOCKS,
     ) -> None:
         self._settings = settings
-        self._config = settings.run
-        self._on_round = on_round
-        self._clock = clock
+        self._clocks = clocks
         self._bundle = open_bundle(settings.bundle)
-        self._layout = self._bundle.layout
-        self._held_out = self._open_evaluator()
-        self.store = Store(settings.state)
-        self._models = ModelFiles(settings.state, self._config.run)
-        standing = resume(self.store, self._models, self._bundle, self._config, clock())
-        self._parameters, self._version = standing.parameters, standing.version
-        self._state = coordinator.begin(_schedule(self._config), standing.next_round, standing.closed)
+        self._operator = load_operator(settings.fleet)
+        self._registry = Registry.load(settings.fleet / REGISTRY_NAME)
         self._traffic = Traffic()
-        self._traffic_closed = self._traffic.total
-        self._work: RoundWork | None = None
-        self._selections: dict[str, SubModel] = {}
         self._inbox = Inbox()
         self._http: HttpServer | None = None
         self._background: list[asyncio.Task[None]] = []
+        self._rounds, self._link = self._open(on_round)
         self._wire()
 
+    def _open(self, on_round: Callable[[RoundRecord], None]) -> tuple[Rounds, MqttLink]:
+        """What can fail half-way: the state folder is let go of again then."""
+        settings, run = self._settings, self._settings.run.run
+        held_out = _open_evaluator(settings, self._bundle)
+        tls = broker_tls(settings.fleet, settings.ca_file) if settings.broker.tls else None
+        with ExitStack() as opened:
+            self._lock = StateLock(settings.state)
+            opened.callback(self._lock.release)
+            self.store = Store(settings.state)
+            opened.callback(self.store.close)
+            link = MqttLink(settings.broker, tls, f"server-{run}", self._on_connected, self._on_message)
+            self._downlink = Downlink(link.send, self._traffic, settings.chunk_bytes, self._operator)
+            self._models = ModelFiles(settings.state, run)
+            self._uplink = Uplink(
+                budget_bytes=DEFAULT_BUDGET_BYTES,
+                max_payload=max_update_size(self._bundle.layout, settings.run.precision),
+                partial=PartialFiles(settings.state / "partial", run),
+                clock=self._clocks.steady,
+            )
+            standing = resume(self.store, self._models, self._bundle, settings.run, self._clocks.wall())
+            workplace = Workplace(
+                config=settings.run,
+                bundle=self._bundle,
+                store=self.store,
+                models=self._models,
+                spool=Spool(settings.state, run),
+                registry=self._registry,
+                downlink=self._downlink,
+                traffic=self._traffic,
+                held_out=held_out,
+                clocks=self._clocks,
+                uplink=self._uplink,
+            )
+            rounds = Rounds(workplace, standing, on_round)
+            opened.pop_all()
+        return rounds, link
+
     def _wire(self) -> None:
-        settings, run = self._settings, self._config.run
-        self._link = MqttLink(settings.broker, settings.ca_file, f"server-{run}", self._on_connected, self._on_message)
-        self._downlink = Downlink(self._link.send, self._traffic, settings.chunk_bytes)
-        self._uplink = Uplink(max_update_size(self._layout, self._config.precision))
-        self._intake = Intake(run, self._uplink, self._downlink, self._traffic, self, self._inbox)
+        settings = self._settings
+        counting = Counting(
+            lambda complete: open_update(complete, self._operator, self._registry),
+            self._bundle.layout,
+            self.store.updates,
+        )
+        self._answers = Answers(self._rounds, counting, self.store, self._registry, self._clocks)
+        self._intake = Intake(
+            run=settings.run.run,
+            uplink=self._uplink,
+            downlink=self._downlink,
+            traffic=self._traffic,
+            answers=self._answers,
+            inbox=self._inbox,
+            registry=self._registry,
+            clock=self._clocks.steady,
+        )
 
     def _on_message(self, topic: str, payload: bytes) -> None:
         self._intake.on_message(topic, payload)
+
+    def _on_connected(self) -> None:
+        self._rounds.publish_plan()
 
     @property
     def http_url(self) -> str:
@@ -114,18 +158,24 @@ class Service:
     @property
     def run_finished(self) -> bool:
         """Whether all rounds are closed."""
-        return isinstance(self._state.phase, Finished)
+        return self._rounds.finished
 
     def latest_parameters(self) -> dict[str, NDArray[Any]]:
         """The model after the last closed round: full float32 arrays by name."""
-        return dict(self._parameters)
+        return dict(self._rounds.parameters)
+
+    def close(self) -> None:
+        """Let go of the state folder; for a service that was never entered. Reading `store` still works."""
+        self.store.close()
+        self._lock.release()
 
     async def __aenter__(self) -> Service:
         sources = Sources(self.store, self._bundle, self._models, self._traffic, lambda: self._link.connected)
         try:
+            await self._rounds.prepare()
             self._http = HttpServer(create_app(sources), self._settings.host, self._settings.port)
-        except AddressError:
-            self.store.close()
+        except (AddressError, StorageError):
+            self.close()
             raise
         self._background.append(await self._http.start())
         self._background.append(asyncio.create_task(self._link.run(), name="mqtt"))
@@ -134,16 +184,19 @@ class Service:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._withdraw_plan()
         await end_tasks(self._background[1:])
         if self._http is not None:
             await self._http.stop()
             self._http = None
         self._background.clear()
-        self.store.close()
+        try:
+            self.store.forget_presence()
+        except StorageError as failure:
+            logger.warning("who is online could not be forgotten: %s", failure)
+        self.close()
 
     async def run(self) -> None:
-        """Return when all rounds are closed. Cancelled, all that is closed so far is on disk."""
+        """Return when all rounds are closed. Cancelled or killed, another service goes on from the state folder."""
         if self._http is None:
             async with self:
                 await self._run_rounds()
@@ -151,200 +204,82 @@ class Service:
             await self._run_rounds()
 
     async def _run_rounds(self) -> None:
-        while True:
-            await self._decide()
+        try:
+            await self._rounds.decide()
+            while not self.run_finished:
+                await self._take_a_turn()
+                await self._rounds.decide()
+        finally:
             if self.run_finished:
-                return
-            item = await self._next_item()
-            if isinstance(item, Complete):
-                await self._take_update(item)
-            elif item is not None:
-                await self._take_state(item)
+                await self._withdraw_plan()
 
-    async def _next_item(self) -> StateReport | Complete | None:
+    async def _take_a_turn(self) -> None:
+        if self._link.connected:
+            await self._rounds.send_due_slices()
+        items = await self._next_items()
+        await self._take_states([item for item in items if isinstance(item, StateReport)])
+        await self._take_updates([item for item in items if isinstance(item, Complete)])
+        await self._answers.flag_conflicts()
+
+    async def _next_items(self) -> list[StateReport | Complete]:
         for task in self._background:
             if task.done():
                 task.result()
                 raise ServerError(f"the service's {task.get_name()} task ended unexpectedly")
         try:
             async with asyncio.timeout(_TICK_SECONDS):
-                return await self._inbox.get()
+                return await self._inbox.get_batch(_BATCH)
         except TimeoutError:
-            return None
+            self._leave_out_revoked()
+            return []
 
-    def _observe(self, event: Event) -> tuple[coordinator.Command, ...]:
-        self._state, commands = coordinator.step(self._state, event)
-        return commands
+    def _leave_out_revoked(self) -> None:
+        for device in self._rounds.online:
+            if not self._registry.keys(device):
+                logger.warning("device %s was revoked: it is not waited for", device)
+                self._rounds.observe(coordinator.DeviceOffline(device))
 
-    async def _decide(self) -> None:
-        while commands := self._observe(coordinator.Tick(self._clock())):
-            for command in commands:
-                await self._carry_out(command)
+    async def _take_updates(self, completes: Sequence[Complete]) -> None:
+        try:
+            if completes:
+                for device, receipt in await self._answers.count(completes):
+                    self._downlink.receipt(device, receipt)
+        finally:
+            for complete in completes:
+                self._uplink.release(complete.part)
+        self._intake.on_tick()
 
-    async def _carry_out(self, command: coordinator.Command) -> None:
-        match command:
-            case coordinator.OpenRound():
-                await self._open_round(command)
-            case coordinator.ExtendRound():
-                self._extend_round(command)
-            case coordinator.CloseRound():
-                await self._close_round()
-            case coordinator.AbandonRound(number):
-                logger.warning("round %d: given up, as every device online declined or was refused", number)
-                await asyncio.to_thread(self.store.abandon_open_rounds, self._config.run)
-            case coordinator.GiveUp(number):
-                await asyncio.to_thread(self.store.abandon_open_rounds, self._config.run)
-                assert self._work is not None
-                raise NobodyCanError(f"round {number}: no device has an update; {self._work.book.last_refusal}")
-            case coordinator.Finish():
-                await self._withdraw_plan()
-
-    async def _open_round(self, command: coordinator.OpenRound) -> None:
-        encoded = await asyncio.to_thread(resync.encode_model, self._layout, self._parameters, self._config.precision)
-        plan = self._plan(command, await asyncio.to_thread(self._models.publish, encoded))
-        await asyncio.to_thread(self.store.open_round, plan.run, plan.round, plan.resync)
-        if plan.resync:
-            self._selections.clear()
-        self._uplink.clear()
-        self._work = RoundWork(plan, self._layout, time.monotonic())
-        self._downlink.plan(plan, len(self._state.online))
-        logger.debug("round %d is open for %d devices", plan.round, len(self._state.online))
-        for device in sorted(self._selections.keys() & self._state.online):
-            selection = self._selections[device]
-            payload = await asyncio.to_thread(resync.encode_slice, self._layout, self._parameters, selection, plan)
-            self._downlink.slice_(device, plan, payload)
-
-    def _plan(self, command: coordinator.OpenRound, model: str) -> RoundPlan:
-        config = self._config
-        return RoundPlan(
-            run=config.run,
-            round=command.round,
-            resync_round=command.resync_round,
-            model_version=self._version,
-            bundle=self._bundle.id,
-            model=model,
-            deadline=command.deadline,
-            local_steps=config.local_steps,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            keep=config.keep,
-            selection=config.selection,
-            precision=config.precision,
-            noise_stddev=config.noise_stddev,
-        )
-
-    def _extend_round(self, command: coordinator.ExtendRound) -> None:
-        assert self._work is not None
-        self._work.plan = msgspec.structs.replace(self._work.plan, deadline=command.deadline)
-        online = len(self._state.online)
-        logger.warning("round %d: no update in time, %d devices online; waiting on", command.round, online)
-        self._downlink.plan(self._work.plan, online)
-
-    async def _close_round(self) -> None:
-        assert self._work is not None
-        work = self._work
-        parameters, evaluation = await asyncio.to_thread(self._apply, work)
-        spent, self._traffic_closed = self._traffic.total - self._traffic_closed, self._traffic.total
-        record = work.record(evaluation, spent, time.monotonic())
-        await asyncio.to_thread(self.store.close_round, work.plan.run, record)
-        self._parameters, self._version = parameters, record.model_version
-        self._observe(coordinator.RoundApplied(work.plan.round))
-        self._on_round(record)
-
-    def _apply(self, work: RoundWork) -> tuple[dict[str, NDArray[Any]], Evaluation | None]:
-        parameters = work.next_parameters(self._parameters)
-        self._models.save_version(work.plan.model_version + 1, parameters)
-        if self._held_out is None:
-            return parameters, None
-        evaluator, examples = self._held_out
-        return parameters, evaluator.evaluate(parameters, examples)
+    async def _take_states(self, reports: Sequence[StateReport]) -> None:
+        known = [report for report in reports if self._registry.keys(report.device)]
+        arrived = {report.device for report in known if report.state.online} - self._rounds.online
+        for device, state in ((report.device, report.state) for report in known):
+            online = coordinator.DeviceOnline(device) if state.online else coordinator.DeviceOffline(device)
+            self._rounds.observe(online)
+        if arrived and self._rounds.work is not None:
+            self._downlink.retained_plan_read(self._rounds.work.plan, len(arrived))
+        now = self._clocks.wall()
+        try:
+            await asyncio.to_thread(self.store.save_devices, [_record(report, now) for report in known])
+        except StorageError as error:
+            logger.error("the states of %d devices could not be written down: %s", len(known), error)
 
     async def _withdraw_plan(self) -> None:
-        if self._work is None:
-            return
-        run = self._work.plan.run
-        self._work = None
+        run = self._settings.run.run
         self._downlink.withdraw_plan(run)
         if not await self._link.flush(_FLUSH_SECONDS):
             logger.warning("run %s: the broker is away, its last plan stays retained until its deadline", run)
 
-    def _on_connected(self) -> None:
-        if self._work is None:
-            self._downlink.withdraw_plan(self._config.run)
-        else:
-            self._downlink.plan(self._work.plan, len(self._state.online))
 
-    def standing(self, part: Part, sha256: bytes) -> Receipt | None:
-        """The answer to give to an announced update at once, or None when it is to be sent and judged."""
-        work, phase = self._work, self._state.phase
-        if work is not None and part.round == work.plan.round:
-            receipt = work.book.standing(part, sha256)
-            if receipt is not None or (isinstance(phase, Collecting) and phase.round == part.round):
-                return receipt
-        elif self.store.counted_hash(part.run, part.round, part.device) == sha256:
-            return Receipt(run=part.run, round=part.round, sha256=sha256, accepted=True)
-        return self.refuse(part, sha256, f"round {part.round} is not open")
+def _record(report: StateReport, now: float) -> DeviceRecord:
+    state = report.state
+    return DeviceRecord(report.device, state.online, state.examples, state.runtime, state.client, now)
 
-    def refuse(self, part: Part, sha256: bytes, reason: str) -> Receipt:
-        """Refuse an update for good; the device is told why."""
-        logger.info("round %d: update of %s refused: %.300r", part.round, part.device, reason)
-        if self._work is None:
-            return refusal(part, sha256, reason)
-        self._observe(coordinator.UpdateRefused(part.device, part.round))
-        return self._work.book.refuse(part, sha256, reason)
 
-    async def _take_update(self, complete: Complete) -> None:
-        part = complete.part
-        try:
-            receipt = self.standing(part, complete.sha256) or await self._judge(complete)
-        except Exception:
-            logger.exception("round %d: counting the update of %s failed; it may come again", part.round, part.device)
-            return
-        finally:
-            self._uplink.release(part)
-        self._downlink.receipt(part.device, receipt)
-
-    async def _judge(self, complete: Complete) -> Receipt:
-        assert self._work is not None
-        part, work = complete.part, self._work
-        verdict = await asyncio.to_thread(self._count, work, complete)
-        if isinstance(verdict, Refused):
-            return self.refuse(part, complete.sha256, verdict.reason)
-        receipt = work.book.accept(part, complete.sha256)
-        self._selections[part.device] = verdict.sub_model
-        self._observe(coordinator.UpdateCounted(part.device, part.round))
-        await asyncio.to_thread(self.store.save_kept, part.device, verdict.sub_model.widths, self._clock())
-        return receipt
-
-    def _count(self, work: RoundWork, complete: Complete) -> Screened | Refused:
-        """Nothing that can fail may follow `work.count`: the update would come again and be counted twice."""
-        verdict = screen(complete.payload, work.plan, self._layout)
-        if isinstance(verdict, Refused):
-            return verdict
-        part = complete.part
-        counted = self.store.count_update(UpdateRecord(part.run, part.round, part.device, complete.sha256))
-        if counted != complete.sha256:
-            return Refused("another update of this device was counted in this round")
-        work.count(verdict)
-        return verdict
-
-    async def _take_state(self, report: StateReport) -> None:
-        device, state = report.device, report.state
-        arrived = state.online and device not in self._state.online
-        self._observe(coordinator.DeviceOnline(device) if state.online else coordinator.DeviceOffline(device))
-        if arrived and self._work is not None:
-            self._downlink.retained_plan_read(self._work.plan)
-        record = DeviceRecord(device, state.online, state.examples, state.runtime, state.client, self._clock())
-        try:
-            await asyncio.to_thread(self.store.save_device, record)
-        except StorageError:
-            logger.exception("the state of %s could not be written down", device)
-
-    def _open_evaluator(self) -> tuple[Evaluator, Examples] | None:
-        if self._settings.test is None:
-            return None
-        test = fit_examples(self._settings.test, self._bundle.manifest, "the test examples")
-        graph = self._bundle.file(bundle_manifest.EVALUATE)
-        if graph is None:
-            raise ServerError(f"bundle {self._bundle.folder} has no {bundle_manifest.EVALUATE} to test a model with")
-        return Evaluator(graph, self._settings.evaluation_threads), test
+def _open_evaluator(settings: ServiceSettings, bundle: Bundle) -> tuple[Evaluator, Examples] | None:
+    if settings.test is None:
+        return None
+    test = fit_examples(settings.test, bundle.manifest, "the test examples")
+    graph = bundle.file(bundle_manifest.EVALUATE)
+    if graph is None:
+        raise ServerError(f"bundle {bundle.folder} has no {bundle_manifest.EVALUATE} to test a model with")
+    return Evaluator(graph, settings.evaluation_threads), test

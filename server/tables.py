@@ -43,6 +43,9 @@ rounds = Table(
     Column("round", Integer, primary_key=True),
     Column("status", String(16), nullable=False),
     Column("resync", Boolean, nullable=False),
+    Column("plan", LargeBinary, nullable=False),
+    Column("expected", JSON, nullable=False),
+    Column("opened", Float, nullable=False),
     Column("accuracy", Float),
     Column("loss", Float),
     *(
@@ -75,13 +78,35 @@ devices = Table(
     Column("kept", JSON, nullable=False),
 )
 
+
+def _of_device_in_round() -> tuple[Column[Any], ...]:
+    return (
+        Column("run", String(64), primary_key=True),
+        Column("round", Integer, primary_key=True),
+        Column("device", String(64), primary_key=True),
+        Column("sha256", LargeBinary(32), nullable=False),
+    )
+
+
 updates = Table(
     "updates",
     metadata,
+    *_of_device_in_round(),
+    Column("offset", BigInteger, nullable=False),
+    Column("length", BigInteger, nullable=False),
+)
+
+refusals = Table("refusals", metadata, *_of_device_in_round(), Column("reason", String, nullable=False))
+
+conflicts = Table("conflicts", metadata, *_of_device_in_round(), Column("times", BigInteger, nullable=False))
+
+selections = Table(
+    "selections",
+    metadata,
     Column("run", String(64), primary_key=True),
-    Column("round", Integer, primary_key=True),
     Column("device", String(64), primary_key=True),
-    Column("sha256", LargeBinary(32), nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("kept", LargeBinary, nullable=False),
 )
 
 

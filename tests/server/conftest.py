@@ -1,7 +1,7 @@
-"""A model small enough to compute by hand, a real broker, and devices that follow a script.
+"""A model small enough to compute by hand, a fleet with keys, a real broker, and devices that follow a script.
 
 The bundle is a folder as export writes it. The broker is mosquitto. A scripted device speaks the wire as a device does,
-but its training is a difference known beforehand.
+signed and sealed, but its training is a difference known beforehand.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -22,9 +22,15 @@ import onnx.parser
 import pytest
 from safetensors.numpy import save_file
 
+from server.cancellation import end_tasks
+from server.operator_keys import FLEET_NAME, OPERATOR_KEY_NAME, Operator, load_operator
+from server.registry import REGISTRY_NAME, Enrolled, Registry, encode_registry
 from wire_protocol import chunking, messages, tensor_codec, topics
 from wire_protocol.broker_url import BrokerUrl
 from wire_protocol.bundle_manifest import MANIFEST_NAME, BundleFile, BundleManifest, encode_manifest
+from wire_protocol.envelope import Context, open_sealed, seal, verify
+from wire_protocol.errors import ProtocolError
+from wire_protocol.identity import Fleet, Identity, encode_fleet, new_identity, save_identities
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
 from wire_protocol.messages import DeviceState, Manifest, Need, Receipt, RoundPlan, Slice, Update
 from wire_protocol.sub_model import SubModel, gather, sub_shapes, to_bitmaps
@@ -138,6 +144,43 @@ def keeping() -> Callable[..., SubModel]:
     return make
 
 
+class ScriptedFleet:
+    """The operator's folder, and the keys of devices a to f."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        operator = new_identity()
+        self.public = Fleet("fleet", (operator.public,))
+        (folder / FLEET_NAME).write_bytes(encode_fleet(self.public))
+        save_identities(folder / OPERATOR_KEY_NAME, [operator])
+        self.devices: dict[str, Identity] = {name: new_identity() for name in "abcdef"}
+        self.enrol(*self.devices)
+
+    def enrol(self, *names: str, revoked: Sequence[str] = ()) -> None:
+        registry = {name: Enrolled((self.devices[name].public,), name in revoked) for name in names}
+        fresh = self.folder / "new"
+        fresh.write_bytes(encode_registry(registry))
+        fresh.replace(self.folder / REGISTRY_NAME)
+
+    @property
+    def operator(self) -> Operator:
+        return load_operator(self.folder)
+
+    @property
+    def registry(self) -> Registry:
+        return Registry.load(self.folder / REGISTRY_NAME)
+
+    def sealed(self, name: str, plan: RoundPlan, body: bytes) -> bytes:
+        context = Context("update", self.public.name, plan.run, plan.round, name)
+        return seal(body, context, [self.devices[name]], self.public.operator[0])
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> ScriptedFleet:
+    return ScriptedFleet(tmp_path / "fleet")
+
+
 class Broker:
     """A mosquitto on a free loopback port; it can be killed and started again on the same port."""
 
@@ -186,6 +229,7 @@ class Device:
     name: str
     client: aiomqtt.Client
     layout: object
+    fleet: ScriptedFleet
     plans: asyncio.Queue[RoundPlan | None] = field(default_factory=asyncio.Queue)
     receipts: asyncio.Queue[Receipt] = field(default_factory=asyncio.Queue)
     needs: asyncio.Queue[Need] = field(default_factory=asyncio.Queue)
@@ -196,17 +240,30 @@ class Device:
         async for message in self.client.messages:
             topic, payload = str(message.topic), message.payload
             if topic.endswith("/plan"):
-                self.plans.put_nowait(messages.decode(payload, RoundPlan) if payload else None)
+                run = topic.split("/")[-2]
+                plan = messages.decode(self._verified(payload, "plan", run), RoundPlan) if payload else None
+                self.plans.put_nowait(plan)
             elif topic == topics.receipt(self.name):
-                self.receipts.put_nowait(messages.decode(payload, Receipt))
+                self.receipts.put_nowait(messages.decode(self._verified(payload, "receipt"), Receipt))
             elif topic == topics.need(self.name):
-                self.needs.put_nowait(messages.decode(payload, Need))
-            elif topics.parse_part(topic).chunk is None:
+                self.needs.put_nowait(messages.decode(self._verified(payload, "need"), Need))
+            elif (part := topics.parse_part(topic)).chunk is None:
                 assembly = chunking.Assembly(messages.decode(payload, Manifest), 10**6)
             else:
-                assembly.add(topics.parse_part(topic).chunk, payload)
+                with suppress(ProtocolError):  # a server that was killed while it sent a slice begins another
+                    assembly.add(part.chunk, payload)
                 if not assembly.missing:
-                    self.slices.put_nowait(messages.decode(assembly.payload(), Slice))
+                    self.slices.put_nowait(self._opened(part, assembly.payload()))
+
+    def _verified(self, payload: bytes, kind: str, run: str = "") -> bytes:
+        public = self.fleet.public
+        return verify(payload, Context(kind, public.name, run, device="" if run else self.name), public.operator)
+
+    def _opened(self, part: Part, payload: bytes) -> Slice:
+        public = self.fleet.public
+        context = Context("slice", public.name, part.run, part.round, self.name)
+        body = open_sealed(payload, context, [self.fleet.devices[self.name]], public.operator)
+        return messages.decode(body, Slice)
 
     async def next_plan(self, number: int) -> RoundPlan:
         while True:
@@ -222,16 +279,48 @@ class Device:
     async def send_chunks(self, plan: RoundPlan, payload: bytes, *indices: int) -> None:
         manifest = chunking.manifest_of(payload, CHUNK_BYTES)
         for index in indices or range(manifest.chunk_count):
-            content = chunking.chunk(payload, manifest, index)
-            await self._publish(Part(self.name, plan.run, plan.round, index), content)
+            if index < manifest.chunk_count:
+                content = chunking.chunk(payload, manifest, index)
+                await self._publish(Part(self.name, plan.run, plan.round, index), content)
 
-    async def send(self, plan: RoundPlan, payload: bytes) -> Receipt:
-        await self.announce(plan, payload)
-        await self.send_chunks(plan, payload)
-        return await self.receipts.get()
+    async def send(self, plan: RoundPlan, payload: bytes, again_after: float = 2.0) -> Receipt:
+        """Announce the payload until its receipt comes, and send what the server needs."""
+        digest = sha256(payload).digest()
+        answering = asyncio.create_task(self._answer_needs(plan, payload))
+        try:
+            while True:
+                await self.announce(plan, payload)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(again_after):
+                        while (receipt := await self.receipts.get()).sha256 != digest:
+                            pass
+                        return receipt
+        finally:
+            await end_tasks([answering])
 
-    def update(self, plan: RoundPlan, kept: SubModel, difference: float, examples: int = 1) -> bytes:
-        full = {p.name: np.full(p.shape, difference, dtype=np.float32) for p in self.layout.parameters}
+    async def _answer_needs(self, plan: RoundPlan, payload: bytes) -> None:
+        while True:
+            need = await self.needs.get()
+            if (need.run, need.round) == (plan.run, plan.round):
+                await self.send_chunks(plan, payload, *need.missing)
+
+    def update(
+        self, plan: RoundPlan, kept: SubModel, difference: float | np.random.Generator, examples: int = 1
+    ) -> bytes:
+        """The sealed payload of an update whose every value is `difference`, or drawn by it."""
+        return self.sealed(plan, self.body(plan, kept, difference, examples))
+
+    def sealed(self, plan: RoundPlan, body: bytes) -> bytes:
+        return self.fleet.sealed(self.name, plan, body)
+
+    def body(
+        self, plan: RoundPlan, kept: SubModel, difference: float | np.random.Generator, examples: int = 1
+    ) -> bytes:
+        drawn = isinstance(difference, np.random.Generator)
+        full = {
+            p.name: (difference.normal(size=p.shape) if drawn else np.full(p.shape, difference)).astype(np.float32)
+            for p in self.layout.parameters
+        }
         shapes = sub_shapes(self.layout, kept.widths)
         return messages.encode(
             Update(
@@ -253,10 +342,10 @@ class Device:
 
 
 @asynccontextmanager
-async def _connected(broker: Broker, name: str, layout: object) -> AsyncIterator[Device]:
+async def _connected(broker: Broker, fleet: ScriptedFleet, name: str, layout: object) -> AsyncIterator[Device]:
     gone = aiomqtt.Will(topics.state(name), messages.encode(DeviceState(online=False)), qos=1, retain=True)
     async with aiomqtt.Client("127.0.0.1", broker.port, identifier=name, will=gone) as client:
-        device = Device(name, client, layout)
+        device = Device(name, client, layout, fleet)
         await client.subscribe([(topics.downlink_filter(name), 1), (topics.plan("+"), 1)])
         state = messages.encode(DeviceState(online=True, examples=12, runtime="scripted", client="0"))
         await client.publish(topics.state(name), state, qos=1, retain=True)
@@ -264,13 +353,14 @@ async def _connected(broker: Broker, name: str, layout: object) -> AsyncIterator
         try:
             yield device
         finally:
-            listener.cancel()
-            await asyncio.gather(listener, return_exceptions=True)
+            await end_tasks([listener])
             with suppress(aiomqtt.MqttError):
                 farewell = messages.encode(DeviceState(online=False))
                 await client.publish(topics.state(name), farewell, qos=1, retain=True)
 
 
 @pytest.fixture
-def connected(broker: Broker, layout: Layout) -> Callable[[str], AbstractAsyncContextManager[Device]]:
-    return lambda name: _connected(broker, name, layout)
+def connected(
+    broker: Broker, fleet: ScriptedFleet, layout: Layout
+) -> Callable[[str], AbstractAsyncContextManager[Device]]:
+    return lambda name: _connected(broker, fleet, name, layout)

@@ -41,13 +41,14 @@ async def test_health(client: httpx.AsyncClient) -> None:
 
 async def test_runs_rounds_and_devices(client: httpx.AsyncClient, sources: Sources) -> None:
     sources.store.begin_run(RunRecord("run", "b" * 64, 1.0, {"rounds": 3}))
-    sources.store.save_device(DeviceRecord("a", True, 5, "portable", "0.1.0", 2.0))
+    sources.store.save_devices([DeviceRecord("a", True, 5, "portable", "0.1.0", 2.0)])
     expected = {"run": "run", "bundle": "b" * 64, "started": 1.0, "config": {"rounds": 3}, "rounds_closed": 0}
     assert (await client.get("/api/v1/runs")).json() == [expected]
     assert (await client.get("/api/v1/runs/run")).json() == expected
     assert (await client.get("/api/v1/runs/run/rounds")).json() == []
     (device,) = (await client.get("/api/v1/devices")).json()
     assert (device["id"], device["online"], device["examples"], device["kept"]) == ("a", True, 5, {})
+    assert device["conflicts"] == 0
     assert sources.traffic.total == Bytes()
 
 

@@ -31,6 +31,7 @@ SETTINGS = ServiceSettings(
         ("precision", "float8", "one of float32, float16"),
         ("noise_stddev", -0.1, "at least 0 and finite"),
         ("min_devices", 0, "at least 1"),
+        ("quorum", 0, "at least 1"),
         ("round_seconds", 0.0, "above 0 and finite"),
     ],
 )

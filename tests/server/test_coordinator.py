@@ -14,6 +14,7 @@ from server.coordinator import (
     Finished,
     GiveUp,
     OpenRound,
+    Past,
     RoundApplied,
     Schedule,
     State,
@@ -212,31 +213,34 @@ def run_rounds(state: State, rounds: int) -> list[OpenRound]:
         (3, 1, 0, [1, 1, 1, 4, 4, 4, 7]),
         (1, 1, 0, [1, 2, 3, 4, 5, 6, 7]),
         (100, 1, 0, [1, 1, 1, 1, 1, 1, 1]),
-        (3, 6, 4, [6, 6, 6, 9, 9, 9, 12]),
+        (3, 6, 4, [4, 7, 7, 7, 10, 10, 10]),
     ],
-    ids=["every third", "every round", "only the first", "afresh after a restart, a number skipped"],
+    ids=["every third", "every round", "only the first", "as before after a restart, a number skipped"],
 )
 def test_resync_rounds(every: int, next_round: int, closed: int, expected: list[int]) -> None:
     schedule = replace(SCHEDULE, rounds=100, resync_every=every, min_devices=1)
-    opened = run_rounds(begin(schedule, next_round, closed), len(expected))
+    past = Past(closed, resync_round=4 if closed else None)
+    opened = run_rounds(begin(schedule, next_round, past), len(expected))
     assert [command.resync_round for command in opened] == expected
     assert [command.round for command in opened] == list(range(next_round, next_round + len(expected)))
 
 
 def test_a_run_already_over_finishes_at_once() -> None:
-    state, commands = play(begin(SCHEDULE, next_round=4, closed=2), Tick(0))
+    state, commands = play(begin(SCHEDULE, 4, Past(closed=2)), Tick(0))
     assert commands == [Finish()]
     assert state.phase == Finished()
 
 
 def test_after_a_restart_only_the_rounds_left_are_run() -> None:
-    state, commands = play(begin(SCHEDULE, next_round=3, closed=1), A, B, Tick(0), counted("a", 3), counted("b", 3))
-    assert commands == [OpenRound(3, 3, 10.0)]
+    state, commands = play(
+        begin(SCHEDULE, 3, Past(closed=1, resync_round=1)), A, B, Tick(0), counted("a", 3), counted("b", 3)
+    )
+    assert commands == [OpenRound(3, 1, 10.0)]
     _, commands = play(state, Tick(1), RoundApplied(3), Tick(2))
     assert commands == [CloseRound(3), Finish()]
 
 
-@pytest.mark.parametrize("field", ["resync_every", "min_devices", "round_seconds"])
+@pytest.mark.parametrize("field", ["resync_every", "min_devices", "round_seconds", "quorum"])
 def test_schedule_names_what_is_wrong(field: str) -> None:
     with pytest.raises(InvalidValueError, match=f"{field} must be .*, got 0"):
         replace(SCHEDULE, **{field: 0})
@@ -250,3 +254,64 @@ def test_a_run_that_gives_up_ends_as_soon_as_everyone_online_was_refused() -> No
     assert (commands, state.phase) == ([OPENED, GiveUp(1)], Finished())
     assert play(giving_up, A, B, Tick(0), refused[0], counted("b"), Tick(1))[1] == [OPENED, CloseRound(1)]
     assert play(begin(SCHEDULE), A, B, Tick(0), *refused, Tick(1))[1] == [OPENED]
+
+
+QUORUM_STORIES = {
+    "all heard but too few counted: waits": (
+        [counted("a"), UpdateRefused("b", 1), Tick(9)],
+        [],
+        Collecting(1, 10.0, frozenset("ab"), frozenset("a"), frozenset("b")),
+    ),
+    "too few at the deadline: prolonged": (
+        [counted("a"), Tick(10)],
+        [ExtendRound(1, 20.0)],
+        Collecting(1, 20.0, frozenset("ab"), frozenset("a")),
+    ),
+    "a device that joined later makes the quorum": (
+        [counted("a"), UpdateRefused("b", 1), Tick(10), counted("c"), Tick(11)],
+        [ExtendRound(1, 20.0), CloseRound(1)],
+        Applying(1),
+    ),
+    "enough at the deadline: closes": (
+        [C, counted("a"), counted("c"), Tick(9), Tick(10)],
+        [CloseRound(1)],
+        Applying(1),
+    ),
+}
+
+
+@pytest.mark.parametrize(("events", "commands", "phase"), QUORUM_STORIES.values(), ids=QUORUM_STORIES.keys())
+def test_a_round_closes_only_with_its_quorum(events: list[object], commands: list[object], phase: object) -> None:
+    state, _ = play(begin(replace(SCHEDULE, quorum=2)), A, B, Tick(0))
+    state, given = play(state, *events)
+    assert given == commands
+    assert state.phase == phase
+
+
+RESTORED = Past(
+    closed=1,
+    resync_round=1,
+    online=frozenset("ab"),
+    open_round=Collecting(2, 5.0, frozenset("ab"), counted=frozenset("a")),
+)
+
+RESTORED_STORIES = {
+    "those expected are waited for": ([Tick(0), Tick(4)], []),
+    "it closes when the last is counted": ([Tick(0), counted("b", 2), Tick(1)], [CloseRound(2)]),
+    "it closes without a device that is offline": ([Tick(0), B_GONE, Tick(1)], [CloseRound(2)]),
+    "it closes at its deadline": ([Tick(5)], [CloseRound(2)]),
+    "the next is no resync": (
+        [counted("b", 2), Tick(1), RoundApplied(2), Tick(2)],
+        [CloseRound(2), OpenRound(3, 1, 12.0)],
+    ),
+}
+
+
+@pytest.mark.parametrize(("events", "commands"), RESTORED_STORIES.values(), ids=RESTORED_STORIES.keys())
+def test_a_round_that_was_open_goes_on(events: list[object], commands: list[object]) -> None:
+    assert play(begin(replace(SCHEDULE, rounds=3), 3, RESTORED), *events)[1] == commands
+
+
+def test_after_a_kill_between_rounds_those_online_are_presumed_so() -> None:
+    past = Past(closed=1, resync_round=1, online=frozenset("ab"))
+    assert play(begin(SCHEDULE, 2, past), Tick(0))[1] == [OpenRound(2, 1, 10.0)]

@@ -21,8 +21,9 @@ PATIENCE = 60.0
 
 
 @pytest.fixture
-def options(bundle_folder: Path, broker: Any, tmp_path: Path) -> list[str]:
+def options(bundle_folder: Path, broker: Any, fleet: Any, tmp_path: Path) -> list[str]:
     return [
+        f"--fleet={fleet.folder}",
         f"--bundle={bundle_folder}",
         f"--broker=mqtt://127.0.0.1:{broker.port}",
         f"--state={tmp_path / 'state'}",
@@ -110,12 +111,15 @@ async def test_the_run_left_unfinished_is_gone_on_with(options: list[str], bundl
         ("--run=a/b", "run must be 1 to 64 letters"),
         ("--test=nowhere.npz", "nowhere.npz does not exist"),
         ("--ca-file=nowhere.pem", "ca_file nowhere.pem cannot be used"),
+        ("--fleet=nowhere", "there is no fleet in nowhere: make one with `fisherfleet fleet init nowhere`"),
+        ("--quorum=0", "quorum must be an integer of at least 1, got 0"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(
-    bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, text: str
+    bundle_folder: Path, fleet: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, text: str
 ) -> None:
-    argv = [f"--bundle={bundle_folder}", f"--state={tmp_path / 'state'}", "--broker=mqtts://host", "--run=run", option]
+    argv = [f"--bundle={bundle_folder}", f"--fleet={fleet.folder}", f"--state={tmp_path / 'state'}"]
+    argv += ["--broker=mqtts://host", "--run=run", option]
     assert main(argv) == 2
     errors = capsys.readouterr().err
     assert errors.startswith("fisherfleet serve: ")
@@ -124,12 +128,12 @@ def test_mistakes_are_one_line_and_status_2(
 
 
 def test_a_run_of_another_bundle_is_a_mistake(
-    bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bundle_folder: Path, fleet: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Store(tmp_path)
     store.begin_run(RunRecord("run", "0" * 64, 1.0, {}))
     store.close()
-    assert main([f"--bundle={bundle_folder}", f"--state={tmp_path}", "--run=run"]) == 2
+    assert main([f"--bundle={bundle_folder}", f"--fleet={fleet.folder}", f"--state={tmp_path}", "--run=run"]) == 2
     assert "was started with bundle" in capsys.readouterr().err
 
 

@@ -1,13 +1,11 @@
 import asyncio
 import logging
-from pathlib import Path
 from typing import Any
 
 import aiomqtt
 import pytest
 
 from server.cancellation import end_tasks
-from server.errors import LinkError
 from server.mqtt_ingest import MqttLink, back_off
 from wire_protocol import topics
 from wire_protocol.broker_url import parse_broker_url
@@ -20,15 +18,6 @@ def test_back_off_draws_from_zero_to_a_limit_that_doubles(attempt: int, limit: f
     drawn = []
     back_off(attempt, lambda low, high: drawn.append((low, high)) or low)
     assert drawn == [(0.0, limit)]
-
-
-@pytest.mark.parametrize("content", [None, "no certificate"])
-def test_a_ca_file_that_cannot_be_used_is_named(tmp_path: Path, content: str | None) -> None:
-    ca_file = tmp_path / "ca.pem"
-    if content is not None:
-        ca_file.write_text(content)
-    with pytest.raises(LinkError, match=r"ca_file .*ca\.pem cannot be used"):
-        MqttLink(parse_broker_url("mqtts://host", {}), ca_file, "id", lambda: None, lambda *_: None)
 
 
 async def test_messages_are_dropped_while_the_broker_is_away() -> None:

@@ -1,6 +1,7 @@
 import pytest
 
 from server.receipts import LONGEST_REASON, ReceiptBook, refusal
+from server.records import ConflictRecord, RefusalRecord, UpdateRecord
 from wire_protocol.topics import Part
 
 PART = Part("a", "run", 1, None)
@@ -53,3 +54,26 @@ def test_what_a_device_sent_cannot_make_a_receipt_long(book: ReceiptBook) -> Non
     long = "x" * 10**6
     assert book.refuse(PART, FIRST, long) == book.standing(PART, FIRST) == refusal(PART, FIRST, long)
     assert len(refusal(PART, FIRST, long).reason) == LONGEST_REASON
+
+
+def test_a_conflict_is_flagged_once_for_each_hash(book: ReceiptBook) -> None:
+    book.accept(PART, FIRST)
+    for digest in (SECOND, SECOND, b"3" * 32):
+        book.standing(PART, digest)
+    assert book.take_conflicts() == (ConflictRecord("run", 1, "a", b"3" * 32, times=2),)
+    assert book.take_conflicts() == ()
+    book.standing(PART, SECOND)
+    assert book.take_conflicts() == (ConflictRecord("run", 1, "a", SECOND, times=1),)
+
+
+def test_a_book_made_from_rows_gives_the_same_answers(book: ReceiptBook) -> None:
+    other = PART._replace(device="b")
+    given = [book.accept(PART, FIRST), book.refuse(other, SECOND, "no")]
+    restored = ReceiptBook(
+        [UpdateRecord("run", 1, "a", FIRST, 0, 10)],
+        [RefusalRecord("run", 1, "b", SECOND, "no")],
+        [ConflictRecord("run", 1, "a", SECOND, times=3)],
+    )
+    assert [restored.standing(PART, FIRST), restored.standing(other, SECOND)] == given
+    assert (restored.accepted, restored.rejected) == (1, 4)
+    assert [restored.has_answered(name) for name in "abc"] == [True, True, False]

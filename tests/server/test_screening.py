@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.screening import Refused, Screened, screen
+from server.screening import Refused, Screened, read_screened, screen
 from wire_protocol import messages, tensor_codec
+from wire_protocol.errors import ProtocolError
 from wire_protocol.messages import Decline, RoundPlan, Update
 from wire_protocol.sub_model import gather, sub_shapes, to_bitmaps
 
@@ -105,3 +106,13 @@ def test_a_damaged_update_never_raises(
     payload = bytearray(messages.encode(update))
     payload[place % len(payload)] = value
     assert isinstance(screen(bytes(payload), make_plan(), layout), Refused | Screened)
+
+
+def test_what_was_screened_is_read_again_alike(layout: object, make_plan: Callable, update: Update) -> None:
+    body = messages.encode(update)
+    screened, again = screen(body, make_plan(), layout), read_screened(body, layout)
+    assert again.update == screened.update
+    for name, array in screened.values.items():
+        np.testing.assert_array_equal(again.values[name], array)
+    with pytest.raises(ProtocolError):
+        read_screened(body[:-1], layout)

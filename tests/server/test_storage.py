@@ -1,12 +1,24 @@
 import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from server.errors import StorageError
-from server.records import DeviceRecord, RoundRecord, RunRecord, UpdateRecord
+from server.records import (
+    Batch,
+    ConflictRecord,
+    DeviceRecord,
+    OpeningRecord,
+    RoundRecord,
+    RunRecord,
+    Selection,
+    UpdateRecord,
+)
 from server.storage import DATABASE_NAME, Store
+from wire_protocol.messages import RoundPlan
 
 RUN = RunRecord("run", "b" * 64, 100.0, {"rounds": 3})
 ROUND = RoundRecord(
@@ -27,7 +39,6 @@ ROUND = RoundRecord(
     model_version=1,
 )
 DEVICE = DeviceRecord("a", True, 12, "portable", "0.1.0", 5.0)
-UPDATE = UpdateRecord("run", 1, "a", b"1" * 32)
 
 
 @pytest.fixture
@@ -46,55 +57,72 @@ def second(store: Store, tmp_path: Path) -> Store:
 
 
 def test_commits_are_durable(store: Store, tmp_path: Path) -> None:
-    with store._engine.connect() as connection:
+    with store._database._engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
 
 
-def test_a_closed_round_is_seen_by_a_second_store(store: Store, second: Store) -> None:
-    store.open_round("run", 1, resync=True)
+@pytest.fixture
+def opening(make_plan: Callable[..., RoundPlan]) -> Callable[[int], OpeningRecord]:
+    def make(number: int) -> OpeningRecord:
+        plan = make_plan(round=number, resync_round=1, model_version=number - 1)
+        return OpeningRecord(plan, frozenset({"a", "b"}), 7.5)
+
+    return make
+
+
+def test_a_closed_round_is_seen_by_a_second_store(store: Store, second: Store, opening: Callable) -> None:
+    assert (second.opening("run"), second.last_plan("run")) == (None, None)
+    store.open_round(opening(1))
     assert second.rounds("run") == ()
-    assert second.last_round("run") == 1
+    assert second.opening("run") == opening(1)
     store.close_round("run", ROUND)
+    assert second.opening("run") is None
+    assert second.last_plan("run") == opening(1).plan
     assert second.rounds("run") == (ROUND,)
     assert second.run("run") == replace(RUN, rounds_closed=1)
 
 
-def test_a_round_without_test_data_has_no_accuracy(store: Store) -> None:
+def test_opening_and_closing_may_be_repeated(store: Store, opening: Callable) -> None:
+    for _ in range(2):
+        store.open_round(opening(1))
+    for _ in range(2):
+        store.close_round("run", ROUND)
+    assert store.rounds("run") == (ROUND,)
+
+
+def test_a_prolonged_plan_is_kept(store: Store, opening: Callable) -> None:
+    store.open_round(opening(1))
+    later = msgspec.structs.replace(opening(1).plan, deadline=2e9)
+    store.extend_round(later)
+    assert store.opening("run") == replace(opening(1), plan=later)
+    store.close_round("run", ROUND)
+    store.extend_round(opening(1).plan)
+    assert store.last_plan("run") == later
+
+
+def test_a_round_given_up_keeps_its_number(store: Store, opening: Callable) -> None:
+    store.open_round(opening(1))
+    store.close_round("run", ROUND)
+    store.open_round(opening(2))
+    store.abandon_round("run", 2)
+    store.abandon_round("run", 1)
+    assert store.opening("run") is None
+    assert store.rounds("run") == (ROUND,)
+    assert store.last_plan("run").round == 2
+
+
+def test_a_round_without_test_data_has_no_accuracy(store: Store, opening: Callable) -> None:
     untested = replace(ROUND, accuracy=None, loss=None)
-    store.open_round("run", 1, resync=True)
+    store.open_round(opening(1))
     store.close_round("run", untested)
     assert store.rounds("run") == (untested,)
 
 
-def test_sums_too_large_for_the_database_are_cut(store: Store) -> None:
-    store.open_round("run", 1, resync=True)
+def test_sums_too_large_for_the_database_are_cut(store: Store, opening: Callable) -> None:
+    store.open_round(opening(1))
     store.close_round("run", replace(ROUND, full_macs=10**30))
     assert store.rounds("run")[0].full_macs == 2**63 - 1
-
-
-def test_an_update_is_counted_once(store: Store, second: Store) -> None:
-    assert store.counted_hash("run", 1, "a") is None
-    assert store.count_update(UPDATE) == UPDATE.sha256
-    assert second.count_update(UPDATE) == UPDATE.sha256
-    assert second.count_update(replace(UPDATE, sha256=b"2" * 32)) == UPDATE.sha256
-    assert store.count_update(replace(UPDATE, device="b", sha256=b"2" * 32)) == b"2" * 32
-    assert store.count_update(replace(UPDATE, round=2, sha256=b"3" * 32)) == b"3" * 32
-    assert [update.sha256[:1] for update in store.updates("run")] == [b"1", b"2", b"3"]
-    assert store.counted_hash("run", 1, "a") == UPDATE.sha256
-
-
-def test_the_round_left_open_is_abandoned_with_its_updates(store: Store) -> None:
-    store.open_round("run", 1, resync=True)
-    store.count_update(UPDATE)
-    store.close_round("run", ROUND)
-    store.open_round("run", 2, resync=False)
-    store.count_update(replace(UPDATE, round=2))
-    assert store.abandon_open_rounds("run") == (2,)
-    assert store.abandon_open_rounds("run") == ()
-    assert store.updates("run") == (UPDATE,)
-    assert store.rounds("run") == (ROUND,)
-    assert store.last_round("run") == 2
 
 
 def test_a_run_belongs_to_one_bundle(store: Store) -> None:
@@ -113,15 +141,29 @@ def test_runs_are_listed_newest_first(store: Store) -> None:
 
 
 def test_what_a_device_says_and_what_it_kept_are_held_apart(store: Store) -> None:
-    store.save_device(DEVICE)
-    store.save_kept("a", {"hidden": 2}, 6.0)
-    assert store.devices() == (replace(DEVICE, kept={"hidden": 2}, last_seen=6.0),)
-    store.save_device(replace(DEVICE, online=False, last_seen=7.0))
-    assert store.devices() == (replace(DEVICE, online=False, kept={"hidden": 2}, last_seen=7.0),)
+    other = replace(DEVICE, id="b", examples=3)
+    store.save_devices([DEVICE, other])
+    store.updates.commit(
+        Batch(
+            (UpdateRecord("run", 1, "a", bytes(32), 0, 1),),
+            (Selection("a", {"hidden": b"\xc0"}, {"hidden": 2}),),
+            (),
+            6.0,
+        )
+    )
+    assert store.devices() == (replace(DEVICE, kept={"hidden": 2}, last_seen=6.0), other)
+    store.save_devices([replace(DEVICE, online=False, last_seen=7.0)])
+    assert store.devices() == (replace(DEVICE, online=False, kept={"hidden": 2}, last_seen=7.0), other)
 
 
-def test_nobody_is_online_after_a_restart(store: Store) -> None:
-    store.save_device(DEVICE)
+def test_conflicts_are_shown_with_the_device(store: Store) -> None:
+    store.save_devices([DEVICE])
+    store.updates.flag([ConflictRecord("run", number, "a", bytes(32), times=2) for number in (1, 2)])
+    assert store.devices() == (replace(DEVICE, conflicts=4),)
+
+
+def test_presence_can_be_forgotten(store: Store) -> None:
+    store.save_devices([DEVICE])
     store.forget_presence()
     assert [device.online for device in store.devices()] == [False]
 
@@ -144,13 +186,13 @@ def test_a_state_path_that_is_a_file(tmp_path: Path) -> None:
 
 
 def test_a_locked_database_is_a_storage_error(store: Store, tmp_path: Path) -> None:
-    with store._engine.connect() as connection:
+    with store._database._engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA busy_timeout=0")
     other = sqlite3.connect(tmp_path / "deep" / "state" / DATABASE_NAME, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     try:
         with pytest.raises(StorageError, match="locked"):
-            store.count_update(UPDATE)
+            store.save_devices([DEVICE])
     finally:
         other.execute("ROLLBACK")
         other.close()

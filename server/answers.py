@@ -1,0 +1,105 @@
+"""Which answer an update gets, by what is open, what is counted and who belongs to the fleet.
+
+Runs in the event loop; what takes time is done in a worker thread, and only by `count`. A refusal moves a round on only
+when the device itself surely sent what was refused: what anyone can announce in a device's name is answered, and
+changes nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from server import coordinator
+from server.clocks import Clocks
+from server.counting import Counted, Counting, InConflict, TurnedAway, Verdict
+from server.errors import StorageError
+from server.receipts import refusal
+from server.registry import Registry
+from server.round_work import RoundWork
+from server.rounds import Rounds
+from server.storage import Store
+from server.uplink import Complete
+from wire_protocol.messages import Receipt
+from wire_protocol.topics import Part
+
+logger = logging.getLogger(__name__)
+
+
+class Answers:
+    """Answers of one run's server."""
+
+    def __init__(self, rounds: Rounds, counting: Counting, store: Store, registry: Registry, clocks: Clocks) -> None:
+        self._rounds = rounds
+        self._counting = counting
+        self._store = store
+        self._registry = registry
+        self._clocks = clocks
+
+    def standing(self, part: Part, sha256: bytes) -> Receipt | None:
+        """The answer to give to an announced update at once, or None when it is to be sent and judged."""
+        work = self._rounds.work
+        if work is not None and part.round == work.plan.round:
+            receipt = work.book.standing(part, sha256)
+            if receipt is not None or self._rounds.is_open(part.round):
+                return receipt
+        elif self._store.updates.counted_hash(part.run, part.round, part.device) == sha256:
+            return Receipt(run=part.run, round=part.round, sha256=sha256, accepted=True)
+        return self.refuse(part, sha256, f"round {part.round} is not open")
+
+    def refuse(self, part: Part, sha256: bytes, reason: str) -> Receipt:
+        """Refuse an update for good; the device is told why."""
+        logger.info("round %d: update of %s refused: %.300r", part.round, part.device, reason)
+        if self._rounds.work is None:
+            return refusal(part, sha256, reason)
+        return self._rounds.work.book.refuse(part, sha256, reason)
+
+    async def count(self, completes: Sequence[Complete]) -> list[tuple[str, Receipt]]:
+        """Judge and count what came in; the receipts to send, of which those that accept rest on a commit."""
+        answered: list[tuple[str, Receipt]] = []
+        waiting: dict[str, Complete] = {}
+        for complete in completes:
+            receipt = self.standing(complete.part, complete.sha256)
+            if receipt is not None:
+                answered.append((complete.part.device, receipt))
+            else:
+                waiting.setdefault(complete.part.device, complete)
+        work = self._rounds.work
+        if not waiting or work is None:
+            return answered
+        try:
+            verdicts = await asyncio.to_thread(self._counting.count, work, waiting.values(), self._clocks.wall())
+        except StorageError as error:
+            logger.error("round %d: %d updates wait to be counted: %s", work.plan.round, len(waiting), error)
+            return answered
+        return answered + [self._answer(work, verdict) for verdict in verdicts]
+
+    async def flag_conflicts(self) -> None:
+        """Write down updates that were announced after another one of the same device was counted."""
+        taken = self._rounds.work.book.take_conflicts() if self._rounds.work is not None else ()
+        for record in taken:
+            logger.warning(
+                "round %d: another update of %s was announced after one was counted (%d times); "
+                "were its keys copied, or was it restored from a backup?",
+                *(record.round, record.device, record.times),
+            )
+        if taken:
+            try:
+                await asyncio.to_thread(self._store.updates.flag, taken)
+            except StorageError as error:
+                logger.error("%d conflicts could not be written down: %s", len(taken), error)
+
+    def _answer(self, work: RoundWork, verdict: Verdict) -> tuple[str, Receipt]:
+        part, sha256 = verdict.complete.part, verdict.complete.sha256
+        match verdict:
+            case Counted(_, sub_model):
+                self._rounds.selections[part.device] = sub_model
+                self._rounds.observe(coordinator.UpdateCounted(part.device, part.round))
+                return part.device, work.book.accept(part, sha256)
+            case InConflict():
+                return part.device, work.book.conflict(part, sha256)
+            case TurnedAway(_, reason, is_the_devices):
+                if is_the_devices:
+                    self._rounds.observe(coordinator.UpdateRefused(part.device, part.round))
+                return part.device, self.refuse(part, sha256, reason)

@@ -1,0 +1,290 @@
+"""Carry out the coordinator's commands: open, prolong, apply and close rounds, each step durable before the next.
+
+Invariants: a round's plan is in the database before it is on the broker; a model version is on disk before its round is
+closed in the database; only then is the round's segment of the spool deleted. Each step can be done again, so a process
+killed between any two finds its way from what is on disk, and gets the same model. Where a step fails because the state
+folder cannot be written (a full disk), it is tried again until it can: the round waits, and says so in the log.
+
+The wall's clock is only looked at for deadlines in plans and for records; all waiting is by a clock that never jumps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, TypeVar
+
+import msgspec
+from numpy.typing import NDArray
+
+from server import coordinator, resync
+from server.aggregation.fold import Folded, fold
+from server.bundle import Bundle
+from server.clocks import Clocks
+from server.config import RunConfig
+from server.coordinator import Collecting, Event, Finished, Past, Schedule
+from server.downlink import Downlink
+from server.errors import NobodyCanError, StorageError
+from server.evaluation import Evaluation, Evaluator
+from server.model_files import ModelFiles
+from server.receipts import ReceiptBook
+from server.records import OpeningRecord, RoundRecord
+from server.registry import Registry
+from server.round_work import RoundWork
+from server.run_history import Standing
+from server.server_optimizer import federated_averaging
+from server.spool import Spool
+from server.storage import Store
+from server.traffic import Traffic
+from server.uplink import Uplink
+from wire_protocol.examples import Examples
+from wire_protocol.messages import RoundPlan
+from wire_protocol.sub_model import SubModel
+
+logger = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 1.0
+_TRIES_A_LOG_LINE = 30
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What rounds need: where to read and write, whom to tell, what forgets all that is not of the open round.
+
+    `held_out` evaluates a model, None for no evaluation.
+    """
+
+    config: RunConfig
+    bundle: Bundle
+    store: Store
+    models: ModelFiles
+    spool: Spool
+    registry: Registry
+    downlink: Downlink
+    traffic: Traffic
+    held_out: tuple[Evaluator, Examples] | None
+    clocks: Clocks
+    uplink: Uplink
+
+
+class Rounds:
+    """The rounds of one run. `on_round` is called in the event loop after every closed round."""
+
+    def __init__(self, workplace: Workplace, standing: Standing, on_round: Callable[[RoundRecord], None]) -> None:
+        self._at = workplace
+        self._layout = workplace.bundle.layout
+        self._on_round = on_round
+        self.parameters, self._version = standing.parameters, standing.version
+        self.selections: dict[str, SubModel] = dict(standing.selections)
+        self.work: RoundWork | None = None
+        self._traffic_closed = workplace.traffic.total
+        self._slices_are_due = standing.open_round is not None
+        presumed = standing.online | (standing.open_round.expected if standing.open_round else frozenset())
+        online = frozenset(device for device in presumed if workplace.registry.keys(device))
+        past = Past(standing.closed, standing.resync_round, online, self._reopen(standing.open_round))
+        self._state = coordinator.begin(_schedule(workplace.config), standing.next_round, past)
+
+    @property
+    def online(self) -> frozenset[str]:
+        """Devices that are online, as far as is known."""
+        return self._state.online
+
+    @property
+    def finished(self) -> bool:
+        """Whether all rounds are closed."""
+        return isinstance(self._state.phase, Finished)
+
+    def is_open(self, number: int) -> bool:
+        """Whether updates of this round are counted now."""
+        phase = self._state.phase
+        return isinstance(phase, Collecting) and phase.round == number
+
+    def observe(self, event: Event) -> tuple[coordinator.Command, ...]:
+        """Tell the coordinator a fact."""
+        self._state, commands = coordinator.step(self._state, event)
+        return commands
+
+    async def prepare(self) -> None:
+        """Before the first connection: offer the model of a round that goes on, tidy up after rounds that are over."""
+        if self.work is not None:
+            await asyncio.to_thread(self._publish_model, self.work.plan.precision)
+        number = self.work.plan.round if self.work else None
+        await asyncio.to_thread(self._at.spool.delete_others, number)
+
+    async def decide(self) -> None:
+        """Let the coordinator decide, and do what it says."""
+        while commands := self.observe(coordinator.Tick(self._at.clocks.steady())):
+            for command in commands:
+                await self._carry_out(command)
+
+    def publish_plan(self) -> None:
+        """Publish the plan as it stands, or clear what another process left; for a fresh connection."""
+        if self.work is None:
+            self._at.downlink.withdraw_plan(self._at.config.run)
+        else:
+            self._at.downlink.plan(self.work.plan, len(self.online))
+
+    async def send_due_slices(self) -> None:
+        """After a restart, send the slices of the round that goes on again to those who have not answered."""
+        if self._slices_are_due and self.work is not None:
+            self._slices_are_due = False
+            await self._send_slices(self.work)
+
+    async def _carry_out(self, command: coordinator.Command) -> None:
+        match command:
+            case coordinator.OpenRound():
+                await self._open(command)
+            case coordinator.ExtendRound():
+                await self._extend(command)
+            case coordinator.CloseRound():
+                await self._close()
+            case coordinator.AbandonRound(number):
+                logger.warning("round %d: given up, as every device online declined or was refused", number)
+                await self._write("giving up", self._at.store.abandon_round, self._at.config.run, number)
+            case coordinator.GiveUp(number):
+                await self._write("giving up", self._at.store.abandon_round, self._at.config.run, number)
+                assert self.work is not None
+                reason = self.work.book.last_refusal
+                self.work = None
+                raise NobodyCanError(f"round {number}: no device has an update; {reason}")
+            case coordinator.Finish():
+                self._at.uplink.clear()
+                self.work = None
+
+    async def _write(self, what: str, action: Callable[..., _T], *arguments: Any) -> _T:
+        for tries in count():
+            with suppress(StorageError):
+                return await asyncio.to_thread(_noting, tries, what, action, *arguments)
+            await asyncio.sleep(_RETRY_SECONDS)
+        raise AssertionError
+
+    def _reopen(self, opening: OpeningRecord | None) -> Collecting | None:
+        if opening is None:
+            return None
+        plan, rows = opening.plan, self._at.store.updates
+        counted, refused = rows.of_round(plan.run, plan.round), rows.refusals(plan.run, plan.round)
+        book = ReceiptBook(counted, refused, rows.conflicts(plan.run, plan.round))
+        segment = self._at.spool.segment(plan.round, rows.end(plan.run, plan.round))
+        age = max(0.0, self._at.clocks.wall() - opening.opened)
+        self.work = RoundWork(plan, book, segment, self._at.clocks.steady() - age)
+        return Collecting(
+            plan.round,
+            self._at.clocks.steady_at(plan.deadline),
+            opening.expected,
+            frozenset(record.device for record in counted),
+            frozenset(record.device for record in refused),
+        )
+
+    async def _open(self, command: coordinator.OpenRound) -> None:
+        model = await self._write(f"round {command.round}", self._publish_model, self._at.config.precision)
+        opening = OpeningRecord(self._plan(command, model), self.online, self._at.clocks.wall())
+        plan = opening.plan
+        await self._write(f"round {plan.round}", self._at.store.open_round, opening)
+        if plan.resync:
+            self.selections.clear()
+        self._at.uplink.clear()
+        self.work = RoundWork(plan, ReceiptBook(), self._at.spool.segment(plan.round, 0), self._at.clocks.steady())
+        self._slices_are_due = False
+        self._at.downlink.plan(plan, len(self.online))
+        logger.debug("round %d is open for %d devices", plan.round, len(self.online))
+        await self._send_slices(self.work)
+
+    def _publish_model(self, precision: Any) -> str:
+        return self._at.models.publish(resync.encode_model(self._layout, self.parameters, precision))
+
+    async def _send_slices(self, work: RoundWork) -> None:
+        plan = work.plan
+        for device in sorted(self.selections.keys() & self.online):
+            keys = self._at.registry.keys(device)
+            if not keys or work.book.has_answered(device):
+                continue
+            payload = await asyncio.to_thread(self._slice, device, keys, plan)
+            self._at.downlink.slice_(device, plan, payload)
+
+    def _slice(self, device: str, keys: Any, plan: RoundPlan) -> bytes:
+        message = resync.encode_slice(self._layout, self.parameters, self.selections[device], plan)
+        return self._at.downlink.sealed_slice(device, keys, plan, message)
+
+    def _plan(self, command: coordinator.OpenRound, model: str) -> RoundPlan:
+        config = self._at.config
+        return RoundPlan(
+            run=config.run,
+            round=command.round,
+            resync_round=command.resync_round,
+            model_version=self._version,
+            bundle=self._at.bundle.id,
+            model=model,
+            deadline=self._at.clocks.wall_at(command.deadline),
+            local_steps=config.local_steps,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            keep=config.keep,
+            selection=config.selection,
+            precision=config.precision,
+            noise_stddev=config.noise_stddev,
+        )
+
+    async def _extend(self, command: coordinator.ExtendRound) -> None:
+        assert self.work is not None
+        work, online = self.work, len(self.online)
+        work.plan = msgspec.structs.replace(work.plan, deadline=self._at.clocks.wall_at(command.deadline))
+        logger.warning(
+            "round %d: %d updates in time, %d needed, %d devices online; waiting on",
+            *(command.round, work.book.accepted, self._at.config.quorum, online),
+        )
+        await self._write(f"round {command.round}", self._at.store.extend_round, work.plan)
+        self._at.downlink.plan(work.plan, online)
+
+    async def _close(self) -> None:
+        assert self.work is not None
+        work, number = self.work, self.work.plan.round
+        folded, parameters = await self._write(f"round {number}", self._apply, work)
+        evaluation = await asyncio.to_thread(self._evaluate, parameters)
+        traffic = self._at.traffic.total
+        spent = traffic - self._traffic_closed
+        record = work.record(folded, self._layout, evaluation, spent, self._at.clocks.steady())
+        await self._write(f"round {number}", self._at.store.close_round, work.plan.run, record)
+        self._traffic_closed = traffic
+        self.parameters, self._version = parameters, record.model_version
+        await self._write(f"round {number}", self._at.spool.delete_others, None)
+        self.observe(coordinator.RoundApplied(number))
+        self._on_round(record)
+
+    def _apply(self, work: RoundWork) -> tuple[Folded, dict[str, NDArray[Any]]]:
+        rows = self._at.store.updates.of_round(work.plan.run, work.plan.round)
+        folded = fold(self._layout, work.updates(rows, self._layout))
+        parameters = federated_averaging(self.parameters, folded.mean)
+        self._at.models.save_version(work.plan.model_version + 1, parameters)
+        return folded, parameters
+
+    def _evaluate(self, parameters: dict[str, NDArray[Any]]) -> Evaluation | None:
+        if self._at.held_out is None:
+            return None
+        evaluator, examples = self._at.held_out
+        return evaluator.evaluate(parameters, examples)
+
+
+def _noting(tries: int, what: str, action: Callable[..., _T], *arguments: Any) -> _T:
+    try:
+        return action(*arguments)
+    except StorageError as error:
+        if tries % _TRIES_A_LOG_LINE == 0:
+            logger.error("%s waits until the state folder can be written: %s", what, error)
+        raise
+
+
+def _schedule(config: RunConfig) -> Schedule:
+    return Schedule(
+        rounds=config.rounds,
+        resync_every=config.resync_every,
+        min_devices=config.min_devices,
+        round_seconds=config.round_seconds,
+        quorum=config.quorum,
+        give_up=config.give_up,
+    )

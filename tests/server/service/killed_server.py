@@ -1,0 +1,77 @@
+"""A program that starts servers and kills them with SIGKILL, where or when it is told.
+
+Each line of standard input is JSON `[point, times, seconds, options of fisherfleet serve]`: the server is a fork of
+this process and is killed when `point` is reached for the `times`-th time, or so many seconds later; without a point
+it is not. How it ended is printed: 0, -9, or what else its status was.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from server.__main__ import main as serve
+from server.model_files import ModelFiles
+from server.spool import Segment, Spool
+from server.storage import Store
+from server.update_rows import UpdateRows
+
+POINTS: dict[str, tuple[type, str, bool]] = {
+    "before a batch is written": (Segment, "write", False),
+    "between the spool's fsync and the commit": (Segment, "write", True),
+    "between the commit and the receipts": (UpdateRows, "commit", True),
+    "between the model and the close": (ModelFiles, "save_version", True),
+    "before the model is written": (ModelFiles, "save_version", False),
+    "between the close and the deletion of the segment": (Store, "close_round", True),
+    "before the segment is deleted": (Spool, "delete_others", False),
+    "between the opening and the plan": (Store, "open_round", True),
+    "before a round is opened": (Store, "open_round", False),
+    "while states are written": (Store, "save_devices", True),
+}
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(point: str, times: int, seconds: float) -> None:
+    kind, name, after = POINTS[point]
+    function: Callable[..., Any] = getattr(kind, name)
+    calls = 0
+
+    def deadly(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls != times:
+            return function(*arguments)
+        if seconds:
+            threading.Timer(seconds, die).start()
+        elif not after:
+            die()
+        result = function(*arguments)
+        if not seconds:
+            die()
+        return result
+
+    setattr(kind, name, deadly)
+
+
+def main() -> None:
+    for line in sys.stdin:
+        point, times, seconds, options = json.loads(line)
+        child = os.fork()
+        if not child:
+            os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+            if point:
+                arm(point, times, seconds)
+            os._exit(serve(options))
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

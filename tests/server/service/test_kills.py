@@ -1,0 +1,146 @@
+"""Servers killed with SIGKILL, again and again: nothing is lost, nothing counted twice, and the model is the same.
+
+The model of a run that nobody disturbed is the oracle, bit for bit. Devices announce their updates until they hold a
+receipt, as the real ones do, and their updates are drawn by a seed, so that a sum in another order has other bits.
+"""
+
+import asyncio
+import json
+import random
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server.cancellation import end_tasks
+from server.records import RoundRecord
+from server.storage import Store
+
+PROGRAM = Path(__file__).with_name("killed_server.py")
+PATIENCE = 120.0
+NAMES = "abcdef"
+KILLED = -9
+NEVER: "Death" = ("", 0, 0.0)
+Death = tuple[str, int, float]
+
+POINTS = (
+    "before a batch is written",
+    "between the spool's fsync and the commit",
+    "between the commit and the receipts",
+    "before the model is written",
+    "between the model and the close",
+    "between the close and the deletion of the segment",
+    "before the segment is deleted",
+    "before a round is opened",
+    "between the opening and the plan",
+    "while states are written",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    model: bytes
+    rounds: tuple[RoundRecord, ...]
+    counted: tuple[tuple[int, str], ...]
+
+
+@asynccontextmanager
+async def killer(folder: Path) -> AsyncIterator[Callable[..., Any]]:
+    with (folder / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, str(PROGRAM)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+        )
+
+    async def serve(death: Death, options: Sequence[str]) -> int:
+        process.stdin.write(json.dumps([*death, options]).encode() + b"\n")
+        return int(await process.stdout.readline())
+
+    try:
+        yield serve
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+async def take_part(device: Any, run: str) -> None:
+    begun = 0
+    while True:
+        plan = await device.plans.get()
+        if plan is None or plan.run != run or plan.round <= begun:
+            continue
+        begun = plan.round
+        generator = np.random.default_rng([NAMES.index(device.name), plan.round])
+        kept = sorted(generator.choice(4, size=generator.integers(1, 4), replace=False))
+        payload = device.update(plan, device.keeping(*kept), generator, examples=int(generator.integers(1, 100)))
+        assert (await device.send(plan, payload, again_after=0.3)).accepted
+
+
+@pytest.fixture
+def trained(
+    bundle_folder: Path, broker: Any, fleet: Any, connected: Callable, keeping: Callable, tmp_path: Path
+) -> Callable[..., Any]:
+    async def train(run: str, rounds: int, deaths: Iterable[Death]) -> tuple[Outcome, list[int]]:
+        state = tmp_path / run
+        state.mkdir()
+        options = [f"--bundle={bundle_folder}", f"--broker={broker.url}", f"--fleet={fleet.folder}", "--port=0"]
+        options += [f"--state={state}", f"--run={run}", f"--rounds={rounds}", "--resync-every=3", "--local-steps=5"]
+        options += ["--batch-size=8", f"--min-devices={len(NAMES)}"]
+        ends = []
+        async with asyncio.timeout(PATIENCE), killer(state) as serve, AsyncExitStack() as stack:
+            devices = [await stack.enter_async_context(connected(name)) for name in NAMES]
+            for device in devices:
+                device.keeping = keeping
+            work = [asyncio.create_task(take_part(device, run)) for device in devices]
+            for death in chain(deaths, iter(lambda: NEVER, None)):
+                status = await serve(death, options)
+                assert status in (0, KILLED), (state / "log").read_text()
+                ends.append(status)
+                if status == 0:
+                    break
+            failed = [task.exception() for task in work if task.done()]
+            await end_tasks(work)
+            assert not failed
+        return outcome(state, run), ends
+
+    return train
+
+
+def outcome(state: Path, run: str) -> Outcome:
+    store = Store(state)
+    rounds = tuple(
+        replace(record, seconds=0, bytes_up=0, bytes_down=0, updates_rejected=0) for record in store.rounds(run)
+    )
+    counted = tuple((update.round, update.device) for update in store.updates.of_run(run))
+    store.close()
+    for folder, most in (("spool", 0), ("partial", 0), ("encoded", 2), ("models", 2)):
+        assert len([path for path in (state / folder).rglob("*") if path.is_file()]) <= most
+    return Outcome((state / "model.safetensors").read_bytes(), rounds, counted)
+
+
+def everyone(rounds: int) -> tuple[tuple[int, str], ...]:
+    return tuple((number, name) for number in range(1, rounds + 1) for name in NAMES)
+
+
+async def test_a_server_killed_again_and_again_ends_with_the_same_model(trained: Callable) -> None:
+    rounds = 30
+    undisturbed, ends = await trained("undisturbed", rounds, [])
+    assert ends == [0]
+    assert undisturbed.counted == everyone(rounds)
+    assert [record.resync for record in undisturbed.rounds] == [True, False, False] * 10
+    generator = random.Random(7)
+    deaths = [(point, 1, 0.0) for point in POINTS]
+    others = [(generator.choice(POINTS), generator.randint(1, 2), 0.0) for _ in range(8)]
+    others += [(generator.choice(POINTS), 1, generator.uniform(0.001, 0.05)) for _ in range(14)]
+    generator.shuffle(deaths)
+    generator.shuffle(others)
+    killed, ends = await trained("killed", rounds, deaths + others)
+    assert ends[: len(POINTS)] == [KILLED] * len(POINTS)
+    assert ends.count(KILLED) >= 24
+    assert killed == undisturbed

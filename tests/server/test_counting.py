@@ -1,0 +1,139 @@
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server.counting import Counted, Counting, InConflict, TurnedAway
+from server.errors import StorageError
+from server.opening import open_update
+from server.receipts import ReceiptBook
+from server.round_work import RoundWork
+from server.spool import Spool
+from server.storage import Store
+from server.uplink import Complete
+from wire_protocol import messages, tensor_codec
+from wire_protocol.messages import Decline, RoundPlan, Update
+from wire_protocol.sub_model import gather, sub_shapes, to_bitmaps
+from wire_protocol.topics import Part
+
+
+class Scene:
+    """A round that is open, and sealed updates of devices."""
+
+    def __init__(self, state: Path, fleet: Any, layout: Any, plan: RoundPlan, kept: Any) -> None:
+        self.fleet, self.layout, self.plan, self.kept = fleet, layout, plan, kept
+        self.state = state
+        self.store = Store(state)
+        registry, operator = fleet.registry, fleet.operator
+        self.counting = Counting(lambda complete: open_update(complete, operator, registry), layout, self.store.updates)
+        self.work = self.reopened()
+
+    def reopened(self) -> RoundWork:
+        end = self.store.updates.end("run", self.plan.round)
+        return RoundWork(self.plan, ReceiptBook(), Spool(self.state, "run").segment(self.plan.round, end), 0.0)
+
+    def body(self, value: float) -> bytes:
+        full = {p.name: np.full(p.shape, value, dtype=np.float32) for p in self.layout.parameters}
+        shapes = sub_shapes(self.layout, self.kept.widths)
+        values = tensor_codec.encode(gather(self.layout, self.kept, full), shapes, "float16")
+        counts = {"examples": 1, "trained": 8, "scored": 0}
+        return messages.encode(
+            Update(
+                run="run",
+                round=self.plan.round,
+                model_version=self.plan.model_version,
+                loss=1.0,
+                kept=to_bitmaps(self.layout, self.kept),
+                precision="float16",
+                values=values,
+                **counts,
+            )
+        )
+
+    def complete(self, device: str, body: bytes, sealer: str | None = None) -> Complete:
+        payload = self.fleet.sealed(sealer or device, self.plan, body)
+        return Complete(Part(device, "run", self.plan.round, 0), sha256(payload).digest(), payload)
+
+    def count(self, *completes: Complete) -> list[Any]:
+        return self.counting.count(self.work, completes, 100.0)
+
+    def spooled(self) -> dict[str, float]:
+        rows = self.store.updates.of_round("run", self.plan.round)
+        screened = self.work.updates(rows, self.layout)
+        return {row.device: float(one.values["b1"][0]) for row, one in zip(rows, screened, strict=True)}
+
+
+@pytest.fixture
+def scene(tmp_path: Path, fleet: Any, layout: Any, make_plan: Callable[..., RoundPlan], keeping: Callable) -> Scene:
+    scene = Scene(tmp_path / "state", fleet, layout, make_plan(), keeping(0, 2))
+    yield scene
+    scene.store.close()
+
+
+def test_a_batch_is_judged_one_by_one_and_counted_together(scene: Scene) -> None:
+    good = [scene.complete(name, scene.body(value)) for name, value in (("b", 2.0), ("a", 1.0))]
+    decline = scene.complete("c", messages.encode(Decline(run="run", round=3, cause="data")))
+    forged = scene.complete("d", scene.body(9.0), sealer="a")
+    verdicts = scene.count(good[0], decline, forged, good[1])
+    kinds = {verdict.complete.part.device: verdict for verdict in verdicts}
+    assert {device for device, verdict in kinds.items() if isinstance(verdict, Counted)} == {"a", "b"}
+    assert (type(kinds["c"]), kinds["c"].is_the_devices) == (TurnedAway, True)
+    assert (type(kinds["d"]), kinds["d"].is_the_devices) == (TurnedAway, False)
+    assert kinds["a"].sub_model.widths == {"hidden": 2}
+    assert scene.spooled() == {"a": 1.0, "b": 2.0}
+    assert [refusal.device for refusal in scene.store.updates.refusals("run", 3)] == ["c"]
+    assert set(scene.store.updates.selections("run", 3)) == {"a", "b"}
+
+
+def test_another_update_of_a_device_is_in_conflict_and_the_same_is_counted(scene: Scene) -> None:
+    first, second = scene.complete("a", scene.body(1.0)), scene.complete("a", scene.body(2.0))
+    assert isinstance(scene.count(first)[0], Counted)
+    assert isinstance(scene.count(second)[0], InConflict)
+    assert isinstance(scene.count(first)[0], Counted)
+    assert isinstance(scene.count(scene.complete("b", scene.body(3.0)))[0], Counted)
+    assert scene.spooled() == {"a": 1.0, "b": 3.0}
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["before it", "after it"])
+def test_a_commit_that_fails_is_made_good(scene: Scene, monkeypatch: pytest.MonkeyPatch, committed: bool) -> None:
+    commit = scene.store.updates.commit
+
+    def fails(batch: Any) -> None:
+        if committed:
+            commit(batch)
+        raise StorageError("the disk is full")
+
+    updates = [scene.complete(name, scene.body(value)) for name, value in (("a", 1.0), ("b", 2.0), ("c", 3.0))]
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.store.updates, "commit", fails)
+        with pytest.raises(StorageError, match="full"):
+            scene.count(updates[0], updates[1])
+    assert isinstance(scene.count(updates[2])[0], Counted)
+    assert [type(verdict) for verdict in scene.count(updates[1], updates[0])] == [Counted, Counted]
+    assert scene.spooled() == {"a": 1.0, "b": 2.0, "c": 3.0}
+    scene.work = scene.reopened()
+    assert scene.spooled() == {"a": 1.0, "b": 2.0, "c": 3.0}
+
+
+def test_an_update_that_cannot_be_judged_keeps_no_other_from_being_counted(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens = scene.counting._open
+
+    def fails_for_a(complete: Complete) -> Any:
+        if complete.part.device == "a":
+            raise MemoryError
+        return opens(complete)
+
+    monkeypatch.setattr(scene.counting, "_open", fails_for_a)
+    verdicts = scene.count(*(scene.complete(name, scene.body(1.0)) for name in "ab"))
+    assert [verdict.complete.part.device for verdict in verdicts] == ["b"]
+
+
+def test_nothing_good_writes_nothing(scene: Scene) -> None:
+    assert len(scene.count(scene.complete("a", b"garbage"))) == 1
+    assert scene.count() == []
+    assert scene.spooled() == {}
