@@ -50,7 +50,7 @@ class Context:
         return msgspec.msgpack.encode((_DOMAIN, *astuple(self)))
 
 
-class Signature(msgspec.Struct, frozen=True, array_like=True):
+class Signature(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """By which key, and 64 bytes of Ed25519."""
 
     key_id: bytes

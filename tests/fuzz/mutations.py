@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -21,7 +22,7 @@ INTEGERS = (0, 1, -1, 2, 31, 32, 127, 128, 255, 256, 65_535, 65_536, 999_999_999
 LARGE = (2**63 - 1, 2**63, 2**64 - 1, -(2**63), -(2**31) - 1)
 FLOATS = (0.0, -0.0, 1.5, -1.0, 1e308, 5e-324, 2.0**53, float("nan"), float("inf"), float("-inf"))
 STRINGS = ("", "a", "run-1", "../../etc/passwd", "a/b", "+", "#", "$SYS", "é", "😀", "\x00", "\ud800", "a" * 65, "00", "1e5")
-DEEP = (10, 200, 1500, 100_000)
+DEEP = (10, 10, 200, 1500, 1500, 8000)
 
 
 def of_bytes(draw: Random, seeds: Sequence[bytes], limit: int) -> bytes:
@@ -134,7 +135,7 @@ def _near(draw: Random, content: Tree) -> Tree:
         case int() | float():
             return content + draw.choice((-1, 1, 0.5, 1e-9))
         case str():
-            return draw.choice((content[1:], content + "x", content.upper(), content.encode(), content + "\n"))
+            return draw.choice((content[1:], content + "x", content.upper(), content.encode(errors="surrogatepass"), content + "\n"))
         case bytes() if content:
             return draw.choice((content[:-1], content + b"\x00", of_bytes(draw, [content], 2 * len(content)), content[::-1]))
         case list():
@@ -176,33 +177,40 @@ def of_json(draw: Random, seeds: Sequence[bytes], limit: int) -> bytes:
 
 def _grown(draw: Random, tree: Tree, limit: int) -> Tree:
     """Somewhere in the tree, as many small things as fit, or one thing that is expensive to hold."""
-    room = max(0, limit - len(pack(tree)) - 16)
-    short = "".join(chr(97 + number) for number in range(26))
-    kind = draw.randrange(9)
-    filling: Tree
-    if kind < 5:
-        item = (b"\xc0", b"\x90", b"\x80", b"\x01", b"\xa2" + short[:2].encode())[kind]
-        count = room // len(item)
-        filling = Lie(0xDD, count, item * count)
-    elif kind == 5:
-        filling = Lie(0xDF, room // 6, b"".join(b"\xa3%03x\xc4\x00" % (n % 4096) for n in range(room // 6))[:room])
-    elif kind == 6:
-        filling = "a" * max(0, room - 4) + "😀"
-    elif kind == 7:
-        filling = Lie(0xDD, room // 9, (b"\x92\xc4\x02ab\xc4\x01c" * (room // 9)))
-    else:
-        filling = bytes(room)
-    return _placed(draw, tree, filling)
+    room = max(0, limit // draw.choice((1, 4, 16, 64)) - len(pack(tree)) - 16)
+    small = (b"\xc0", b"\x90", b"\x80", b"\x01", b"\xcd\xff\xff", b"\xa2ab", b"\x92\xc4\x02ab\xc4\x02cd")
+    match draw.randrange(5):
+        case 0 | 1:
+            item = draw.choice(small)
+            return _placed(draw, tree, Lie(0xDD, room // len(item), item * (room // len(item))))
+        case 2:
+            return _placed(draw, tree, Lie(0xDF, room // 7, _many_keys(limit)[: room - room % 7]))
+        case 3:
+            return _placed(draw, tree, "a" * max(0, room - 4) + "😀")
+        case _:
+            return _placed(draw, tree, bytes(room))
+
+
+@cache
+def _many_keys(size: int) -> bytes:
+    """Map entries of seven bytes, all different."""
+    return b"".join(b"\xa4%04x\xc4\x00" % (number % 65536) for number in range(size // 7 + 1))
+
+
+@cache
+def _many_members(size: int) -> bytes:
+    """Members of a JSON object, of eleven bytes."""
+    return b",".join(b'"%06x":1' % number for number in range(size // 11 + 1))
 
 
 def _grown_json(draw: Random, tree: Tree, limit: int) -> Tree:
-    room = max(0, limit - len(to_json(tree)) - 16)
+    room = max(0, limit // draw.choice((1, 4, 16, 64)) - len(to_json(tree)) - 16)
     items = (b"1,", b"[],", b"{},", b'"a",', b'{"name":"a","shape":[1]},', b'{"sha256":"","size":1},')
     item = draw.choice(items)
     number = draw.randrange(4)
     if number == 0:
-        pairs = b",".join(b'"%x":1' % n for n in range(room // 10))
-        return _placed(draw, tree, Verbatim(b"{" + pairs[: room - 2] + b"}"))
+        members = _many_members(limit)[: room - room % 11 - 1]
+        return _placed(draw, tree, Verbatim(b"{" + members + b"}"))
     if number == 1:
         return _placed(draw, tree, Verbatim(b'"' + b"a" * max(0, room - 4) + "😀".encode() + b'"'))
     return _placed(draw, tree, Verbatim(b"[" + item * (room // len(item)) + item[:-1] + b"]"))

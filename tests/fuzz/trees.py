@@ -96,6 +96,8 @@ def _packed(tree: Tree, wide: bool) -> Iterator[bytes]:
             yield content
         case int() if not isinstance(tree, bool) and wide and -(2**63) <= tree < 2**63:
             yield b"\xd3" + struct.pack(">q", tree)
+        case int() if not -(2**63) <= tree < 2**64:
+            yield b"\xcf" + b"\xff" * 8
         case _:
             yield msgspec.msgpack.encode(tree)
 
