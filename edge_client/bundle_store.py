@@ -20,13 +20,12 @@ from pathlib import Path
 from edge_client.durable_files import plainly
 from edge_client.errors import BundleError
 from edge_client.http_download import Http, Wanted, download, is_here
-from wire_protocol.bundle_manifest import MANIFEST_NAME, BundleManifest, decode_manifest
+from wire_protocol.bundle_manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, BundleManifest, decode_manifest
 from wire_protocol.errors import FisherfleetError
 
 logger = logging.getLogger(__name__)
 
 BUNDLES_KEPT = 2
-MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -90,7 +90,7 @@ def _read(path: Path) -> dict[str, Any]:
             return table
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist, expected a device's TOML file") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
 
 
@@ -131,7 +131,7 @@ def _optional(table: dict[str, Any], key: str, kind: type[_T]) -> _T | None:
 
 def _path(table: dict[str, Any], key: str, default: str) -> str:
     value = _typed({key: default, **table}, key, str)
-    require(bool(value), key, value, "a path")
+    require(bool(value) and "\0" not in value, key, value, "a path")
     return value
 
 

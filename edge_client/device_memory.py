@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from edge_client.durable_files import plainly, read_checked, write_checked
 from edge_client.errors import DamagedFileError
-from edge_client.round_phases import Memory
+from edge_client.round_phases import MAX_RUNS_REMEMBERED, Memory
 from edge_client.selection_record import SelectionRecord
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ MAX_BYTES = 16 * 1024 * 1024
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int
     fleet: str
-    newest: dict[str, int]
+    newest: Annotated[dict[str, int], msgspec.Meta(max_length=MAX_RUNS_REMEMBERED)]
     selection: SelectionRecord | None
 
 

@@ -75,8 +75,10 @@ def write_checked(path: Path, content: bytes) -> None:
 def read_checked(path: Path, most: int) -> bytes:
     """Content that `write_checked` wrote, of at most `most` bytes; raises `DamagedFileError` or `OSError`."""
     with path.open("rb") as file:
-        digest, content = file.read(DIGEST_BYTES), file.read(most + 1)
-    if len(content) > most or sha256(content).digest() != digest:
+        if os.fstat(file.fileno()).st_size > DIGEST_BYTES + most:
+            raise DamagedFileError(f"{path} is longer than it is ever written")
+        digest, content = file.read(DIGEST_BYTES), file.read()
+    if sha256(content).digest() != digest:
         raise DamagedFileError(f"{path} is damaged")
     return content
 

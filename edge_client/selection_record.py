@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 import numpy as np
 
 from edge_client.round_events import Selection
+from wire_protocol.layout import MAX_GROUPS
 from wire_protocol.sub_model import SubModel
 
 _INDEX = np.dtype("<u4")
@@ -18,7 +21,7 @@ class SelectionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bundle: str
     resync_round: int
     round: int
-    kept: dict[str, bytes]
+    kept: Annotated[dict[str, bytes], msgspec.Meta(max_length=MAX_GROUPS)]
 
     @classmethod
     def of(cls, selection: Selection) -> SelectionRecord:

@@ -60,7 +60,7 @@ def decode_registry(content: bytes) -> dict[str, Enrolled]:
     """Read a registry file's content; raises `InvalidValueError`."""
     try:
         text = msgspec.json.decode(content, type=_RegistryText)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidValueError(f"not a registry of devices: {error}") from error
     require(text.format == REGISTRY_FORMAT, "format", text.format, str(REGISTRY_FORMAT))
     return {name: _read(name, one) for name, one in text.devices.items()}

@@ -22,14 +22,12 @@ from wire_protocol.chunking import Assembly
 from wire_protocol.envelope import SEALED_OVERHEAD
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import Layout
-from wire_protocol.messages import Manifest, Need
+from wire_protocol.messages import MAX_NEED, Manifest, Need
 from wire_protocol.sub_model import full_sub_model, sub_shapes, to_bitmaps
 from wire_protocol.tensor_codec import Precision, encoded_size
 from wire_protocol.topics import Part
 
 DEFAULT_BUDGET_BYTES = 16 * 2**20
-MAX_NEED = 4096
-"""Chunks named in one answer, so that it fits in any broker's message; the next answer names the rest."""
 SMALLEST_CHUNK = 1024
 MOST_SMALL_CHUNKS = 64
 """A payload of more chunks has chunks of `SMALLEST_CHUNK` bytes or more: messages cost time, however short."""

@@ -33,6 +33,11 @@ CHECKPOINT = "checkpoint"
 LossName = Literal["cross-entropy", "mse", "bce"]
 """Softmax cross-entropy of labels, mean squared error, cross-entropy of yes-or-no targets."""
 
+MAX_MANIFEST_BYTES = 4 * 1024 * 1024
+MAX_VALUES = 65_536
+"""In a manifest: each takes far more memory than bytes. A parameter has about twenty."""
+
+_SEPARATORS = b",:["
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 _PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _LEGAL_PATH = "names of letters, digits, -, _ and . joined by /, none starting with ."
@@ -106,6 +111,10 @@ def encode_manifest(manifest: BundleManifest) -> bytes:
 
 def decode_manifest(payload: bytes) -> BundleManifest:
     """Read a manifest strictly; raises `ProtocolError`."""
+    if len(payload) > MAX_MANIFEST_BYTES:
+        raise ProtocolError(f"a bundle manifest has {len(payload)} bytes, expected at most {MAX_MANIFEST_BYTES}")
+    if sum(payload.count(separator) for separator in _SEPARATORS) > MAX_VALUES:
+        raise ProtocolError(f"a bundle manifest holds more than {MAX_VALUES} values")
     try:
         return msgspec.json.decode(payload, type=BundleManifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -50,7 +50,7 @@ class Context:
         return msgspec.msgpack.encode((_DOMAIN, *astuple(self)))
 
 
-class Signature(msgspec.Struct, frozen=True, array_like=True):
+class Signature(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """By which key, and 64 bytes of Ed25519."""
 
     key_id: bytes
@@ -60,7 +60,7 @@ class Signature(msgspec.Struct, frozen=True, array_like=True):
 class Signed(Message, frozen=True, tag="signed"):
     """A body that anyone can read and only the sender could write."""
 
-    signatures: tuple[Signature, ...]
+    signatures: Annotated[tuple[Signature, ...], msgspec.Meta(max_length=MOST_VALID)]
     body: bytes
 
 
@@ -81,8 +81,6 @@ def sign(body: bytes, context: Context, signers: Sequence[Identity]) -> bytes:
 def verify(payload: bytes, context: Context, trusted: Sequence[PublicKeys]) -> bytes:
     """The body of a `Signed` message that one of the trusted keys signed; raises `ProtocolError`."""
     signed = decode(payload, Signed)
-    if len(signed.signatures) > MOST_VALID:
-        raise ProtocolError(f"{len(signed.signatures)} signatures, expected at most {MOST_VALID}")
     known = {keys.key_id: keys for keys in trusted}
     covered = context.encoded() + signed.body
     for signature in signed.signatures:
@@ -102,15 +100,17 @@ def open_sealed(
     payload: bytes, context: Context, recipients: Sequence[Identity], trusted: Sequence[PublicKeys]
 ) -> bytes:
     """The body of a `Sealed` message for one of the recipients by a trusted sender; raises `ProtocolError`."""
-    sealed = decode(payload, Sealed)
+    return verify(_unsealed(decode(payload, Sealed), context, recipients), context, trusted)
+
+
+def _unsealed(sealed: Sealed, context: Context, recipients: Sequence[Identity]) -> bytes:
     reader = next((reader for reader in recipients if reader.public.key_id == sealed.key_id), None)
     if reader is None:
         raise ProtocolError(f"the {context.kind} is sealed for a key that is not known here")
     try:
-        signed = _SUITE.decrypt(sealed.content, reader.opening, context.encoded())
+        return _SUITE.decrypt(sealed.content, reader.opening, context.encoded())
     except (InvalidTag, ValueError) as error:
         raise ProtocolError(f"the {context.kind} cannot be opened: it was altered or belongs elsewhere") from error
-    return verify(signed, context, trusted)
 
 
 def _is_valid(keys: PublicKeys, signature: bytes, covered: bytes) -> bool:

@@ -11,6 +11,7 @@ import zlib
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,10 @@ class Examples:
         return Examples(x, x if self.y is self.x else self.y[indices])
 
 
+_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, TokenError, zipfile.BadZipFile, zlib.error)
+"""What NumPy and the modules below it raise for archives that are damaged or made up."""
+
+
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """All arrays of an .npz file; nothing is unpickled. Raises `ExamplesError`."""
     try:
@@ -54,7 +59,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
                 arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise ExamplesError(f"{path} does not exist, expected an .npz archive with arrays x and y") from error
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
         raise ExamplesError(f"{path} cannot be read as an .npz archive with arrays x and y: {error}") from error
     return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
 

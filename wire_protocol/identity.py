@@ -33,12 +33,14 @@ from wire_protocol.errors import FisherfleetError, InvalidValueError, require
 from wire_protocol.topics import require_identifier
 
 FLEET_FORMAT = 1
+LARGEST_FLEET_FILE = 16 * 1024
 MOST_VALID = 2
 """Identities of one holder that are valid at a time."""
 KEY_BYTES = 32
 KEY_ID_BYTES = 8
 
 _PEM_END = b"-----END PRIVATE KEY-----\n"
+_PROBE = X25519PrivateKey.from_private_bytes(bytes([1]) * KEY_BYTES)
 _PRIVATE = 0o600
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -162,11 +164,13 @@ class PublicKeysText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return cls(b64encode(keys.verifying).decode(), b64encode(keys.sealing).decode())
 
     def read(self) -> PublicKeys:
-        """The keys; raises `InvalidValueError`."""
+        """The keys; raises `InvalidValueError`, also for a point of small order, for which nothing can be sealed."""
         try:
-            return PublicKeys(b64decode(self.verifying, validate=True), b64decode(self.sealing, validate=True))
+            keys = PublicKeys(b64decode(self.verifying, validate=True), b64decode(self.sealing, validate=True))
+            _PROBE.exchange(keys.seal_key)
         except ValueError as error:
-            raise InvalidValueError(f"public keys must be base64, got {self!r} ({error})") from error
+            raise InvalidValueError(f"public keys must be base64 of keys, got {self!r:.300} ({error})") from error
+        return keys
 
 
 class _FleetText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -184,10 +188,11 @@ def encode_fleet(fleet: Fleet) -> bytes:
 def load_fleet(path: Path) -> Fleet:
     """Read a fleet file; raises `IdentityError`."""
     try:
+        require(path.stat().st_size <= LARGEST_FLEET_FILE, "size", path.stat().st_size, f"at most {LARGEST_FLEET_FILE}")
         text = msgspec.json.decode(path.read_bytes(), type=_FleetText)
         require(text.format == FLEET_FORMAT, "format", text.format, str(FLEET_FORMAT))
         return Fleet(text.fleet, tuple(keys.read() for keys in text.operator))
     except OSError as error:
         raise IdentityError(f"{path} cannot be read: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, InvalidValueError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidValueError) as error:
         raise IdentityError(f"{path} is not a fleet file: {error}") from error

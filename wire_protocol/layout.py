@@ -15,6 +15,9 @@ import msgspec
 
 from wire_protocol.errors import require
 
+MAX_GROUPS = 1024
+"""Neuron groups of a model; an update names each of them."""
+
 
 class CutAxis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One parameter axis that a neuron group cuts.
@@ -75,6 +78,7 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         names = [parameter.name for parameter in self.parameters]
         require(bool(names), "parameters", names, "at least one")
         require(len(set(names)) == len(names), "parameter names", names, "distinct")
+        require(len(self.groups) <= MAX_GROUPS, "neuron groups", len(self.groups), f"at most {MAX_GROUPS}")
         require(len(sizes) == len(self.groups), "neuron group names", [g.name for g in self.groups], "distinct")
         for parameter in self.parameters:
             for cut in parameter.cuts:

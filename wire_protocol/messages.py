@@ -1,19 +1,22 @@
 """Every message on the wire: frozen, validated when made and when read, MessagePack by msgspec.
 
 Each message is a map whose `v` is the protocol version and whose `type` is its name. An unknown version is refused
-before anything else is read. Decoding is total: a message, or `ProtocolError`.
+before anything else is read. Decoding is total: a message, or `ProtocolError`; and it takes little more memory than the
+message: apart from its one long field (`values`, `body` or `content`) a message has at most `LARGEST_HEADER` bytes, and
+of what is small and many only few.
 """
 
 from __future__ import annotations
 
 import re
 from math import isfinite
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
 from wire_protocol import topics
 from wire_protocol.errors import ProtocolError, require
+from wire_protocol.layout import MAX_GROUPS
 from wire_protocol.tensor_codec import Precision
 
 PROTOCOL_VERSION = 1
@@ -22,6 +25,10 @@ SelectionPolicy = Literal["fisher", "random"]
 DeclineCause = Literal["data", "training", "internal"]
 SHA256_BYTES = 32
 MAX_CHUNKS = 65_536
+MAX_NEED = 4096
+"""Chunks named in one `Need`, so that it fits in any broker's message; the next one names the rest."""
+LARGEST_HEADER = 32 * 1024
+"""Bytes of a message besides its long field: the bitmaps of 200,000 neurons and their names."""
 MAX_COUNT = 2**53
 """Counts stay exact as float64 and fit a database's integers."""
 
@@ -92,7 +99,7 @@ class Update(Message, frozen=True, tag="update"):
     trained: int
     scored: int
     loss: float
-    kept: dict[str, bytes]
+    kept: Annotated[dict[str, bytes], msgspec.Meta(max_length=MAX_GROUPS)]
     precision: Precision
     values: bytes
 
@@ -158,11 +165,11 @@ class Need(Message, frozen=True, tag="need"):
 
     run: str
     round: int
-    missing: tuple[int, ...]
+    missing: Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_NEED)]
 
     def __post_init__(self) -> None:
         _require_round(self.run, self.round)
-        require(len(self.missing) <= MAX_CHUNKS, "missing", self.missing, f"at most {MAX_CHUNKS} chunk numbers")
+        require(len(self.missing) <= MAX_NEED, "missing", self.missing, f"at most {MAX_NEED} chunk numbers")
         legal = all(0 <= index < MAX_CHUNKS for index in self.missing)
         require(legal, "missing", self.missing, f"chunk numbers from 0 to {MAX_CHUNKS - 1}")
 
@@ -214,8 +221,17 @@ _M = TypeVar("_M", bound=Message)
 
 
 class _Header(msgspec.Struct, frozen=True):
+    """What is looked at first; the other fields stay bytes and take no memory."""
+
     v: int
-    type: Any = None
+    type: msgspec.Raw = msgspec.Raw()
+    values: msgspec.Raw = msgspec.Raw()
+    body: msgspec.Raw = msgspec.Raw()
+    content: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def long_bytes(self) -> int:
+        return sum(len(memoryview(field)) for field in (self.values, self.body, self.content))
 
 
 def encode(message: Message) -> bytes:
@@ -229,8 +245,10 @@ def decode(payload: bytes, kind: type[_M]) -> _M:
         header = msgspec.msgpack.decode(payload, type=_Header)
         if header.v != PROTOCOL_VERSION:
             raise ProtocolError(f"protocol version {header.v} is not known here, expected {PROTOCOL_VERSION}")
-        if header.type is None:
+        if not memoryview(header.type):
             raise ProtocolError(f"not a valid {kind.__name__}: the field type is missing")
+        if len(payload) - header.long_bytes > LARGEST_HEADER:
+            raise ProtocolError(f"not a valid {kind.__name__}: more than {LARGEST_HEADER} bytes besides its values")
         return msgspec.msgpack.decode(payload, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a valid {kind.__name__}: {error}") from error

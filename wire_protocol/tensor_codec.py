@@ -87,4 +87,5 @@ def _decode_tensor(buffer: memoryview, precision: Precision) -> NDArray[np.float
         raise ProtocolError(f"tensor scale must be a power of two from 2^-126 to 2^127, got {float(scale)}")
     values = np.frombuffer(buffer[_SCALE_BYTES:], dtype="<f2").astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(values * scale, dtype=np.float32)
+        values *= scale
+    return values

@@ -6,11 +6,13 @@ revoked; the revocation list is made from the records alone, each one's date lat
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from devices.errors import ProvisioningError
 from devices.provisioning.certificates import (
@@ -30,17 +32,24 @@ from devices.provisioning.certificates import (
     same_key,
 )
 from devices.provisioning.durable_files import PRIVATE, make_folder, write_file
+from wire_protocol.errors import require
 from wire_protocol.identity import read_private
 
 AUTHORITY_CERTIFICATE, CERTIFICATE, KEY, REVOKED = "ca.pem", "tls.pem", "tls.key", "crl.pem"
 _AUTHORITY_KEY, _RECORDS = "ca.key", "records.json"
 _FORMAT = 1
+_SERIAL = re.compile(r"(?!0+$)([0-9a-f]{1,39}|[0-7][0-9a-f]{39})")
+_LAST_SECOND = 253_402_300_799
+"""Of the year 9999, the last that a certificate knows."""
 
 
 class _Issued(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     serial: str
     ends: int
+
+    def __post_init__(self) -> None:
+        _require_serial(self.serial)
 
 
 class _Records(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,6 +60,13 @@ class _Records(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     revoked: dict[str, int] = {}
     list_number: int = 0
     list_updated: int = 0
+
+    def __post_init__(self) -> None:
+        for serial, since in self.revoked.items():
+            _require_serial(serial)
+            require(0 <= since <= _LAST_SECOND, "revoked", since, f"0 to {_LAST_SECOND}")
+        require(0 <= self.list_number < 2**63, "list_number", self.list_number, "0 to 2^63 - 1")
+        require(0 <= self.list_updated < _LAST_SECOND, "list_updated", self.list_updated, f"0 to {_LAST_SECOND}")
 
 
 class AuthorityFolder:
@@ -128,7 +144,7 @@ class AuthorityFolder:
             return _Records()
         try:
             return msgspec.json.decode(path.read_bytes(), type=_Records)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProvisioningError(f"{path} cannot be read: {error}") from error
 
     def _write(self, records: _Records) -> None:
@@ -175,23 +191,29 @@ def load_key(path: Path) -> Key:
     content = read_private(path)
     try:
         return decode_key(content)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ProvisioningError(f"{path} cannot be read as an ECDSA key in PEM") from error
 
 
 def load_certificate(path: Path) -> x509.Certificate:
     """Read a certificate; raises `ProvisioningError`."""
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        certificate.public_key()
     except OSError as error:
         raise ProvisioningError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ProvisioningError(f"{path} is not a certificate in PEM") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ProvisioningError(f"{path} is not a certificate in PEM, or for a key that is not known here") from error
+    return certificate
 
 
 def _fits(certificate: x509.Certificate, issuer: AuthorityFolder, subject: Subject, public_key: PublicKey) -> bool:
     named = Subject(common_name(certificate), hosts_of(certificate))
     return named == subject and same_key(certificate, public_key) and issuer.authority.has_issued(certificate)
+
+
+def _require_serial(serial: str) -> None:
+    require(_SERIAL.fullmatch(serial) is not None, "serial", serial, "1 to 2^159 - 1 in hexadecimal digits")
 
 
 def _date(seconds: int) -> datetime:

@@ -105,5 +105,6 @@ def test_golden_tensors_are_what_the_document_says() -> None:
 
 
 def test_every_golden_file_is_tested() -> None:
-    tested = {*MESSAGES, "tensors_float32", "tensors_float16"}
+    envelopes = {"signed_plan", "signed_need", "signed_receipt", "sealed_slice", "sealed_update"}  # test_golden_envelopes
+    tested = {*MESSAGES, *envelopes, "tensors_float32", "tensors_float16"}
     assert {path.stem for path in GOLDEN.glob("*.bin")} == tested

@@ -1,0 +1,35 @@
+"""All that is fuzzed, and what is not and why; a test walks the packages and holds the table complete."""
+
+from __future__ import annotations
+
+from tests.fuzz.file_targets import FILE_TARGETS
+from tests.fuzz.wire_targets import WIRE_TARGETS
+
+TARGETS = (*WIRE_TARGETS, *FILE_TARGETS)
+
+_BY_OTHERS = "hands files to decoders that are fuzzed"
+_GRAPHS = "opens a graph whose SHA-256 the operator signed; onnxruntime reads it"
+_EXPORT = "works on a graph of the exporter's own making, on the operator's machine"
+
+EXCUSED = {
+    "wire_protocol.identity.PublicKeys.verify_key": "32 bytes, checked when made",
+    "edge_client.credentials.load_credentials": _BY_OTHERS,
+    "server.operator_keys.load_operator": _BY_OTHERS,
+    "devices.provisioning.fleet_folder.open_fleet": "looks whether a folder is there",
+    "devices.provisioning.fleet_folder.read_registry": _BY_OTHERS,
+    "edge_client.training.portable.PortableRuntime.open": _GRAPHS,
+    "edge_client.training.choose.open_runtime": _GRAPHS,
+    "edge_client.training.ort_training.OrtTrainingRuntime.open": _GRAPHS,
+    "edge_client.fisher.FisherScorer.open": _GRAPHS,
+    "edge_client.onnx_session.open_session": _GRAPHS,
+    "server.storage.Store.open_round": "writes",
+    "server.tables.open_engine": "opens the database, which SQLite reads",
+    "server.spool.Segment.read": "so many bytes from there on, for read_screened",
+    "model_export.symbolic_shapes.open_shapes": _EXPORT,
+    "model_export.autodiff.depthwise._Depthwise.from_rows": _EXPORT,
+    "model_export.autodiff.convolution_geometry.Geometry.read": _EXPORT,
+    "model_export.autodiff.registry.load_rules": _EXPORT,
+    "model_export.autodiff.example_copies._Lift.read": _EXPORT,
+    "model_export.axis_labels.AxisLabels.read": _EXPORT,
+}
+"""Functions that are named like decoders."""
