@@ -5,23 +5,28 @@ Deterministic by seed: devices are visited in order, so equal settings give equa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from edge_client.fisher import FisherScorer
 from edge_client.local_update import Choice, LocalWork, choose, train_update
 from edge_client.training.portable import PortableRuntime
 from server.aggregation.masked_mean import MaskedMean
+from server.cohort import Cohort
 from server.evaluation import Evaluator
 from server.server_optimizer import federated_averaging
 from wire_protocol.bundle_manifest import EVALUATE, WEIGHTS, BundleManifest
 from wire_protocol.examples import Examples
+from wire_protocol.local_training import PLAIN, LocalTraining
 from wire_protocol.messages import RoundPlan, SelectionPolicy, Update
-from wire_protocol.sub_model import gather, sub_shapes
+from wire_protocol.neuron_scores import decode_scores
+from wire_protocol.sub_model import Arrays, gather, sub_shapes
 from wire_protocol.tensor_codec import decode
 
 _NO_HASH = "0" * 64
@@ -29,7 +34,10 @@ _NO_HASH = "0" * 64
 
 @dataclass(frozen=True)
 class Method:
-    """How the fleet trains; see `wire_protocol.messages.RoundPlan`."""
+    """How the fleet trains; see `wire_protocol.messages.RoundPlan`.
+
+    `server_momentum` is FedAvgM's beta (Hsu et al. 2019), with steps shrunk by 1 - beta, as those of the server add up.
+    """
 
     rounds: int
     keep: float
@@ -38,13 +46,16 @@ class Method:
     local_steps: int = 10
     batch_size: int = 32
     learning_rate: float = 0.05
+    training: LocalTraining = PLAIN
+    server_momentum: float = 0.0
 
-    def plan(self, number: int) -> RoundPlan:
-        """The plan of round `number`, counted from 1."""
+    def plan(self, number: int, ranking: Mapping[str, bytes]) -> RoundPlan:
+        """The plan of round `number`, counted from 1; the fleet's ranking goes out at resyncs."""
+        resync_round = number - (number - 1) % self.resync_every
         return RoundPlan(
             run="benchmark",
             round=number,
-            resync_round=number - (number - 1) % self.resync_every,
+            resync_round=resync_round,
             model_version=number - 1,
             bundle=_NO_HASH,
             model=_NO_HASH,
@@ -54,6 +65,8 @@ class Method:
             learning_rate=self.learning_rate,
             keep=self.keep,
             selection=self.selection,
+            training=self.training,
+            ranking=dict(ranking) if number == resync_round else {},
         )
 
 
@@ -77,8 +90,10 @@ def accuracies(fleet: Fleet, method: Method) -> Iterator[tuple[float, int]]:
     parameters = load_file(fleet.bundle / WEIGHTS)
     generators = [np.random.default_rng([fleet.seed, number]) for number in range(len(fleet.shares))]
     choices: dict[int, Choice] = {}
+    ranking: dict[str, bytes] = {}
+    velocity: dict[str, NDArray[Any]] = {}
     for number in range(1, method.rounds + 1):
-        plan, mean, sent = method.plan(number), MaskedMean(layout), 0
+        plan, mean, cohort, sent = method.plan(number, ranking), MaskedMean(layout), Cohort(layout), 0
         for device, examples in enumerate(fleet.shares):
             work = LocalWork(plan, layout, examples, generators[device])
             if plan.resync:
@@ -87,6 +102,17 @@ def accuracies(fleet: Fleet, method: Method) -> Iterator[tuple[float, int]]:
             update: Update = train_update(work, choices[device], gather(layout, sub_model, parameters), runtime)
             values = decode(update.values, sub_shapes(layout, sub_model.widths), update.precision)
             mean.add(sub_model, values, update.examples)
+            if plan.resync and update.scores:
+                cohort.add(decode_scores(layout, update.scores))
             sent += len(update.values)
-        parameters = federated_averaging(parameters, mean.mean())
+        ranking = cohort.ranking() if plan.resync else ranking
+        velocity = _with_momentum(mean.mean(), velocity, method.server_momentum)
+        parameters = federated_averaging(parameters, velocity)
         yield evaluator.evaluate(parameters, fleet.test).accuracy, sent
+
+
+def _with_momentum(change: Arrays, velocity: Arrays, momentum: float) -> dict[str, NDArray[Any]]:
+    if not momentum:
+        return dict(change)
+    old = velocity or {name: np.zeros_like(array) for name, array in change.items()}
+    return {name: (momentum * old[name] + (1 - momentum) * array).astype(np.float32) for name, array in change.items()}

@@ -25,6 +25,7 @@ from server import coordinator, resync
 from server.aggregation.fold import Folded, fold
 from server.bundle import Bundle
 from server.clocks import Clocks
+from server.cohort import Cohort
 from server.config import RunConfig
 from server.coordinator import Collecting, Event, Finished, Past, Schedule
 from server.downlink import Downlink
@@ -83,6 +84,7 @@ class Rounds:
         self.parameters, self._version = standing.parameters, standing.version
         self.selections: dict[str, SubModel] = dict(standing.selections)
         self.work: RoundWork | None = None
+        self._ranking: dict[str, bytes] = {}
         self._traffic_closed = workplace.traffic.total
         self._slices_are_due = standing.open_round is not None
         presumed = standing.online | (standing.open_round.expected if standing.open_round else frozenset())
@@ -228,6 +230,8 @@ class Rounds:
             selection=config.selection,
             precision=config.precision,
             noise_stddev=config.noise_stddev,
+            training=config.training,
+            ranking=self._ranking if command.round == command.resync_round else {},
         )
 
     async def _extend(self, command: coordinator.ExtendRound) -> None:
@@ -258,7 +262,10 @@ class Rounds:
 
     def _apply(self, work: RoundWork) -> tuple[Folded, dict[str, NDArray[Any]]]:
         rows = self._at.store.updates.of_round(work.plan.run, work.plan.round)
-        folded = fold(self._layout, work.updates(rows, self._layout))
+        cohort = Cohort(self._layout)
+        folded = fold(self._layout, cohort.hearing(work.updates(rows, self._layout)))
+        if work.plan.resync:
+            self._ranking = cohort.ranking()
         parameters = federated_averaging(self.parameters, folded.mean)
         self._at.models.save_version(work.plan.model_version + 1, parameters)
         return folded, parameters

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from devices.emulation.datasets import DatasetName
 from server.config import RunConfig
 from wire_protocol.errors import require
+from wire_protocol.local_training import LocalTraining
 from wire_protocol.messages import SelectionPolicy
 from wire_protocol.tensor_codec import Precision
 
@@ -42,6 +43,7 @@ class EmulationSettings:
     batch_size: int = RunConfig.batch_size
     learning_rate: float = RunConfig.learning_rate
     noise_stddev: float = RunConfig.noise_stddev
+    training: LocalTraining = RunConfig.training
     alpha: float = DIRICHLET_ALPHA
 
     def __post_init__(self) -> None:
