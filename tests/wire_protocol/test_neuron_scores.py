@@ -15,8 +15,9 @@ from wire_protocol.neuron_scores import (
 )
 
 LAYOUT = Layout(
-    (Parameter("w", (3, 2), (CutAxis(0, "a", produces=True), CutAxis(1, "b"))),), (NeuronGroup("a", 3), NeuronGroup("b", 2))
-)  # fmt: skip
+    (Parameter("w", (3, 2), (CutAxis(0, "a", produces=True), CutAxis(1, "b"))),),
+    (NeuronGroup("a", 3), NeuronGroup("b", 2)),
+)
 SCORES = {"a": np.array([0.5, 2, 2], np.float32), "b": np.array([1e-9, 0], np.float32)}
 
 
