@@ -5,7 +5,7 @@ Deterministic by seed: devices are visited in order, so equal settings give equa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,13 +18,16 @@ from edge_client.training.portable import PortableRuntime
 from server.aggregation.contribution import Contribution
 from server.aggregation.masked_mean import WeightedMean
 from server.aggregation.rule import AggregationRule
+from server.cohort import Cohort
 from server.evaluation import Evaluator
 from server.server_optimizers.fed_avg import FedAvg
 from server.server_optimizers.optimizer import ServerOptimizer
 from wire_protocol.bundle_manifest import EVALUATE, WEIGHTS, BundleManifest
 from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout
+from wire_protocol.local_training import PLAIN, LocalTraining
 from wire_protocol.messages import RoundPlan, SelectionPolicy, Update
+from wire_protocol.neuron_scores import decode_scores
 from wire_protocol.sub_model import gather, sub_shapes
 from wire_protocol.tensor_codec import decode
 
@@ -42,13 +45,15 @@ class Method:
     local_steps: int = 10
     batch_size: int = 32
     learning_rate: float = 0.05
+    training: LocalTraining = PLAIN
 
-    def plan(self, number: int) -> RoundPlan:
-        """The plan of round `number`, counted from 1."""
+    def plan(self, number: int, ranking: Mapping[str, bytes]) -> RoundPlan:
+        """The plan of round `number`, counted from 1; the fleet's ranking goes out at resyncs."""
+        resync_round = number - (number - 1) % self.resync_every
         return RoundPlan(
             run="benchmark",
             round=number,
-            resync_round=number - (number - 1) % self.resync_every,
+            resync_round=resync_round,
             model_version=number - 1,
             bundle=_NO_HASH,
             model=_NO_HASH,
@@ -58,6 +63,8 @@ class Method:
             learning_rate=self.learning_rate,
             keep=self.keep,
             selection=self.selection,
+            training=self.training,
+            ranking=dict(ranking) if number == resync_round else {},
         )
 
 
@@ -90,8 +97,9 @@ def accuracies(fleet: Fleet, method: Method, server: ServerSide = ServerSide()) 
     rule, moments = server.rule(layout), server.optimizer.init(parameters)
     generators = [np.random.default_rng([fleet.seed, number]) for number in range(len(fleet.shares))]
     choices: dict[int, Choice] = {}
+    ranking: dict[str, bytes] = {}
     for number in range(1, method.rounds + 1):
-        plan, sent = method.plan(number), 0
+        plan, cohort, sent = method.plan(number, ranking), Cohort(layout), 0
         contributions: list[Contribution] = []
         for device, examples in enumerate(fleet.shares):
             work = LocalWork(plan, layout, examples, generators[device])
@@ -101,6 +109,9 @@ def accuracies(fleet: Fleet, method: Method, server: ServerSide = ServerSide()) 
             update: Update = train_update(work, choices[device], gather(layout, sub_model, parameters), runtime)
             values = decode(update.values, sub_shapes(layout, sub_model.widths), update.precision)
             contributions.append(Contribution(sub_model, values, update.examples))
+            if plan.resync and update.scores:
+                cohort.add(decode_scores(layout, update.scores))
             sent += len(update.values)
+        ranking = cohort.ranking() if plan.resync else ranking
         parameters, moments = server.optimizer.apply(parameters, rule.aggregate(contributions), moments)
         yield evaluator.evaluate(parameters, fleet.test).accuracy, sent

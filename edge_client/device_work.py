@@ -22,6 +22,7 @@ from edge_client.errors import SliceError
 from edge_client.http_download import Http
 from edge_client.local_update import Choice, LocalWork, Scorer, choose, train_update
 from edge_client.round_events import Fetch, Selection, Train
+from edge_client.selection.policies import may_score, planned_widths
 from edge_client.training.choose import OpenRuntime, RuntimeSpec, files_for
 from edge_client.training.interruptible import InterruptibleRuntime, InterruptibleScorer
 from edge_client.training.runtime import TrainingRuntime
@@ -30,7 +31,7 @@ from wire_protocol.errors import FisherfleetError, ProtocolError
 from wire_protocol.examples import Examples, fit_examples
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan, Slice, Update
-from wire_protocol.sub_model import SubModel, full_sub_model, gather, sub_shapes, widths_at
+from wire_protocol.sub_model import SubModel, full_sub_model, gather, sub_shapes
 from wire_protocol.tensor_codec import decode, encoded_size
 
 logger = logging.getLogger(__name__)
@@ -96,15 +97,15 @@ class DeviceWork:
         if self._open is None or self._open.bundle != plan.bundle:
             return 0
         layout = self._open.manifest.layout
-        values = encoded_size(sub_shapes(layout, widths_at(layout, plan.keep)), plan.precision)
+        values = encoded_size(sub_shapes(layout, planned_widths(plan, layout)), plan.precision)
         return values + sum(layout.group_sizes.values()) // 8 + UPDATE_HEADROOM_BYTES
 
     def fetch(self, command: Fetch, stop: Event) -> None:
         """Have the bundle's files and the model on disk; raises `BundleError`, `TrainingError` or `ExamplesError`."""
         plan, store = command.plan, self._store(stop)
         opened = self._open_bundle(plan, store)
-        names = list(files_for(self._config.runtime, opened.manifest, widths_at(opened.manifest.layout, plan.keep)))
-        if command.selection is None and plan.selection == "fisher" and opened.manifest.layout.groups and plan.keep < 1:
+        names = list(files_for(self._config.runtime, opened.manifest, planned_widths(plan, opened.manifest.layout)))
+        if command.selection is None and may_score(plan, opened.manifest.layout):
             names.append(FISHER)
         store.files(plan.bundle, opened.manifest, names)
         self._read_model(plan, opened.manifest.layout, store)

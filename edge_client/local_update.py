@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 
 from edge_client.local_data import batches, in_order
 from edge_client.noise import add_gaussian_noise
-from edge_client.selection import select
-from edge_client.training.runtime import TrainingRuntime
+from edge_client.selection.policies import planned_widths, select, sends_scores
+from edge_client.selection.policy import Ground
+from edge_client.training.activation_scaling import consumer_factors
+from edge_client.training.runtime import StepRule, TrainingRuntime
 from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan, Update
+from wire_protocol.neuron_scores import Scores, decode_ranking, encode_scores
 from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, sub_shapes, to_bitmaps
 from wire_protocol.tensor_codec import encode
 
@@ -53,22 +56,48 @@ class LocalWork:
 
 @dataclass(frozen=True)
 class Choice:
-    """A selection of neurons, and how many examples were scored for it."""
+    """A selection of neurons, how many examples were scored for it, and the encoded scores where the plan asks."""
 
     sub_model: SubModel
     scored: int = 0
+    scores: bytes = b""
 
 
 def choose(work: LocalWork, full: Arrays, open_scorer: OpenScorer) -> Choice:
     """Choose neurons by the plan's policy on the full model; the scorer is opened only where scores matter."""
-    plan = work.plan
-    if plan.keep == 1.0 or not work.layout.groups:
-        return Choice(full_sub_model(work.layout))
-    if plan.selection == "random":
-        sizes = {group.name: np.zeros(group.size, dtype=np.float32) for group in work.layout.groups}
-        return Choice(select("random", sizes, plan.keep, work.generator))
-    scores = open_scorer().scores(full, in_order(work.examples, SCORING_BATCH))
-    return Choice(select(plan.selection, scores, plan.keep, work.generator), scored=len(work.examples))
+    plan, layout = work.plan, work.layout
+    if plan.keep == 1.0 or not layout.groups:
+        return Choice(full_sub_model(layout))
+    scoring = _Scoring(work, full, open_scorer)
+    ground = Ground(
+        layout=layout,
+        widths=planned_widths(plan, layout),
+        parameters=full,
+        resync_round=plan.resync_round,
+        generator=work.generator,
+        score=scoring.scores,
+        ranking=decode_ranking(layout, plan.ranking) if plan.ranking else {},
+    )
+    sub_model = select(plan.selection, ground)
+    scores = encode_scores(layout, scoring.scores()) if sends_scores(plan) else b""
+    return Choice(sub_model, scoring.scored, scores)
+
+
+class _Scoring:
+    """Scores of the full model on the device's examples, made at most once; `scored` examples were passed for them."""
+
+    def __init__(self, work: LocalWork, full: Arrays, open_scorer: OpenScorer) -> None:
+        self.scored = 0
+        self._work, self._full, self._open = work, full, open_scorer
+        self._scores: Scores | None = None
+
+    def scores(self) -> Scores:
+        """The scores."""
+        if self._scores is None:
+            examples = self._work.examples
+            self._scores = self._open().scores(self._full, in_order(examples, SCORING_BATCH))
+            self.scored = len(examples)
+        return self._scores
 
 
 def train_update(work: LocalWork, choice: Choice, base: Arrays, runtime: TrainingRuntime) -> Update:
@@ -78,10 +107,11 @@ def train_update(work: LocalWork, choice: Choice, base: Arrays, runtime: Trainin
     """
     plan = work.plan
     drawn = batches(work.examples, plan.batch_size, plan.local_steps, work.generator)
-    result = runtime.train(base, drawn, plan.learning_rate)
+    widths = choice.sub_model.widths
+    factors = consumer_factors(work.layout, widths) if plan.training.scale_kept else {}
+    result = runtime.train(base, drawn, plan.learning_rate, StepRule(plan.training, factors))
     change = {name: array - base[name] for name, array in result.parameters.items()}
     noised = add_gaussian_noise(change, plan.noise_stddev, work.noise)
-    shapes = sub_shapes(work.layout, choice.sub_model.widths)
     return Update(
         run=plan.run,
         round=plan.round,
@@ -92,5 +122,6 @@ def train_update(work: LocalWork, choice: Choice, base: Arrays, runtime: Trainin
         loss=result.loss,
         kept=to_bitmaps(work.layout, choice.sub_model),
         precision=plan.precision,
-        values=encode(noised, shapes, plan.precision),
+        values=encode(noised, sub_shapes(work.layout, widths), plan.precision),
+        scores=choice.scores,
     )

@@ -24,6 +24,7 @@ from server.durable_files import write_durably
 from server.records import RoundRecord
 from server.service import Service
 from server.storage import Store
+from server.training_options import add_training_options, take_training
 from wire_protocol.broker_url import parse_broker_url
 from wire_protocol.errors import FisherfleetError
 from wire_protocol.examples import load_examples
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_service_options(add)
     _add_run_options(add, RunConfig())
+    add_training_options(parser, RunConfig().training)
     return parser
 
 
@@ -111,6 +113,7 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         selection=arguments.selection,
         precision=arguments.precision,
         noise_stddev=arguments.noise_stddev,
+        training=take_training(vars(arguments)),
         min_devices=arguments.min_devices,
         round_seconds=arguments.round_seconds,
         quorum=arguments.quorum,

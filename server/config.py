@@ -17,8 +17,12 @@ from wire_protocol.broker_url import BrokerUrl
 from wire_protocol.chunking import DEFAULT_CHUNK_BYTES
 from wire_protocol.errors import require
 from wire_protocol.examples import Examples
-from wire_protocol.messages import SelectionPolicy
+from wire_protocol.local_training import LocalTraining
+from wire_protocol.messages import SelectionPolicy, require_noise_fits
 from wire_protocol.tensor_codec import Precision
+
+SCALED_AND_CLIPPED = LocalTraining(clip_gradient=5.0, scale_kept=True)
+"""What did best where it was measured (docs/results.md)."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class RunConfig:
     selection: SelectionPolicy = "fisher"
     precision: Precision = "float16"
     noise_stddev: float = 0.0
+    training: LocalTraining = SCALED_AND_CLIPPED
     min_devices: int = 1
     round_seconds: float = 60.0
     quorum: int = 1
@@ -63,6 +68,7 @@ class RunConfig:
         require(noise >= 0 and isfinite(noise), "noise_stddev", noise, "at least 0 and finite")
         policies, precisions = get_args(SelectionPolicy), get_args(Precision)
         require(self.selection in policies, "selection", self.selection, f"one of {', '.join(policies)}")
+        require_noise_fits(self.selection, self.noise_stddev)
         require(self.precision in precisions, "precision", self.precision, f"one of {', '.join(precisions)}")
 
 

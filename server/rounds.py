@@ -26,6 +26,7 @@ from server.aggregation.choice import aggregation_rule
 from server.aggregation.fold import Folded, fold
 from server.bundle import Bundle
 from server.clocks import Clocks
+from server.cohort import Cohort
 from server.config import RunConfig
 from server.coordinator import Collecting, Event, Finished, Past, Schedule
 from server.downlink import Downlink
@@ -89,6 +90,7 @@ class Rounds:
         self.selections: dict[str, SubModel] = dict(standing.selections)
         self.work: RoundWork | None = None
         self._plan_reminder = Reminder()
+        self._ranking: dict[str, bytes] = {}
         self._traffic_closed = workplace.traffic.total
         self._slices_are_due = standing.open_round is not None
         presumed = standing.online | (standing.open_round.expected if standing.open_round else frozenset())
@@ -243,6 +245,8 @@ class Rounds:
             selection=config.selection,
             precision=config.precision,
             noise_stddev=config.noise_stddev,
+            training=config.training,
+            ranking=self._ranking if command.round == command.resync_round else {},
         )
 
     async def _extend(self, command: coordinator.ExtendRound) -> None:
@@ -273,7 +277,10 @@ class Rounds:
 
     def _apply(self, work: RoundWork) -> tuple[Folded, Parameters, State]:
         rows = self._at.store.updates.of_round(work.plan.run, work.plan.round)
-        folded = fold(self._layout, work.updates(rows, self._layout), self._rule)
+        updates = work.updates(rows, self._layout)
+        folded = fold(self._layout, updates, self._rule)
+        if work.plan.resync and work.plan.selection == "fisher-cohort":
+            self._ranking = Cohort(self._layout).hear(updates).ranking()
         parameters, moments = self._optimizer.apply(self.parameters, folded.aggregate, self._moments)
         self._at.models.save_version(work.plan.model_version + 1, parameters, moments)
         return folded, parameters, moments

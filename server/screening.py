@@ -17,6 +17,7 @@ from wire_protocol import messages, tensor_codec
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import Layout
 from wire_protocol.messages import Decline, DeclineCause, RoundPlan, Update
+from wire_protocol.neuron_scores import decode_scores
 from wire_protocol.sub_model import SubModel, from_bitmaps, sub_shapes
 
 LARGEST_COUNT = 10**9
@@ -72,6 +73,8 @@ def read_screened(body: bytes, layout: Layout) -> Screened:
 
 def _decoded(update: Update, layout: Layout) -> Screened:
     sub_model = from_bitmaps(layout, update.kept)
+    if update.scores:
+        decode_scores(layout, update.scores)
     values = tensor_codec.decode(update.values, sub_shapes(layout, sub_model.widths), update.precision)
     return Screened(update, sub_model, values)
 
@@ -89,6 +92,8 @@ def _mismatch(update: Update, plan: RoundPlan) -> str:
         found, expected = getattr(update, field), getattr(plan, field)
         if found != expected:
             return f"update has {field} {found!r}, expected {expected!r}"
+    if update.scores and not (plan.resync and plan.selection == "fisher-cohort"):
+        return "update has scores, expected none as the plan does not ask for them"
     limits = {
         "examples": LARGEST_COUNT,
         "trained": plan.local_steps * plan.batch_size,

@@ -23,6 +23,7 @@ from wire_protocol.envelope import SEALED_OVERHEAD
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import Layout
 from wire_protocol.messages import MAX_NEED, Manifest, Need
+from wire_protocol.neuron_scores import scores_size
 from wire_protocol.sub_model import full_sub_model, sub_shapes, to_bitmaps
 from wire_protocol.tensor_codec import Precision, encoded_size
 from wire_protocol.topics import Part
@@ -36,12 +37,13 @@ _BITMAP_HEADER_BYTES = 16
 
 
 def max_update_size(layout: Layout, precision: Precision) -> int:
-    """Bytes that no honest sealed update exceeds: full-width values, the bitmaps with their names, header and seal."""
+    """Bytes that no honest sealed update exceeds: full-width values, named bitmaps, scores, header and seal."""
     whole = full_sub_model(layout)
     bitmaps = sum(
         len(name.encode()) + len(bitmap) + _BITMAP_HEADER_BYTES for name, bitmap in to_bitmaps(layout, whole).items()
     )
-    return encoded_size(sub_shapes(layout, whole.widths), precision) + bitmaps + _HEADER_BYTES + SEALED_OVERHEAD
+    values = encoded_size(sub_shapes(layout, whole.widths), precision)
+    return values + bitmaps + scores_size(layout) + _HEADER_BYTES + SEALED_OVERHEAD
 
 
 @dataclass(frozen=True)

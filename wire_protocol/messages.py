@@ -17,11 +17,12 @@ import msgspec
 from wire_protocol import topics
 from wire_protocol.errors import ProtocolError, require
 from wire_protocol.layout import MAX_GROUPS
+from wire_protocol.local_training import PLAIN, LocalTraining
 from wire_protocol.tensor_codec import Precision
 
 PROTOCOL_VERSION = 1
 
-SelectionPolicy = Literal["fisher", "random"]
+SelectionPolicy = Literal["fisher", "fisher-cohort", "random", "magnitude", "prefix", "rolling", "full"]
 DeclineCause = Literal["data", "training", "internal"]
 SHA256_BYTES = 32
 MAX_CHUNKS = 65_536
@@ -45,10 +46,11 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     """The server's order for one round, retained on the broker.
 
     `resync_round` is the round at which neurons were or are chosen; `resync` means it is this one. `bundle` and
-    `model` are lower-case hexadecimal SHA-256; `deadline` is in seconds since the Unix epoch. `local_steps` steps of
-    SGD at `learning_rate` on batches of `batch_size` examples are asked for. `keep` is the fraction of neurons kept
-    in each group, in (0, 1]. `noise_stddev` is the standard deviation of Gaussian noise that the device adds to
-    every value it sends; alone it is no privacy guarantee.
+    `model` are lower-case hexadecimal SHA-256; `deadline` is in seconds since the Unix epoch. `local_steps` steps at
+    `learning_rate` on batches of `batch_size` examples are asked for, taken as `training` says. `keep` is the fraction
+    of neurons kept in each group, in (0, 1]. `noise_stddev` is the standard deviation of Gaussian noise that the
+    device adds to every value it sends; alone it is no privacy guarantee. `ranking` is the fleet's own order of neurons
+    (`neuron_scores`), in a resync by the selection `fisher-cohort` once there were scores to sum.
     """
 
     run: str
@@ -65,6 +67,8 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     selection: SelectionPolicy = "fisher"
     precision: Precision = "float16"
     noise_stddev: float = 0.0
+    training: LocalTraining = PLAIN
+    ranking: dict[str, bytes] = {}
 
     def __post_init__(self) -> None:
         _require_round(self.run, self.round)
@@ -78,6 +82,7 @@ class RoundPlan(Message, frozen=True, tag="plan"):
         require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "above 0 and finite")
         require(0 < self.keep <= 1, "keep", self.keep, "above 0 and at most 1")
         require(0 <= self.noise_stddev < float("inf"), "noise_stddev", self.noise_stddev, "at least 0 and finite")
+        require_noise_fits(self.selection, self.noise_stddev)
 
     @property
     def resync(self) -> bool:
@@ -89,7 +94,8 @@ class Update(Message, frozen=True, tag="update"):
     """The change of a sub-model's parameters. `kept` holds a bitmap for each neuron group; `values` is tensor_codec.
 
     `examples` weighs the update; `trained` and `scored` count the examples (with repetition) that passed forward and
-    backward, for the compute account; `loss` is the mean training loss.
+    backward, for the compute account; `loss` is the mean training loss. `scores` are the device's scores of all neurons
+    (`neuron_scores`), empty unless the plan is a resync by the selection `fisher-cohort`.
     """
 
     run: str
@@ -102,6 +108,7 @@ class Update(Message, frozen=True, tag="update"):
     kept: Annotated[dict[str, bytes], msgspec.Meta(max_length=MAX_GROUPS)]
     precision: Precision
     values: bytes
+    scores: bytes = b""
 
     def __post_init__(self) -> None:
         _require_round(self.run, self.round)
@@ -198,6 +205,12 @@ class DeviceState(Message, frozen=True, tag="state"):
 
     def __post_init__(self) -> None:
         _require_count("examples", self.examples)
+
+
+def require_noise_fits(selection: SelectionPolicy, noise_stddev: float) -> None:
+    """Scores that leave the device bear no noise, so a run that asks for noise must not ask for them."""
+    legal = selection != "fisher-cohort" or noise_stddev == 0
+    require(legal, "noise_stddev", noise_stddev, 'exactly 0 with the selection "fisher-cohort", which sends scores')
 
 
 def _require_round(run: str, number: int) -> None:

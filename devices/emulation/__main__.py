@@ -22,8 +22,11 @@ from devices.emulation.quantities import format_saving, format_seconds, format_s
 from devices.emulation.report import REPORT_NAME, encode_report
 from devices.emulation.settings import EmulationSettings, Runtime
 from model_export.zoo import ZOO
+from server.config import RunConfig
 from server.records import RoundRecord
+from server.training_options import add_training_options, take_training
 from wire_protocol.errors import FisherfleetError
+from wire_protocol.local_training import LocalTraining
 from wire_protocol.messages import SelectionPolicy
 from wire_protocol.tensor_codec import Precision
 
@@ -38,9 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = vars(_parser().parse_args(argv))
     json_target = options.pop("json")
+    chosen = {name: options.pop(name) for name in LocalTraining.__struct_fields__}
     console = Console(stderr=json_target == PRINT, highlight=False)
     try:
-        finished = _run(EmulationSettings(**options), console)
+        finished = _run(EmulationSettings(**options, training=take_training(chosen)), console)
     except FisherfleetError as error:
         sys.stderr.write(f"fisherfleet emulate: {error}\n")
         return USAGE_ERROR
@@ -184,6 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     option(training, "precision", "number format of all values sent", choices=get_args(Precision))
     option(training, "runtime", "what devices train with", choices=get_args(Runtime))
     option(training, "noise_stddev", "Gaussian noise added to every value sent; not a privacy guarantee", type=float)
+    add_training_options(training, RunConfig.training)
     output.add_argument(
         "--out",
         type=_folder,

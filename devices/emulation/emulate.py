@@ -168,6 +168,7 @@ def _service_settings(prepared: Prepared, fleet: Path, state: Path, broker: Brok
         selection=settings.selection,
         precision=settings.precision,
         noise_stddev=settings.noise_stddev,
+        training=settings.training,
         min_devices=settings.devices,
         round_seconds=ROUND_SECONDS,
         give_up=True,

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from devices.emulation.datasets import DatasetName
 from server.config import RunConfig
 from wire_protocol.errors import require
+from wire_protocol.local_training import PLAIN, LocalTraining
 from wire_protocol.messages import SelectionPolicy
 from wire_protocol.tensor_codec import Precision
 
@@ -42,6 +43,7 @@ class EmulationSettings:
     batch_size: int = RunConfig.batch_size
     learning_rate: float = RunConfig.learning_rate
     noise_stddev: float = RunConfig.noise_stddev
+    training: LocalTraining = RunConfig.training
     alpha: float = DIRICHLET_ALPHA
 
     def __post_init__(self) -> None:
@@ -50,4 +52,7 @@ class EmulationSettings:
         require(self.dataset in get_args(DatasetName), "dataset", self.dataset, f"one of {get_args(DatasetName)}")
         require(self.dataset != "npz" or self.data is not None, "data", self.data, "an .npz file for dataset npz")
         require(self.runtime in get_args(Runtime), "runtime", self.runtime, f"one of {get_args(Runtime)}")
+        fits = self.runtime != "ort-training" or self.training == PLAIN
+        legal = "plain SGD with runtime ort-training: --optimizer sgd --proximal 0 --clip-gradient 0 --no-scale-kept"
+        require(fits, "training", self.training, legal)
         require(not self.out.exists() or self.out.is_dir(), "out", str(self.out), "a folder")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge_client.errors import TrainingError
 from edge_client.local_update import Scorer
-from edge_client.training.runtime import TrainingResult, TrainingRuntime
+from edge_client.training.runtime import PLAIN_STEPS, StepRule, TrainingResult, TrainingRuntime
 from wire_protocol.examples import Examples
 from wire_protocol.sub_model import Arrays
 
@@ -23,9 +23,11 @@ class InterruptibleRuntime:
         self._inner = inner
         self._stop = stop
 
-    def train(self, parameters: Arrays, batches: Iterable[Examples], learning_rate: float) -> TrainingResult:
+    def train(
+        self, parameters: Arrays, batches: Iterable[Examples], learning_rate: float, rule: StepRule = PLAIN_STEPS
+    ) -> TrainingResult:
         """See `TrainingRuntime.train`."""
-        return self._inner.train(parameters, _until_stopped(batches, self._stop), learning_rate)
+        return self._inner.train(parameters, _until_stopped(batches, self._stop), learning_rate, rule)
 
 
 class InterruptibleScorer:

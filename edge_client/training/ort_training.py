@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edge_client.errors import TrainingError
 from edge_client.onnxruntime_import import import_onnxruntime, import_training_api
 from edge_client.training.choose import rung_for
-from edge_client.training.runtime import TrainingResult
+from edge_client.training.runtime import PLAIN_STEPS, StepRule, TrainingResult
 from wire_protocol.bundle_manifest import CHECKPOINT, OPTIMIZER_MODEL, TRAINING_MODEL, BundleManifest, Rung
 from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout, Parameter
@@ -60,8 +60,15 @@ class OrtTrainingRuntime:
         """Use the rungs in `bundle_dir`, each loaded for `threads` processor threads when it is first trained."""
         return cls(bundle_dir, manifest, threads)
 
-    def train(self, parameters: Arrays, batches: Iterable[Examples], learning_rate: float) -> TrainingResult:
-        """See `TrainingRuntime.train`."""
+    def train(
+        self, parameters: Arrays, batches: Iterable[Examples], learning_rate: float, rule: StepRule = PLAIN_STEPS
+    ) -> TrainingResult:
+        """See `TrainingRuntime.train`; takes plain steps only."""
+        if not rule.is_plain:
+            raise TrainingError(
+                'runtime "ort-training" takes plain SGD only (optimizer "sgd", proximal 0, clip_gradient 0, no scaling '
+                f'of kept neurons), got {rule.training}; set runtime = "auto" or "portable"'
+            )
         session = self._ready_session(parameters)
         session.optimizer.set_learning_rate(float(learning_rate))
         losses: list[float] = []

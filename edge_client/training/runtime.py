@@ -1,4 +1,4 @@
-"""What a training runtime is: something that runs local SGD on a sub-model of any width it knows.
+"""What a training runtime is: something that trains a sub-model of any width it knows on batches.
 
 Two implementations pass one contract test: `portable` (stock onnxruntime on our gradient graph, any width) and
 `ort_training` (onnxruntime-training, the widths of the bundle's rungs).
@@ -6,13 +6,14 @@ Two implementations pass one contract test: `portable` (stock onnxruntime on our
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from wire_protocol.examples import Examples
+from wire_protocol.local_training import PLAIN, LocalTraining
 from wire_protocol.sub_model import Arrays
 
 
@@ -25,15 +26,37 @@ class TrainingResult:
     examples: int
 
 
+@dataclass(frozen=True)
+class StepRule:
+    """How a step is made; `factors` multiply parameters before the graph reads them, 1 where none is named.
+
+    See `descent`, which has the mathematics. Without arguments: parameters -= learning_rate x mean gradient.
+    """
+
+    training: LocalTraining = PLAIN
+    factors: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is stochastic gradient descent and nothing else."""
+        training = self.training
+        return training.optimizer == "sgd" and not (training.proximal or training.clip_gradient or self.factors)
+
+
+PLAIN_STEPS = StepRule()
+
+
 class TrainingRuntime(Protocol):
     """Runs training graphs of one bundle."""
 
     name: str
 
-    def train(self, parameters: Arrays, batches: Iterable[Examples], learning_rate: float) -> TrainingResult:
-        """Take one step of SGD (Robbins and Monro, 1951) a batch: parameters -= learning_rate x mean gradient.
+    def train(
+        self, parameters: Arrays, batches: Iterable[Examples], learning_rate: float, rule: StepRule = PLAIN_STEPS
+    ) -> TrainingResult:
+        """Take one step a batch.
 
         `parameters` are the sub-model's float32 arrays by name and are not changed. Raises `TrainingError` when a
-        loss is not finite or the runtime has no graph for these widths.
+        loss is not finite, the runtime has no graph for these widths or cannot make steps by this rule.
         """
         ...

@@ -14,7 +14,9 @@ from model_export.zoo import ZOO
 from wire_protocol.bundle_manifest import WEIGHTS
 from wire_protocol.errors import FisherfleetError
 from wire_protocol.examples import Examples
+from wire_protocol.local_training import LocalTraining
 from wire_protocol.messages import RoundPlan
+from wire_protocol.neuron_scores import decode_scores, encode_ranking
 from wire_protocol.sub_model import from_bitmaps, full_sub_model, gather, sub_shapes, widths_at
 from wire_protocol.tensor_codec import decode
 
@@ -100,6 +102,56 @@ def test_random_selection_scores_nothing_and_follows_the_generator(bundle):
         return [indices.tolist() for indices in choice.sub_model.kept.values()]
 
     assert kept(1) == kept(1) != kept(2)
+
+
+def test_a_cohorts_update_brings_the_scores_at_a_resync_and_only_then(bundle):
+    work = bundle.work(selection="fisher-cohort")
+    choice = choose(work, bundle.full, lambda: bundle.scorer)
+    expected = torch_scores(bundle)
+    own = {group: np.sort(np.argsort(-values)[: choice.sub_model.widths[group]]) for group, values in expected.items()}
+    for group, scores in decode_scores(bundle.layout, choice.scores).items():
+        np.testing.assert_allclose(scores, expected[group], rtol=2e-3, atol=1e-9)
+        np.testing.assert_array_equal(choice.sub_model.kept[group], own[group])
+    base = gather(bundle.layout, choice.sub_model, bundle.full)
+    assert train_update(work, choice, base, bundle.runtime).scores == choice.scores
+    late = choose(bundle.work(selection="fisher-cohort", round=4), bundle.full, lambda: bundle.scorer)
+    assert (late.scores, late.scored) == (b"", 40)
+
+
+def test_a_cohort_follows_the_ranking_of_the_plan_and_scores_once(bundle):
+    class Once:
+        calls = 0
+
+        def scores(self, parameters, batches):
+            self.calls += 1
+            return bundle.scorer.scores(parameters, batches)
+
+    once = Once()
+    backwards = {group: np.arange(size)[::-1] for group, size in bundle.layout.group_sizes.items()}
+    work = bundle.work(selection="fisher-cohort", ranking=encode_ranking(backwards))
+    choice = choose(work, bundle.full, lambda: once)
+    for group, width in widths_at(bundle.layout, 0.5).items():
+        size = bundle.layout.group_sizes[group]
+        assert choice.sub_model.kept[group].tolist() == list(range(size - width, size))
+    assert choice.scores
+    assert (once.calls, choice.scored) == (1, 40)
+
+
+def test_a_ranking_that_does_not_fit_is_an_error(bundle):
+    work = bundle.work(selection="fisher-cohort", ranking={"other": b""})
+    with pytest.raises(FisherfleetError, match="ranking"):
+        choose(work, bundle.full, lambda: bundle.scorer)
+
+
+def test_kept_neurons_are_scaled_where_the_plan_says_so_and_full_models_are_not(bundle):
+    def sent(scale_kept, keep):
+        work = bundle.work(training=LocalTraining(scale_kept=scale_kept), keep=keep)
+        choice = choose(work, bundle.full, lambda: bundle.scorer)
+        base = gather(bundle.layout, choice.sub_model, bundle.full)
+        return train_update(work, choice, base, bundle.runtime)
+
+    assert sent(True, 0.5).loss != sent(False, 0.5).loss
+    assert sent(True, 1.0) == sent(False, 1.0)
 
 
 def test_the_update_of_a_whole_model_is_two_steps_of_torchs_sgd_on_all_data(bundle):

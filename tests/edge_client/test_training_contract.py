@@ -11,11 +11,13 @@ from torch import nn
 
 from edge_client.errors import TrainingError
 from edge_client.training.portable import PortableRuntime
+from edge_client.training.runtime import StepRule
 from model_export.export import export_bundle
 from model_export.ort_artifacts import is_available
 from model_export.zoo import ZOO
 from wire_protocol.bundle_manifest import BundleManifest
 from wire_protocol.examples import Examples
+from wire_protocol.local_training import LocalTraining
 from wire_protocol.sub_model import SubModel, gather, widths_at
 
 CLASSES = 6
@@ -199,3 +201,19 @@ def test_runtimes_agree(case, keep):
     assert_close(ours.parameters, theirs.parameters, parameters)
     assert ours.loss == pytest.approx(theirs.loss, rel=1e-6)
     assert ours.examples == theirs.examples
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        StepRule(LocalTraining(optimizer="adam")),
+        StepRule(LocalTraining(optimizer="momentum")),
+        StepRule(LocalTraining(proximal=0.1)),
+        StepRule(LocalTraining(clip_gradient=1.0)),
+        StepRule(factors={"fc2.weight": 2.0}),
+    ],
+)
+def test_onnxruntime_training_refuses_what_is_not_plain(case, rule):
+    parameters, batches = sub_parameters(case, 0.5), draw_batches(case)
+    with pytest.raises(TrainingError, match=r'"ort-training" takes plain SGD only .* set runtime = "auto"'):
+        open_runtime("ort-training", case).train(parameters, batches, LEARNING_RATE, rule)

@@ -27,7 +27,7 @@ SETTINGS = ServiceSettings(
         ("learning_rate", 0.0, "above 0 and finite"),
         ("learning_rate", float("inf"), "above 0 and finite"),
         ("learning_rate", float("nan"), "above 0 and finite"),
-        ("selection", "best", "one of fisher, random"),
+        ("selection", "best", "one of fisher, fisher-cohort, random, magnitude, prefix, rolling, full"),
         ("precision", "float8", "one of float32, float16"),
         ("noise_stddev", -0.1, "at least 0 and finite"),
         ("min_devices", 0, "at least 1"),

@@ -72,6 +72,7 @@ LARGE_SCALE = np.ldexp(np.float32(1), 100).tobytes()
         ({"kept": {"hidden": b"\x80\x00"}}, "has 2 bytes, expected 1"),
         ({"kept": {"hidden": b"\x80"}}, "tensor bytes: expected"),
         ({"values": b""}, "tensor bytes: expected"),
+        ({"scores": bytes(12)}, "has scores, expected none"),
     ],
 )
 def test_refusals_say_why(layout: object, make_plan: Callable, update: Update, change: dict, reason: str) -> None:
@@ -79,6 +80,25 @@ def test_refusals_say_why(layout: object, make_plan: Callable, update: Update, c
     verdict = screen(payload, make_plan(), layout)
     assert isinstance(verdict, Refused)
     assert re.search(reason, verdict.reason)
+
+
+def test_scores_are_taken_where_the_plan_asks_and_only_such_that_can_be_read(
+    layout: object, make_plan: Callable, update: Update
+) -> None:
+    def verdict(scores: bytes, **changes: object) -> Screened | Refused:
+        plan = make_plan(**{"resync_round": 3, "selection": "fisher-cohort", **changes})
+        return screen(messages.encode(msgspec.structs.replace(update, scores=scores)), plan, layout)
+
+    one = np.float32(1).tobytes()
+    assert isinstance(verdict(one + np.arange(4, dtype=np.float16).tobytes()), Screened)
+    assert isinstance(verdict(b""), Screened)
+    for scores, changes in [
+        (one + np.arange(3, dtype=np.float16).tobytes(), {}),
+        (one + np.full(4, -1, dtype=np.float16).tobytes(), {}),
+        (one + np.arange(4, dtype=np.float16).tobytes(), {"resync_round": 2}),
+        (one + np.arange(4, dtype=np.float16).tobytes(), {"selection": "fisher"}),
+    ]:
+        assert isinstance(verdict(scores, **changes), Refused)
 
 
 @pytest.mark.parametrize(("scale", "reason"), [(LARGEST_SCALE, "not finite"), (LARGE_SCALE, "of magnitude")])

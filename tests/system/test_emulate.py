@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from devices.emulation.datasets import load_dataset
 
 COMMAND = [sys.executable, "-m", "devices.command_line", "emulate"]
+ORT_TRAINING = ["--runtime", "ort-training", "--clip-gradient", "0", "--no-scale-kept"]
 KEYS = {
     "config": {"devices", "rounds", "keep", "resync_every", "seed", "dataset", "model", "privacy"},
     "rounds": {"round", "accuracy", "loss", "updates_accepted", "bytes_up", "bytes_down", "resync"},
@@ -115,7 +116,7 @@ def test_same_seed_same_split_and_weights(default_run: Path, tmp_path: Path) -> 
 
 def test_onnxruntime_training_trains_the_fleet_too(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime.training.api")
-    done = emulate("--runtime", "ort-training", "--devices", 3, "--rounds", 6, "--out", tmp_path / "run", "--json")
+    done = emulate(*ORT_TRAINING, "--devices", 3, "--rounds", 6, "--out", tmp_path / "run", "--json")
     report = json.loads(done.stdout)
     assert report["totals"]["updates_accepted"] == 18
     assert report["final"]["accuracy"] > 0.75
@@ -169,6 +170,9 @@ def test_users_own_data_model_and_natural_split(tmp_path: Path) -> None:
         (["--seed", "-1"], "seed must be at least 0, got -1"),
         (["--learning-rate", "-1"], "learning_rate must be"),
         (["--alpha", "0"], "alpha must be"),
+        (["--momentum", "1"], "momentum must be at least 0 and below 1, got 1.0"),
+        (["--clip-gradient", "-1"], "clip_gradient must be at least 0 and finite, got -1.0"),
+        (["--runtime", "ort-training"], "training must be plain SGD with runtime ort-training: --optimizer sgd"),
         (["--devices", "400"], "too few for 400 devices"),
         (["--model", "nothing"], "model must be one of"),
         (["--model", "nowhere:build"], "cannot be imported"),
@@ -249,8 +253,8 @@ def test_killed_emulation_leaves_no_process_behind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--learning-rate", "1e6"], "training failed on the device"),
-        (["--learning-rate", "1e6", "--runtime", "ort-training"], "training failed on the device"),
+        (["--learning-rate", "1e30"], "training failed on the device"),
+        (["--learning-rate", "1e6", *ORT_TRAINING], "training failed on the device"),
     ],
 )
 def test_a_run_in_which_no_device_can_train_ends_at_once_with_the_reason(

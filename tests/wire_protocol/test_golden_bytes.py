@@ -13,6 +13,7 @@ import pytest
 
 from wire_protocol import messages, sub_model, tensor_codec
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
+from wire_protocol.local_training import LocalTraining
 from wire_protocol.messages import Decline, DeviceState, Manifest, Message, Need, Receipt, RoundPlan, Slice, Update
 from wire_protocol.sub_model import SubModel
 from wire_protocol.tensor_codec import Precision
@@ -56,6 +57,8 @@ MESSAGES: dict[str, Message] = {
         selection="fisher",
         precision="float16",
         noise_stddev=0.0,
+        training=LocalTraining(optimizer="momentum", momentum=0.5, proximal=0.25, clip_gradient=5.0, scale_kept=True),
+        ranking={"fc1": b"\x01\x00\x00\x00\x00\x00\x00\x00"},
     ),
     "update": Update(
         run="run-1",
@@ -68,6 +71,7 @@ MESSAGES: dict[str, Message] = {
         kept=sub_model.to_bitmaps(LAYOUT, KEPT),
         precision="float16",
         values=values("float16"),
+        scores=b"\x00\x01",
     ),
     "decline": Decline(run="run-1", round=3, cause="training"),
     "slice": Slice(run="run-1", round=3, model_version=2, precision="float16", values=values("float16")),
@@ -105,6 +109,12 @@ def test_golden_tensors_are_what_the_document_says() -> None:
 
 
 def test_every_golden_file_is_tested() -> None:
-    envelopes = {"signed_plan", "signed_need", "signed_receipt", "sealed_slice", "sealed_update"}  # test_golden_envelopes
+    envelopes = {
+        "signed_plan",
+        "signed_need",
+        "signed_receipt",
+        "sealed_slice",
+        "sealed_update",
+    }  # test_golden_envelopes
     tested = {*MESSAGES, *envelopes, "tensors_float32", "tensors_float16"}
     assert {path.stem for path in GOLDEN.glob("*.bin")} == tested

@@ -148,6 +148,7 @@ OUT_OF_RANGE: list[tuple[Message, str, object]] = [
     *[(PLAN, "learning_rate", value) for value in (0.0, -0.1, NAN, INFINITY)],
     *[(PLAN, "keep", value) for value in (0.0, -0.1, 1.1, NAN)],
     *[(PLAN, "noise_stddev", value) for value in (-0.1, NAN, INFINITY)],
+    (msgspec.structs.replace(PLAN, selection="fisher-cohort"), "noise_stddev", 0.1),
     *[(UPDATE, name, value) for name in ("examples", "trained") for value in (0, *COUNT_RANGE)],
     *[(UPDATE, "scored", value) for value in COUNT_RANGE],
     *[(UPDATE, "loss", value) for value in (NAN, INFINITY, -INFINITY)],
@@ -190,8 +191,13 @@ def test_a_message_is_short_but_for_its_values(message: Message) -> None:
 @pytest.mark.parametrize(
     ("message", "field", "value"),
     [
-        (PLAN, "selection", "magnitude"),
+        (PLAN, "selection", "best"),
         (PLAN, "precision", "int8"),
+        (PLAN, "training", {"optimizer": "lion"}),
+        (PLAN, "training", {"momentum": 1.0}),
+        (PLAN, "training", {"surplus": 1}),
+        (PLAN, "ranking", {"fc1": [1, 0]}),
+        (UPDATE, "scores", "text"),
         (UPDATE, "precision", ""),
         (UPDATE, "kept", {"fc1": "text"}),
         (UPDATE, "kept", [b"\x80"]),

@@ -1,0 +1,40 @@
+"""The policies by their names in a plan, and what each needs."""
+
+from __future__ import annotations
+
+from edge_client.selection import federated_dropout, fisher, fisher_cohort, full, magnitude, prefix, rolling
+from edge_client.selection.policy import Ground, Policy
+from wire_protocol.layout import Layout
+from wire_protocol.messages import RoundPlan, SelectionPolicy
+from wire_protocol.sub_model import SubModel, widths_at
+
+POLICIES: dict[SelectionPolicy, Policy] = {
+    "fisher": fisher.select,
+    "fisher-cohort": fisher_cohort.select,
+    "random": federated_dropout.select,
+    "magnitude": magnitude.select,
+    "prefix": prefix.select,
+    "rolling": rolling.select,
+    "full": full.select,
+}
+_SCORING: frozenset[SelectionPolicy] = frozenset({"fisher", "fisher-cohort"})
+
+
+def select(policy: SelectionPolicy, ground: Ground) -> SubModel:
+    """Choose by the policy of this name."""
+    return POLICIES[policy](ground)
+
+
+def planned_widths(plan: RoundPlan, layout: Layout) -> dict[str, int]:
+    """Neurons that a plan has a device keep of every group, at most."""
+    return widths_at(layout, 1.0 if plan.selection == "full" else plan.keep)
+
+
+def may_score(plan: RoundPlan, layout: Layout) -> bool:
+    """Whether the choice of neurons by this plan can need the scoring graph."""
+    return plan.selection in _SCORING and bool(layout.groups) and plan.keep < 1
+
+
+def sends_scores(plan: RoundPlan) -> bool:
+    """Whether the update of this round brings the device's scores along."""
+    return plan.selection == "fisher-cohort" and plan.resync

@@ -1,0 +1,110 @@
+"""Local steps on one gradient graph: gradient, clipped, then the proximal term, then the optimizer's step.
+
+With w the parameters as the device received them (w_0) and moved, s their factors (`activation_scaling`) and f the mean
+loss of a batch on parameters s w, a step is::
+
+    g = s grad f(s w),   g = g min(1, clip / |g|)       the norm over all parameters
+    g = g + mu (w - w_0)                                the gradient of mu/2 |w - w_0|^2: FedProx, Li et al. 2020
+    w = w - optimizer(g)
+
+The graph reads s w where it stands and the products with s happen on gradients and steps, so nothing is copied.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_client.errors import TrainingError
+from edge_client.onnx_session import BoundRun, Session, batch_feeds
+from edge_client.training.optimizers import open_optimizer
+from edge_client.training.runtime import StepRule
+from wire_protocol.examples import Examples
+from wire_protocol.sub_model import Arrays
+
+_CACHE_LINE = 16
+"""Numbers."""
+
+
+class Descent:
+    """Descends from a copy of `given`. All parameters are one vector, and so are all gradients."""
+
+    def __init__(self, session: Session, given: Arrays, learning_rate: float, rule: StepRule) -> None:
+        self._given, self._rule = given, rule
+        self._weights, self._read = _one_vector(given)
+        self._gradients, parts = _one_vector(given)
+        for name, array in given.items():
+            np.multiply(array, np.float32(rule.factors.get(name, 1.0)), out=self._read[name])
+        self._scaled = [(parts[name], np.float32(factor)) for name, factor in rule.factors.items()]
+        self._pull = _Pull(given, rule, self._weights) if rule.training.proximal else None
+        self._optimizer = open_optimizer(rule.training, learning_rate, self._weights.size)
+        self._loss = np.zeros((), dtype=np.float32)
+        outputs = {"loss": self._loss, **{f"grad.{name}": part for name, part in parts.items()}}
+        self._bound = BoundRun(session, self._read, outputs)
+
+    def step(self, batch: Examples) -> float:
+        """Take one step and return the loss before it; raises `TrainingError`."""
+        self._bound.run(batch_feeds(batch))
+        loss = float(self._loss)
+        if not isfinite(loss):
+            raise TrainingError(f"the loss is {loss}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._scale()
+            _clip(self._gradients, self._rule.training.clip_gradient)
+            if self._pull is not None:
+                self._pull.add_to(self._gradients)
+            self._optimizer.step(self._gradients)
+            self._scale()
+            np.subtract(self._weights, self._gradients, out=self._weights)
+        return loss
+
+    def parameters(self) -> dict[str, NDArray[Any]]:
+        """The parameters where the descent stands; one that never moved is to the bit what was given."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            for name, factor in self._rule.factors.items():
+                start = self._given[name] * np.float32(factor)
+                np.subtract(self._read[name], start, out=start)
+                np.add(self._given[name], start / np.float32(factor), out=self._read[name])
+        return self._read
+
+    def _scale(self) -> None:
+        for part, factor in self._scaled:
+            np.multiply(part, factor, out=part)
+
+
+class _Pull:
+    """The gradient of FedProx's term on parameters that stand in `weights`."""
+
+    def __init__(self, given: Arrays, rule: StepRule, weights: NDArray[Any]) -> None:
+        self._weights, self._start = weights, weights.copy()
+        self._moved, parts = _one_vector(given)
+        self._scaled = [(parts[name], np.float32(factor)) for name, factor in rule.factors.items()]
+        self._proximal = np.float32(rule.training.proximal)
+
+    def add_to(self, gradients: NDArray[Any]) -> None:
+        """Add proximal x (parameters - parameters at the start)."""
+        np.subtract(self._weights, self._start, out=self._moved)
+        for part, factor in self._scaled:
+            np.divide(part, factor, out=part)
+        self._moved *= self._proximal
+        gradients += self._moved
+
+
+def _clip(gradient: NDArray[Any], norm: float) -> None:
+    if norm:
+        found = float(np.sqrt(np.dot(gradient, gradient)))
+        if found > norm:
+            gradient *= np.float32(norm / found)
+
+
+def _one_vector(arrays: Arrays) -> tuple[NDArray[np.float32], dict[str, NDArray[Any]]]:
+    """Zeros with room for these arrays, and views of their shapes into it, each from a cache line on."""
+    starts = np.cumsum([0, *(-(-array.size // _CACHE_LINE) * _CACHE_LINE for array in arrays.values())]).tolist()
+    vector = np.zeros(starts.pop(), dtype=np.float32)
+    return vector, {
+        name: vector[start : start + array.size].reshape(array.shape)
+        for start, (name, array) in zip(starts, arrays.items(), strict=True)
+    }

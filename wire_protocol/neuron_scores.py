@@ -1,0 +1,74 @@
+"""Scores of neurons on their way up, and rankings of neurons on their way down. Decoding is total.
+
+Scores are tensor bytes (float16, a scale for each group) of a vector a group, in layout order. A ranking lists, for
+each group, all its neurons as little-endian unsigned 32-bit integers, the best first: a device of any width keeps as
+many from its front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wire_protocol import tensor_codec
+from wire_protocol.errors import ProtocolError
+from wire_protocol.layout import Layout
+from wire_protocol.tensor_codec import Precision
+
+Scores = Mapping[str, NDArray[Any]]
+"""For each group a score of every neuron, float [group size], none negative."""
+
+_PRECISION: Precision = "float16"
+_INDEX = np.dtype("<u4")
+
+
+def encode_scores(layout: Layout, scores: Scores) -> bytes:
+    """Tensor bytes of the scores of all groups; raises `InvalidValueError` where one is not finite."""
+    return tensor_codec.encode({name: scores[name] for name in layout.group_sizes}, _shapes(layout), _PRECISION)
+
+
+def scores_size(layout: Layout) -> int:
+    """Bytes of `encode_scores`."""
+    return tensor_codec.encoded_size(_shapes(layout), _PRECISION)
+
+
+def decode_scores(layout: Layout, encoded: bytes) -> dict[str, NDArray[np.float32]]:
+    """The scores; raises `ProtocolError` on other lengths and on negative scores."""
+    scores = tensor_codec.decode(encoded, _shapes(layout), _PRECISION)
+    for group, values in scores.items():
+        if values.min() < 0:
+            raise ProtocolError(f"scores of {group} must be at least 0, got {values.min()}")
+    return scores
+
+
+def rank(scores: Scores) -> dict[str, NDArray[np.int64]]:
+    """Neurons of each group, the largest score first; among equal scores the lower index comes first."""
+    return {group: np.argsort(-np.asarray(values, np.float64), kind="stable") for group, values in scores.items()}
+
+
+def encode_ranking(ranking: Mapping[str, NDArray[Any]]) -> dict[str, bytes]:
+    """Bytes of every group's ranking."""
+    return {group: np.asarray(order).astype(_INDEX).tobytes() for group, order in ranking.items()}
+
+
+def decode_ranking(layout: Layout, encoded: Mapping[str, bytes]) -> dict[str, NDArray[np.int64]]:
+    """The ranking; raises `ProtocolError` unless every group is there with each of its neurons once."""
+    if set(encoded) != set(layout.group_sizes):
+        raise ProtocolError(f"a ranking names groups {sorted(encoded)}, expected {sorted(layout.group_sizes)}")
+    return {group: _order(group, size, encoded[group]) for group, size in layout.group_sizes.items()}
+
+
+def _order(group: str, size: int, encoded: bytes) -> NDArray[np.int64]:
+    if len(encoded) != size * _INDEX.itemsize:
+        raise ProtocolError(f"ranking of {group} has {len(encoded)} bytes, expected {size * _INDEX.itemsize}")
+    order = np.frombuffer(encoded, _INDEX).astype(np.int64)
+    if not np.array_equal(np.sort(order), np.arange(size)):
+        raise ProtocolError(f"ranking of {group} must name each of its {size} neurons once")
+    return order
+
+
+def _shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
+    return {group: (size,) for group, size in layout.group_sizes.items()}
