@@ -13,12 +13,13 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 
 import aiomqtt
 
 from edge_client.errors import LinkError
 from edge_client.tls_words import explain
-from wire_protocol.backoff import full_jitter
+from wire_protocol.backoff import full_jitter, longest_wait
 from wire_protocol.broker_url import BrokerUrl
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ PUBLISH_SECONDS = 60.0
 GOODBYE_SECONDS = 2.0
 CANCEL_AGAIN_SECONDS = 3.0
 """More than a goodbye takes, which a second cancellation would cut short."""
+BIRTH_AGAIN_SECONDS, BIRTH_AGAIN_CEILING_SECONDS = 5.0, 300.0
+"""A broker may drop a birth message that it has acknowledged."""
 BACKOFF_BASE_SECONDS = 1.0
 BACKOFF_CEILING_SECONDS = 60.0
 STABLE_SECONDS = 30.0
@@ -157,15 +160,26 @@ class MqttLink:
             logger.info("%s: connected to %s", settings.client_id, settings.broker)
             self._client = client
             self._deliver(handle, LinkUp())
+            reminding = asyncio.create_task(self._repeat_birth(client))
             try:
                 async for message in client.messages:
                     self._deliver(handle, _arrived(message))
             except asyncio.CancelledError:
+                reminding.cancel()
                 await self._say_goodbye(client)
                 raise
             finally:
                 self._client = None
+                reminding.cancel()
                 self._deliver(handle, LinkDown())
+
+    async def _repeat_birth(self, client: aiomqtt.Client) -> None:
+        settings = self._settings
+        with suppress(aiomqtt.MqttError):
+            for attempt in count():
+                wait = longest_wait(attempt, base=BIRTH_AGAIN_SECONDS, ceiling=BIRTH_AGAIN_CEILING_SECONDS)
+                await asyncio.sleep(wait * random.uniform(0.75, 1.25))
+                await client.publish(settings.state_topic, settings.birth, qos=QOS, retain=True)
 
     def _why(self, error: Exception) -> str:
         """A broker that refuses a certificate says so to the socket, while the MQTT client only waits in vain."""

@@ -16,7 +16,6 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from model_export.autodiff.builder import GraphBuilder
 from model_export.autodiff.reverse import differentiate
 from model_export.autodiff.tap_rows import split_convolutions
-from model_export.batch_axis import ANY_BATCH
 from model_export.errors import ExportError
 from model_export.every_width import fit_every_width
 from model_export.fast_forms import use_fast_forms
@@ -28,6 +27,9 @@ from model_export.normal_form import static_shapes
 from model_export.private_graph import CLIP_NORM, ExamplePass, clip_factors
 from model_export.torch_trace import INPUT, OPSET, OUTPUT
 from wire_protocol.layout import Layout, Parameter
+
+SAMPLE_BATCH = 251
+"""A batch size unlike any other size; shape inference makes tensors of it, so it is not `ANY_BATCH`."""
 
 
 def train_step(graph: ForwardGraph, layout: Layout, loss: Loss = CROSS_ENTROPY) -> ModelProto:
@@ -152,11 +154,11 @@ def _constants(graph: ForwardGraph, g: GraphBuilder) -> list[TensorProto]:
 def _static_shapes(
     frame: _Frame, g: GraphBuilder, inputs: list[ValueInfoProto], outputs: list[ValueInfoProto]
 ) -> dict[str, tuple[int, ...]]:
-    """Of all tensors whose shape can be inferred, for the full width and the traced batch size."""
+    """Of all tensors whose shape can be inferred, for the full width and `SAMPLE_BATCH` examples."""
     sizes = {parameter.name: list(parameter.shape) for parameter in frame.layout.parameters}
     fixed = []
     for value in inputs:
-        dims = [dim.dim_value or ANY_BATCH for dim in value.type.tensor_type.shape.dim]
+        dims = [dim.dim_value or SAMPLE_BATCH for dim in value.type.tensor_type.shape.dim]
         dims = sizes.get(value.name, dims)
         fixed.append(helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, dims))
     free = [helper.make_tensor_value_info(value.name, TensorProto.FLOAT, None) for value in outputs]

@@ -35,6 +35,7 @@ from server.model_files import ModelFiles
 from server.receipts import ReceiptBook
 from server.records import OpeningRecord, RoundRecord
 from server.registry import Registry
+from server.reminder import Reminder
 from server.round_work import RoundWork
 from server.run_history import Standing
 from server.server_optimizer import federated_averaging
@@ -85,6 +86,7 @@ class Rounds:
         self.selections: dict[str, SubModel] = dict(standing.selections)
         self.work: RoundWork | None = None
         self._ranking: dict[str, bytes] = {}
+        self._plan_reminder = Reminder()
         self._traffic_closed = workplace.traffic.total
         self._slices_are_due = standing.open_round is not None
         presumed = standing.online | (standing.open_round.expected if standing.open_round else frozenset())
@@ -130,7 +132,16 @@ class Rounds:
         if self.work is None:
             self._at.downlink.withdraw_plan(self._at.config.run)
         else:
+            self._say_plan(self.work.plan)
+
+    def repeat_plan(self) -> None:
+        """Publish the plan of the open round again, now and then: a device may have missed it."""
+        if self.work is not None and self._plan_reminder.is_due(self._at.clocks.steady()):
             self._at.downlink.plan(self.work.plan, len(self.online))
+
+    def _say_plan(self, plan: RoundPlan) -> None:
+        self._at.downlink.plan(plan, len(self.online))
+        self._plan_reminder.said(self._at.clocks.steady())
 
     async def send_due_slices(self) -> None:
         """After a restart, send the slices of the round that goes on again to those who have not answered."""
@@ -193,7 +204,7 @@ class Rounds:
         self._at.uplink.clear()
         self.work = RoundWork(plan, ReceiptBook(), self._at.spool.segment(plan.round, 0), self._at.clocks.steady())
         self._slices_are_due = False
-        self._at.downlink.plan(plan, len(self.online))
+        self._say_plan(plan)
         logger.debug("round %d is open for %d devices", plan.round, len(self.online))
         await self._send_slices(self.work)
 
@@ -243,7 +254,7 @@ class Rounds:
             *(command.round, work.book.accepted, self._at.config.quorum, online),
         )
         await self._write(f"round {command.round}", self._at.store.extend_round, work.plan)
-        self._at.downlink.plan(work.plan, online)
+        self._say_plan(work.plan)
 
     async def _close(self) -> None:
         assert self.work is not None

@@ -248,6 +248,7 @@ class Service:
             for complete in completes:
                 self._uplink.release(complete.part)
         self._intake.on_tick()
+        self._rounds.repeat_plan()
 
     async def _take_states(self, reports: Sequence[StateReport]) -> None:
         known = [report for report in reports if self._registry.keys(report.device)]
