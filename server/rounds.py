@@ -91,6 +91,7 @@ class Rounds:
         self.work: RoundWork | None = None
         self._plan_reminder = Reminder()
         self._ranking: dict[str, bytes] = {}
+        self._plan_reminder = Reminder()
         self._traffic_closed = workplace.traffic.total
         self._slices_are_due = standing.open_round is not None
         presumed = standing.online | (standing.open_round.expected if standing.open_round else frozenset())
