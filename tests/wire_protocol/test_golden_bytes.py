@@ -105,6 +105,12 @@ def test_golden_tensors_are_what_the_document_says() -> None:
 
 
 def test_every_golden_file_is_tested() -> None:
-    envelopes = {"signed_plan", "signed_need", "signed_receipt", "sealed_slice", "sealed_update"}  # test_golden_envelopes
+    envelopes = {
+        "signed_plan",
+        "signed_need",
+        "signed_receipt",
+        "sealed_slice",
+        "sealed_update",
+    }  # test_golden_envelopes
     tested = {*MESSAGES, *envelopes, "tensors_float32", "tensors_float16"}
     assert {path.stem for path in GOLDEN.glob("*.bin")} == tested
