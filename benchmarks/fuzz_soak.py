@@ -2,8 +2,8 @@
 
     python -m benchmarks.fuzz_soak --messages 1000000 --seed 1
 
-Costly targets get fewer turns. Exit status 1 when a decoder raised what it must not or took too much memory; each finding
-is printed with the seed that repeats it.
+Costly targets get fewer turns. Exit status 1 when a decoder raised what it must not or took too much memory; each
+finding is printed with the seed that repeats it.
 """
 
 from __future__ import annotations

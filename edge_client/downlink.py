@@ -13,6 +13,9 @@ from wire_protocol.envelope import SEALED_OVERHEAD
 from wire_protocol.errors import ProtocolError
 from wire_protocol.messages import Manifest, Need, Receipt, RoundPlan, Slice, decode
 
+LARGEST_MESSAGE = 64 * 1024
+"""Bytes of a signed plan, need or receipt; a piece of a slice may have what its manifest says."""
+
 Incoming = RoundPlan | Slice | Need | Receipt
 
 
@@ -33,6 +36,8 @@ class Downlink:
 
         A slice of more than `max_slice` bytes is refused. An empty plan says that a run is over and means nothing here.
         """
+        if len(payload) > LARGEST_MESSAGE and "/slice/" not in topic:
+            raise ProtocolError(f"a message has {len(payload)} bytes, expected at most {LARGEST_MESSAGE}")
         if topic == self._receipt:
             return decode(self._credentials.verify_receipt(payload), Receipt)
         if topic == self._need:

@@ -29,9 +29,6 @@ from wire_protocol.tensor_codec import Precision, encoded_size
 from wire_protocol.topics import Part
 
 DEFAULT_BUDGET_BYTES = 16 * 2**20
-SMALLEST_CHUNK = 1024
-MOST_SMALL_CHUNKS = 64
-"""A payload of more chunks has chunks of `SMALLEST_CHUNK` bytes or more: messages cost time, however short."""
 _HEADER_BYTES = 1024
 _BITMAP_HEADER_BYTES = 16
 
@@ -97,10 +94,11 @@ class Uplink:
     def manifest(self, part: Part, manifest: Manifest) -> Need | None:
         """Take an announcement: what to send now, or None, as there is no room yet or the payload is being counted.
 
-        Raises `ProtocolError` when the payload is too large or cut too small.
+        Raises `ProtocolError` when the payload is too large.
         """
         part = part._replace(chunk=None)
-        self._require_legal(manifest)
+        if manifest.size > self._max_payload:
+            raise ProtocolError(f"announced payload has {manifest.size} bytes, expected at most {self._max_payload}")
         if part in self._handed:
             return None
         if part.round < self._round:
@@ -158,14 +156,6 @@ class Uplink:
     def clear(self) -> None:
         """Forget all, on disk too. What was handed over counts until it is released."""
         self._turn_to(0)
-
-    def _require_legal(self, manifest: Manifest) -> None:
-        if manifest.size > self._max_payload:
-            raise ProtocolError(f"announced payload has {manifest.size} bytes, expected at most {self._max_payload}")
-        if manifest.chunk_count > MOST_SMALL_CHUNKS and manifest.chunk_bytes < SMALLEST_CHUNK:
-            chunks = f"{manifest.chunk_count} chunks of {manifest.chunk_bytes} bytes"
-            legal = f"at most {MOST_SMALL_CHUNKS}, or chunks of at least {SMALLEST_CHUNK} bytes"
-            raise ProtocolError(f"announced payload has {chunks}, expected {legal}")
 
     def _turn_to(self, number: int) -> None:
         self._round = number

@@ -26,6 +26,9 @@ SelectionPolicy = Literal["fisher", "fisher-cohort", "random", "magnitude", "pre
 DeclineCause = Literal["data", "training", "internal"]
 SHA256_BYTES = 32
 MAX_CHUNKS = 65_536
+SMALLEST_CHUNK = 1024
+MOST_SMALL_CHUNKS = 64
+"""A payload of more chunks has chunks of `SMALLEST_CHUNK` bytes or more: each costs time and memory, however short."""
 MAX_NEED = 4096
 """Chunks named in one `Need`, so that it fits in any broker's message; the next one names the rest."""
 LARGEST_HEADER = 32 * 1024
@@ -159,7 +162,8 @@ class Manifest(Message, frozen=True, tag="manifest"):
         _require_sha256(self.sha256)
         require(self.size >= 1, "size", self.size, "at least 1")
         require(self.chunk_bytes >= 1, "chunk_bytes", self.chunk_bytes, "at least 1")
-        require(self.chunk_count <= MAX_CHUNKS, "chunks", self.chunk_count, f"at most {MAX_CHUNKS}")
+        most = MAX_CHUNKS if self.chunk_bytes >= SMALLEST_CHUNK else MOST_SMALL_CHUNKS
+        require(self.chunk_count <= most, "chunks", self.chunk_count, f"at most {most} of {self.chunk_bytes} bytes")
 
     @property
     def chunk_count(self) -> int:

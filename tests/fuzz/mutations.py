@@ -21,7 +21,23 @@ Mutate = Callable[[Random, Sequence[bytes], int], bytes]
 INTEGERS = (0, 1, -1, 2, 31, 32, 127, 128, 255, 256, 65_535, 65_536, 999_999_999, 10**9, 2**31, 2**32, 2**53, 2**53 + 1)
 LARGE = (2**63 - 1, 2**63, 2**64 - 1, -(2**63), -(2**31) - 1)
 FLOATS = (0.0, -0.0, 1.5, -1.0, 1e308, 5e-324, 2.0**53, float("nan"), float("inf"), float("-inf"))
-STRINGS = ("", "a", "run-1", "../../etc/passwd", "a/b", "+", "#", "$SYS", "é", "😀", "\x00", "\ud800", "a" * 65, "00", "1e5")
+STRINGS = (
+    "",
+    "a",
+    "run-1",
+    "../../etc/passwd",
+    "a/b",
+    "+",
+    "#",
+    "$SYS",
+    "é",
+    "😀",
+    "\x00",
+    "\ud800",
+    "a" * 65,
+    "00",
+    "1e5",
+)
 DEEP = (10, 10, 200, 1500, 1500, 8000)
 
 
@@ -58,36 +74,28 @@ def _change(draw: Random, content: bytearray, seeds: Sequence[bytes]) -> None:
             content[at:end] = draw.choice((b"\xff", b"\x00")) * (end - at)
 
 
+_VALUES: tuple[Callable[[Random], Tree], ...] = (
+    lambda draw: draw.choice(INTEGERS),
+    lambda draw: draw.choice(LARGE),
+    lambda draw: draw.choice(FLOATS),
+    lambda draw: draw.choice(STRINGS),
+    lambda draw: draw.randbytes(draw.choice((0, 1, 8, 31, 32, 33, 64))),
+    lambda draw: draw.choice((None, True, False)),
+    lambda draw: [],
+    lambda draw: Pairs(),
+    lambda draw: Extension(draw.choice((0, 1, 127, 255)), draw.randbytes(draw.choice((0, 4, 8, 12)))),
+    lambda draw: Lie(draw.choice((0xC6, 0xDB, 0xDD, 0xDF, 0xC9)), draw.choice((1, 2**16, 2**31, 2**32 - 1))),
+    lambda draw: _deep(draw),  # noqa: PLW0108 - it is defined below
+    lambda draw: Verbatim(draw.choice((b"\xc1", b"\xd9\x02\xff\xfe", b"\xca\x7f\xc0\x00\x00", b"\xd4\x01", b"\xa5a"))),
+)
+
+
 def value(draw: Random) -> Tree:
     """Any value, legal somewhere or nowhere."""
-    match draw.randrange(12):
-        case 0:
-            return draw.choice(INTEGERS)
-        case 1:
-            return draw.choice(LARGE)
-        case 2:
-            return draw.choice(FLOATS)
-        case 3:
-            return draw.choice(STRINGS)
-        case 4:
-            return draw.randbytes(draw.choice((0, 1, 8, 31, 32, 33, 64)))
-        case 5:
-            return draw.choice((None, True, False))
-        case 6:
-            return []
-        case 7:
-            return Pairs()
-        case 8:
-            return Extension(draw.choice((0, 1, 127, 255)), draw.randbytes(draw.choice((0, 4, 8, 12))))
-        case 9:
-            return Lie(draw.choice((0xC6, 0xDB, 0xDD, 0xDF, 0xC9)), draw.choice((1, 2**16, 2**31, 2**32 - 1)))
-        case 10:
-            return deep(draw)
-        case _:
-            return Verbatim(draw.choice((b"\xc1", b"\xd9\x02\xff\xfe", b"\xca\x7f\xc0\x00\x00", b"\xd4\x01", b"\xa5a")))
+    return draw.choice(_VALUES)(draw)
 
 
-def deep(draw: Random) -> Tree:
+def _deep(draw: Random) -> Tree:
     """A value in very many arrays or maps."""
     levels = draw.choice(DEEP)
     opened, closed = draw.choice(((b"\x91", b""), (b"\x81\xa1a", b""), (b"[", b"]"), (b'{"a":', b"}")))
@@ -129,21 +137,22 @@ def _put(holder: list[Any], at: int, content: Tree) -> None:
 
 def _near(draw: Random, content: Tree) -> Tree:
     """Almost the same."""
+    ways: tuple[Tree, ...] = ([content],)
     match content:
         case bool():
-            return not content
+            ways = (not content,)
         case int() | float():
-            return content + draw.choice((-1, 1, 0.5, 1e-9))
+            ways = tuple(content + more for more in (-1, 1, 0.5, 1e-9))
         case str():
-            return draw.choice((content[1:], content + "x", content.upper(), content.encode(errors="surrogatepass"), content + "\n"))
+            encoded = content.encode(errors="surrogatepass")
+            ways = (content[1:], content + "x", content.upper(), encoded, content + "\n")
         case bytes() if content:
-            return draw.choice((content[:-1], content + b"\x00", of_bytes(draw, [content], 2 * len(content)), content[::-1]))
+            ways = (content[:-1], content + b"\0", of_bytes(draw, [content], 2 * len(content)), content[::-1])
         case list():
-            return draw.choice((content[1:], content * 2, content * 100, content[::-1], Pairs([(1, content)])))
+            ways = (content[1:], content * 2, content * 100, content[::-1], Pairs([(1, content)]))
         case Pairs():
-            return draw.choice((Pairs(content.items[1:]), Pairs(content.items * 2), [*map(list, content.items)]))
-        case _:
-            return [content]
+            ways = (Pairs(content.items[1:]), Pairs(content.items * 2), [*map(list, content.items)])
+    return draw.choice(ways)
 
 
 def _mutated_tree(draw: Random, tree: Tree) -> Tree:

@@ -59,7 +59,9 @@ def bundle_manifest() -> bytes:
             input_shape=(2,),
             classes=2,
             layout=LAYOUT,
-            files={name: bm.BundleFile(sha256(content).hexdigest(), len(content)) for name, content in contents.items()},
+            files={
+                name: bm.BundleFile(sha256(content).hexdigest(), len(content)) for name, content in contents.items()
+            },
             rungs=(bm.Rung("rungs/half", {"fc1": 5}),),
         )
     )

@@ -71,7 +71,7 @@ def check_batch(target: Target, draw: Random, count: int, tally: Tally) -> None:
 
 
 def check(target: Target, content: bytes, *, again: bool = False) -> tuple[bool, int]:
-    """Whether the decoder took the content, and the memory it needed; raises `BrokenPromiseError`. Needs tracemalloc."""
+    """Whether the decoder took the content, and the memory that tracemalloc saw; raises `BrokenPromiseError`."""
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
     taken = True
@@ -80,7 +80,9 @@ def check(target: Target, content: bytes, *, again: bool = False) -> tuple[bool,
     except target.refusals:
         taken = False
     except Exception as error:
-        raise BrokenPromiseError(f"{target.name} raised {error!r:.500} for {content[:300]!r} ({len(content)})") from error
+        raise BrokenPromiseError(
+            f"{target.name} raised {error!r:.500} for {content[:300]!r} ({len(content)})"
+        ) from error
     used = tracemalloc.get_traced_memory()[1] - before
     most = target.most_memory
     if used > most and not again:  # the interpreter's own tables grow now and then, a decoder's needs return

@@ -34,14 +34,11 @@ def test_seeds_are_valid_and_mutants_are_not_all(target: Target) -> None:
     """Else the mutants would never get past the first check, or find nothing."""
     if not target.refusals:
         return
-    for content in target.seeds():
-        try:
-            target.run(content)
-        except target.refusals as error:
-            assert target.name in SEEDS_ARE_BODIES, error  # noqa: PT017
+    for content in target.seeds() if target.name not in SEEDS_ARE_BODIES else ():
+        target.run(content)
+    mutants = (target.mutant(random.Random(number)) for number in range(500))
     with pytest.raises(target.refusals):
-        for number in range(500):
-            target.run(target.mutant(random.Random(number)))
+        [target.run(content) for content in mutants]
 
 
 SEEDS_ARE_BODIES = ("verify", "open_sealed")
@@ -65,5 +62,8 @@ def test_a_broken_promise_is_noticed(run, problem: str) -> None:
 
 
 def test_mutants_are_the_same_for_the_same_seed() -> None:
-    for target in WIRE_TARGETS[:6]:
-        assert [target.mutant(random.Random(n)) for n in range(20)] == [target.mutant(random.Random(n)) for n in range(20)]
+    """But for those that are sealed on the way, which is randomised."""
+    for target in (target for target in WIRE_TARGETS if target.name.startswith("message ")):
+        assert [target.mutant(random.Random(n)) for n in range(20)] == [
+            target.mutant(random.Random(n)) for n in range(20)
+        ]

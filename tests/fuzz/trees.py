@@ -1,8 +1,8 @@
-"""Documents as trees that can say what no honest encoder says: maps with repeated keys, extension types, counts that lie.
+"""Documents as trees that can say what no honest encoder says: repeated keys, extension types, counts that lie.
 
-A map is a list of pairs, so that a key can stand in it twice. `pack` writes a tree as MessagePack and `to_json` as JSON;
-`Lie`, `Extension` and `Verbatim` are written as they are, whatever comes of it. `unpack` and `from_json` read what is
-valid.
+A map is a list of pairs, so that a key can stand in it twice. `pack` writes a tree as MessagePack and `to_json` as
+JSON; `Lie`, `Extension` and `Verbatim` are written as they are, whatever comes of it. `unpack` and `from_json` read
+what is valid.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Extension:
 
 @dataclass(frozen=True)
 class Lie:
-    """A container or string that says it has `count` items; `head` is the MessagePack byte that a count of 32 bits follows."""
+    """What says that it has `count` items; `head` is the MessagePack byte that a count of 32 bits follows."""
 
     head: int
     count: int
@@ -72,7 +72,7 @@ def pack(tree: Tree, wide: bool = False) -> bytes:
     return b"".join(_packed(tree, wide))
 
 
-def _packed(tree: Tree, wide: bool) -> Iterator[bytes]:
+def _packed(tree: Tree, wide: bool) -> Iterator[bytes]:  # noqa: C901 - one case for each type
     match tree:
         case Pairs(items):
             yield _count(len(items), wide, (0x80, 15), 0xDE, 0xDF)

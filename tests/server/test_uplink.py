@@ -206,12 +206,6 @@ def test_a_payload_over_the_limit_is_refused_when_announced(uplink: Uplink) -> N
     assert uplink.outstanding == 0
 
 
-def test_a_payload_in_many_tiny_chunks_is_refused_when_announced(uplink: Uplink) -> None:
-    with pytest.raises(ProtocolError, match="65 chunks of 1 bytes, expected at most 64"):
-        uplink.manifest(part(), Manifest(sha256=bytes(32), size=65, chunk_bytes=1))
-    assert uplink.manifest(part(), Manifest(sha256=bytes(32), size=64, chunk_bytes=1)) is not None
-
-
 def test_devices_do_not_disturb_each_other(uplink: Uplink) -> None:
     for device in "ab":
         uplink.manifest(part(device=device), MANIFEST)

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from server.partial_files import PartialFiles
 from server.uplink import Complete, Uplink
 from wire_protocol import chunking
-from wire_protocol.errors import ProtocolError
+from wire_protocol.errors import InvalidValueError, ProtocolError
 from wire_protocol.messages import Manifest, Need
 from wire_protocol.topics import Part
 
@@ -75,8 +75,8 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(size=st.integers(1, 2 * LARGEST), chunk=st.integers(1, 70), salt=st.integers(0, 3))
     def announce_lies(self, size: int, chunk: int, salt: int) -> None:
-        manifest = Manifest(sha256=sha256(bytes([salt])).digest(), size=size, chunk_bytes=chunk)
-        with suppress(ProtocolError):
+        with suppress(ProtocolError, InvalidValueError):
+            manifest = Manifest(sha256=sha256(bytes([salt])).digest(), size=size, chunk_bytes=chunk)
             self.uplink.manifest(Part(HOSTILE, "run", 1, None), manifest)
 
     @rule(index=st.integers(0, 70), content=st.binary(max_size=LARGEST), number=st.integers(1, 3))

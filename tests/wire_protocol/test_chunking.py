@@ -86,9 +86,15 @@ def test_an_empty_payload_cannot_be_announced() -> None:
 
 
 def test_the_number_of_chunks_is_bounded() -> None:
-    assert Manifest(sha256=bytes(32), size=MAX_CHUNKS, chunk_bytes=1).chunk_count == MAX_CHUNKS
-    with pytest.raises(InvalidValueError, match="chunks must be at most 65536, got 65537"):
-        Manifest(sha256=bytes(32), size=MAX_CHUNKS + 1, chunk_bytes=1)
+    assert Manifest(sha256=bytes(32), size=1024 * MAX_CHUNKS, chunk_bytes=1024).chunk_count == MAX_CHUNKS
+    with pytest.raises(InvalidValueError, match="chunks must be at most 65536 of 1024 bytes, got 65537"):
+        Manifest(sha256=bytes(32), size=1024 * MAX_CHUNKS + 1, chunk_bytes=1024)
+
+
+def test_small_chunks_are_few_as_each_costs_memory() -> None:
+    assert Manifest(sha256=bytes(32), size=64, chunk_bytes=1).chunk_count == 64
+    with pytest.raises(InvalidValueError, match="chunks must be at most 64 of 1023 bytes, got 65"):
+        Manifest(sha256=bytes(32), size=64 * 1023 + 1, chunk_bytes=1023)
 
 
 @given(st.integers(1, 40), st.lists(st.tuples(st.booleans(), st.integers(0, 39)), max_size=80), st.integers(0, 50))
