@@ -5,7 +5,7 @@ The same functions serve a device, a fleet in one process and a benchmark.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from edge_client.local_data import batches, in_order
 from edge_client.noise import add_gaussian_noise
-from edge_client.selection import select
+from edge_client.selection import Scores, select
 from edge_client.training.runtime import TrainingRuntime
 from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan, Update
-from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, sub_shapes, to_bitmaps
+from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, sub_shapes, to_bitmaps, widths_at
 from wire_protocol.tensor_codec import encode
 
 SCORING_BATCH = 32
@@ -35,6 +35,18 @@ class Scorer(Protocol):
 
 
 OpenScorer = Callable[[], Scorer]
+
+
+class Fitting(Protocol):
+    """Says how wide a sub-model the device can afford, as `edge_client.round_fitting.RoundFitting` does."""
+
+    def everything_fits(self) -> bool:
+        """Whether all that the plan allows can be afforded; raises `CannotAffordError` where nothing can."""
+        ...
+
+    def widths(self, scores: Scores | None) -> Mapping[str, int]:
+        """Neurons each group is to keep; raises `CannotAffordError`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,16 +71,21 @@ class Choice:
     scored: int = 0
 
 
-def choose(work: LocalWork, full: Arrays, open_scorer: OpenScorer) -> Choice:
-    """Choose neurons by the plan's policy on the full model; the scorer is opened only where scores matter."""
-    plan = work.plan
-    if plan.keep == 1.0 or not work.layout.groups:
+def choose(work: LocalWork, full: Arrays, open_scorer: OpenScorer, fitting: Fitting | None = None) -> Choice:
+    """Choose neurons by the plan's policy on the full model; the scorer is opened only where scores matter.
+
+    Each group keeps the plan's share of its neurons, or fewer where `fitting` says so.
+    """
+    plan, most = work.plan, widths_at(work.layout, work.plan.keep)
+    narrower = None if fitting is None or fitting.everything_fits() else fitting
+    if narrower is None and most == work.layout.group_sizes:
         return Choice(full_sub_model(work.layout))
     if plan.selection == "random":
         sizes = {group.name: np.zeros(group.size, dtype=np.float32) for group in work.layout.groups}
-        return Choice(select("random", sizes, plan.keep, work.generator))
+        return Choice(select("random", sizes, most if narrower is None else narrower.widths(None), work.generator))
     scores = open_scorer().scores(full, in_order(work.examples, SCORING_BATCH))
-    return Choice(select(plan.selection, scores, plan.keep, work.generator), scored=len(work.examples))
+    widths = most if narrower is None else narrower.widths(scores)
+    return Choice(select(plan.selection, scores, widths, work.generator), scored=len(work.examples))
 
 
 def train_update(work: LocalWork, choice: Choice, base: Arrays, runtime: TrainingRuntime) -> Update:

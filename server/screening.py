@@ -27,6 +27,8 @@ _DECLINED: dict[DeclineCause, str] = {
     "data": "the device's examples do not fit the model",
     "training": "training failed on the device (did it diverge? a lower learning rate may help)",
     "internal": "the device met an unexpected error",
+    "cannot-afford": "even the smallest sub-model is more than the device can afford in this round",
+    "paused": "the device rests, as its owner's limits say",
 }
 
 

@@ -19,7 +19,7 @@ from wire_protocol.tensor_codec import Precision
 PROTOCOL_VERSION = 1
 
 SelectionPolicy = Literal["fisher", "random"]
-DeclineCause = Literal["data", "training", "internal"]
+DeclineCause = Literal["data", "training", "internal", "cannot-afford", "paused"]
 SHA256_BYTES = 32
 MAX_CHUNKS = 65_536
 MAX_COUNT = 2**53
@@ -109,7 +109,9 @@ class Decline(Message, frozen=True, tag="decline"):
     """Sent in place of an update: the device will give none in this round, so the server need not wait for it.
 
     `cause` is one of few words, not a text, as what an error says may tell of the data: `data` the device's examples do
-    not fit the model, `training` the training failed (it diverged, say), `internal` anything else.
+    not fit the model, `training` the training failed (it diverged, say), `cannot-afford` even the smallest sub-model is
+    more than the device can afford by the deadline or within its owner's limits, `paused` its owner's limits say that
+    it must rest now, `internal` anything else.
     """
 
     run: str
