@@ -46,7 +46,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Train on this device's own data and send what changed to a Fisherfleet server.",
-        epilog=f"{prog} fit --config FILE says how much of the model the device would train within its limits, and why.",
+        epilog=f"{prog} fit --config FILE says how much of the model it would train within its limits, and why.",
     )
     parser.add_argument("--config", type=Path, required=True, help="the device's TOML file (see docs)")
     parser.add_argument("--verbose", action="store_true", help="log every message")

@@ -8,6 +8,7 @@ the plan names, with legal kept-neuron bitmaps, finite values of the right numbe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from wire_protocol import messages, tensor_codec
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import Layout
 from wire_protocol.messages import Decline, DeclineCause, RoundPlan, Update
-from wire_protocol.sub_model import SubModel, from_bitmaps, sub_shapes
+from wire_protocol.sub_model import SubModel, from_bitmaps, sub_shapes, widths_at
 
 LARGEST_COUNT = 10**9
 """Examples a device can claim; keeps weights and compute sums exact."""
@@ -58,6 +59,8 @@ def screen(payload: bytes, plan: RoundPlan, layout: Layout) -> Screened | Refuse
         if reason:
             return Refused(reason)
         sub_model = from_bitmaps(layout, update.kept)
+        if wide := _too_wide(sub_model, widths_at(layout, plan.keep)):
+            return Refused(wide)
         values = tensor_codec.decode(update.values, sub_shapes(layout, sub_model.widths), update.precision)
     except ProtocolError as error:
         return Refused(str(error))
@@ -74,6 +77,14 @@ def _declined(payload: bytes) -> Refused | None:
     except ProtocolError:
         return None
     return Refused(f"no update: {_DECLINED[decline.cause]}; its log says more")
+
+
+def _too_wide(sub_model: SubModel, most: Mapping[str, int]) -> str:
+    """Devices keep what they can afford, at most the plan's share."""
+    for group, width in sub_model.widths.items():
+        if width > most[group]:
+            return f"update keeps {width} neurons of {group}, expected at most {most[group]}"
+    return ""
 
 
 def _mismatch(update: Update, plan: RoundPlan) -> str:

@@ -39,7 +39,14 @@ def test_a_good_update_is_decoded(layout: object, weights: dict, make_plan: Call
 
 
 @pytest.mark.parametrize(
-    ("cause", "reason"), [("data", "do not fit"), ("training", "diverge"), ("internal", "unexpected error")]
+    ("cause", "reason"),
+    [
+        ("data", "do not fit"),
+        ("training", "diverge"),
+        ("internal", "unexpected error"),
+        ("cannot-afford", "more than the device can afford"),
+        ("paused", "its owner's limits say"),
+    ],
 )
 def test_a_device_that_declines_is_refused_with_its_cause(
     layout: object, make_plan: Callable, cause: str, reason: str
