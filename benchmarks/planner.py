@@ -16,7 +16,7 @@ can be compared where something does. `--clock wall` takes those of the clock.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
@@ -29,14 +29,15 @@ from benchmarks.figures import benchmark_parser, publish
 from benchmarks.zoo_subject import random_examples, zoo_subject
 from edge_client.errors import CannotAffordError
 from edge_client.fisher import FisherScorer
+from edge_client.fitting import BLOCK
 from edge_client.limits import Limits
 from edge_client.link_account import LinkAccount
 from edge_client.local_data import in_order
 from edge_client.local_update import SCORING_BATCH, Choice, LocalWork, train_update
 from edge_client.machine_sensors import Sensors
-from edge_client.round_cost import RESOURCES, Room
+from edge_client.round_cost import RESOURCES, Room, RoundCost
 from edge_client.round_fitting import Fitter, Subject, fit_subject
-from edge_client.selection import select
+from edge_client.selection import Scores, select
 from edge_client.training.portable import PortableRuntime
 from wire_protocol.chunking import manifest_of
 from wire_protocol.envelope import Context, seal
@@ -69,7 +70,22 @@ def plan_of(name: str, steps: int) -> RoundPlan:
     )  # fmt: skip
 
 
-def rounds_of(name: str, steps: int, draws: int, folder: Path, clock: Callable[[], float]) -> Iterator[Round]:
+def planned(subject: Subject, cost: RoundCost, scores: Scores, generator: np.random.Generator) -> Round:
+    """The plan for a draw of limits."""
+    sizes = cost.model.sizes
+    ends = np.concatenate([sizes.row(dict.fromkeys(sizes.groups, BLOCK)), sizes.row(subject.layout.group_sizes)])
+    low, high = cost.uses(np.minimum(ends, ends[1]))
+    seconds, size = (float(np.exp(generator.uniform(log(low[at]), log(high[at])))) for at in (0, 2))
+    room = Room(seconds=seconds, bytes=size)
+    fitted = fit_subject(subject, cost, room, scores)
+    if not fitted.affordable:
+        raise CannotAffordError(f"{subject.plan.run} cannot be trained within {room}")
+    choice = Choice(select("fisher", scores, sizes.named(fitted.widths), generator), scored=len(subject.examples))
+    binds = "keep" if fitted.binds is None else RESOURCES[fitted.binds]
+    return Round(room, choice, fitted.uses, binds, [], [])
+
+
+def rounds_of(name: str, steps: int, draws: int, folder: Path, clock: Callable[[], float]) -> list[Round]:
     """Plan a dozen rounds of one model and carry them out in turns."""
     made = zoo_subject(name, BATCH, folder / "bundle")
     layout, plan = made.manifest.layout, plan_of(name, steps)
@@ -82,29 +98,16 @@ def rounds_of(name: str, steps: int, draws: int, folder: Path, clock: Callable[[
     cost = replace(fitter.cost(subject, fitter.calibrated(subject)), scores=True)
     scores = scorer.scores(dict(made.parameters), in_order(examples, SCORING_BATCH))
     generator, keys = np.random.default_rng(0), new_identity()
-    rounds = []
-    sizes = cost.model.sizes
-    ends = cost.uses(np.concatenate([sizes.row(dict.fromkeys(sizes.groups, 8)), sizes.row(layout.group_sizes)]))
-    while len(rounds) < draws:
-        seconds, size = (np.exp(generator.uniform(log(ends[0, at]), log(ends[1, at]))) for at in (0, 2))
-        room = Room(seconds=float(seconds), bytes=float(size))
-        fitted = fit_subject(subject, cost, room, scores)
-        if not fitted.affordable:
-            raise CannotAffordError(f"{name} cannot be trained within {room}")
-        widths = sizes.named(fitted.widths)
-        choice = Choice(select("fisher", scores, widths, generator), scored=len(examples))
-        binds = "keep" if fitted.binds is None else RESOURCES[fitted.binds]
-        rounds.append(Round(room, choice, fitted.uses, binds, [], []))
-    for _ in range(TURNS):
-        for one in rounds:
-            began = clock()
-            scorer.scores(dict(made.parameters), in_order(examples, SCORING_BATCH))
-            base = gather(layout, one.choice.sub_model, made.parameters)
-            update = train_update(LocalWork(plan, layout, examples, generator), one.choice, base, runtime)
-            one.seconds.append(clock() - began)
-            payload = seal(encode(update), Context("update", "fleet", name, 1, "device"), [keys], keys.public)
-            one.bytes.append(len(payload) + len(encode(manifest_of(payload))))
-    yield from rounds
+    rounds = [planned(subject, cost, scores, generator) for _ in range(draws)]
+    for one in TURNS * rounds:
+        began = clock()
+        scorer.scores(dict(made.parameters), in_order(examples, SCORING_BATCH))
+        base = gather(layout, one.choice.sub_model, made.parameters)
+        update = train_update(LocalWork(plan, layout, examples, generator), one.choice, base, runtime)
+        one.seconds.append(clock() - began)
+        payload = seal(encode(update), Context("update", "fleet", name, 1, "device"), [keys], keys.public)
+        one.bytes.append(len(payload) + len(encode(manifest_of(payload))))
+    return rounds
 
 
 def main() -> None:
@@ -118,7 +121,7 @@ def main() -> None:
     table, figures = [], {}
     for name in options.models.split(","):
         with TemporaryDirectory() as folder:
-            rounds = list(rounds_of(name, options.steps, options.limits, Path(folder), CLOCKS[options.clock]))
+            rounds = rounds_of(name, options.steps, options.limits, Path(folder), CLOCKS[options.clock])
         rows = [_figures(one) for one in rounds]
         figures[name] = rows
         table += [{"model": name, **_words(row)} for row in rows]

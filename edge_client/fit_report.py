@@ -108,7 +108,7 @@ def _some_widths(report: Report) -> list[tuple[str, Widths]]:
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [f"{'neurons':<10}{'seconds':>10}{'sending s':>11}{'bytes':>13}{'MB':>8}  exceeds"]
     for row in rows:
-        figures = f"{row['seconds']:>10.2f}{row['sending_seconds']:>11.2f}{row['bytes']:>13,}{row['memory_mb']:>8.0f}"
+        figures = f"{row['seconds']:>10.3f}{row['sending_seconds']:>11.3f}{row['bytes']:>13,}{row['memory_mb']:>8.0f}"
         lines.append(f"{row['model']:<10}{figures}  {', '.join(row['exceeds']) or '-'}")
     return lines
 

@@ -39,9 +39,9 @@ class RoundPlan(Message, frozen=True, tag="plan"):
 
     `resync_round` is the round at which neurons were or are chosen; `resync` means it is this one. `bundle` and
     `model` are lower-case hexadecimal SHA-256; `deadline` is in seconds since the Unix epoch. `local_steps` steps of
-    SGD at `learning_rate` on batches of `batch_size` examples are asked for. `keep` is the fraction of neurons kept
-    in each group, in (0, 1]. `noise_stddev` is the standard deviation of Gaussian noise that the device adds to
-    every value it sends; alone it is no privacy guarantee.
+    SGD at `learning_rate` on batches of `batch_size` examples are asked for. `keep` is the largest fraction of neurons
+    that a device keeps in each group, in (0, 1]. `noise_stddev` is the standard deviation of Gaussian noise that the
+    device adds to every value it sends; alone it is no privacy guarantee.
     """
 
     run: str
