@@ -136,7 +136,7 @@ class _TimedRuntime:
 
 @dataclass(frozen=True)
 class _Turn:
-    """Seconds of each step but the first ones, and of all that is done once in a round."""
+    """Seconds of each step but the first, and of all that comes once in a round: what the first took longer, too."""
 
     steps: list[float]
     once: float
@@ -149,7 +149,8 @@ def _turn(work: LocalWork, runtime: _TimedRuntime, widths: Mapping[str, int]) ->
     train_update(work, choice, parameters, runtime)
     took, moments = runtime.clock() - began, runtime.moments
     steps = [later - earlier for earlier, later in pairwise(moments)]
-    return _Turn(steps[WARM_UP_STEPS:], max(0.0, took - (moments[-1] - moments[0])))
+    usual = steps[WARM_UP_STEPS:]
+    return _Turn(usual, max(0.0, took - len(steps) * median(usual)))
 
 
 def _measured(widths: Mapping[str, int], turns: Sequence[_Turn], peak_mb: float) -> Measured:

@@ -7,7 +7,8 @@
 with coefficients that are not negative (least squares of the relative errors), so that no wider model is predicted to
 cost less. Activations stand for what passes over tensors and computes little, as normalisation and depthwise
 convolution do: without them the worst tenth of DS-CNN's predictions is off by 32 % and more, with them by 21 %, while
-LeNet and a multilayer perceptron need them not (benchmarks/planner.py). No I/O.
+LeNet and a multilayer perceptron need them not (tried at 40 random widths each; docs/design.md has what comes of it).
+No I/O.
 """
 
 from __future__ import annotations
