@@ -1,4 +1,7 @@
-"""`fisherfleet-edge --config device.toml`: run one device until it is stopped."""
+"""`fisherfleet-edge --config device.toml`: run one device until it is stopped.
+
+`fisherfleet-edge fit --config device.toml` says what it would train, and why.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,12 @@ EXIT_REFUSED = 2
 
 def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge") -> int:
     """Run a device; returns 0 when it was stopped, 2 when it could not start."""
-    arguments = _parser(prog).parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["fit"]:
+        from edge_client.fit_command import main as fit  # noqa: PLC0415 - loads numpy and onnxruntime
+
+        return fit(words[1:], f"{prog} fit")
+    arguments = _parser(prog).parse_args(words)
     logging.basicConfig(
         level=logging.DEBUG if arguments.verbose else logging.INFO,
         format="%(asctime)s %(levelname)-7s %(message)s",
@@ -36,7 +44,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge") -> i
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=prog, description="Train on this device's own data and send what changed to a Fisherfleet server."
+        prog=prog,
+        description="Train on this device's own data and send what changed to a Fisherfleet server.",
+        epilog=f"{prog} fit --config FILE says how much of the model it would train within its limits, and why.",
     )
     parser.add_argument("--config", type=Path, required=True, help="the device's TOML file (see docs)")
     parser.add_argument("--verbose", action="store_true", help="log every message")

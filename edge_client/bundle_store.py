@@ -53,6 +53,11 @@ class BundleStore:
         except OSError as error:
             raise BundleError(f"{wanted.target} cannot be read: {plainly(error)}") from error
 
+    def newest_bundle(self) -> str | None:
+        """The bundle used last that is on disk."""
+        folders = [path for path in (self.folder / "bundles").glob("*") if _HEX_SHA256.fullmatch(path.name)]
+        return max(folders, key=lambda path: path.stat().st_mtime_ns).name if folders else None
+
     def files(self, bundle: str, manifest: BundleManifest, names: Iterable[str]) -> Path:
         """Have these files of a bundle; returns their folder. Raises `BundleError`."""
         folder = self._bundle_folder(bundle)
@@ -63,6 +68,14 @@ class BundleStore:
             url = f"{self._bundle_url(bundle)}/{name}"
             self._ensure(Wanted(url, folder / name, file.sha256, file.size))
         return folder
+
+    def bytes_to_fetch(
+        self, bundle: str, manifest: BundleManifest, names: Iterable[str], model: tuple[str, int]
+    ) -> int:
+        """Bytes of these files and of a model (name and size) that are not on disk."""
+        folder = self._bundle_folder(bundle)
+        files = sum(manifest.files[name].size for name in names if not (folder / name).is_file())
+        return files + (0 if (self.folder / "models" / _checked(model[0])).is_file() else model[1])
 
     def model(self, model: str, size: int) -> bytes:
         """The bytes of a model of `size` bytes, forgetting every older one; raises `BundleError`."""

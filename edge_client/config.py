@@ -12,6 +12,7 @@
     # threads = 1          processor threads for training
     # seed = 7             repeatable batches and random selections
     # ca_file = "ca.pem"   certificate authority of broker and server, in place of identity/ca.pem
+    # [limits]             what the device may spend: see edge_client/limits.py
 
 Paths are relative to the folder of the file. Unknown keys are refused, so that a misspelt one is not lost.
 """
@@ -25,6 +26,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 from urllib.parse import urlsplit
 
 from edge_client.errors import ConfigError
+from edge_client.limits import Limits, read_limits
 from wire_protocol.broker_url import BrokerUrl, parse_broker_url
 from wire_protocol.errors import InvalidValueError, require
 from wire_protocol.topics import require_identifier
@@ -37,7 +39,7 @@ else:
 RuntimeName = Literal["auto", "portable", "ort-training"]
 
 REQUIRED = ("device", "broker", "server", "data")
-OPTIONAL = ("identity", "state", "outbox_mb", "run", "runtime", "threads", "seed", "ca_file")
+OPTIONAL = ("identity", "state", "outbox_mb", "run", "runtime", "threads", "seed", "ca_file", "limits")
 MAX_THREADS = 256
 MAX_OUTBOX_MB = 1_000_000
 
@@ -46,7 +48,9 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """All that a device is told; `server` has no trailing slash, `run` None means any run, `seed` None means chance."""
+    """All that a device is told; `server` has no trailing slash, `run` None means any run, `seed` None means chance,
+    `limits` None means that the plan's `keep` alone says how much is trained.
+    """
 
     device: str
     broker: BrokerUrl
@@ -60,12 +64,17 @@ class DeviceConfig:
     seed: int | None = None
     ca_file: Path | None = None
     outbox_mb: int = 64
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         require_identifier("device", self.device)
         if self.run is not None:
             require_identifier("run", self.run)
         require(self.runtime in get_args(RuntimeName), "runtime", self.runtime, _one_of(get_args(RuntimeName)))
+        fits = self.limits is None or self.runtime != "ort-training"
+        require(
+            fits, "runtime", self.runtime, "auto or portable with [limits], as ort-training knows a few widths only"
+        )
         require(1 <= self.threads <= MAX_THREADS, "threads", self.threads, f"1 to {MAX_THREADS}")
         require(1 <= self.outbox_mb <= MAX_OUTBOX_MB, "outbox_mb", self.outbox_mb, f"1 to {MAX_OUTBOX_MB}")
         require(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0")
@@ -115,6 +124,7 @@ def _config(table: dict[str, Any], folder: Path) -> DeviceConfig:
         seed=_optional(table, "seed", int),
         ca_file=None if ca_file is None else folder / ca_file,
         outbox_mb=_typed({"outbox_mb": 64, **table}, "outbox_mb", int),
+        limits=read_limits(table["limits"]) if "limits" in table else None,
     )
 
 

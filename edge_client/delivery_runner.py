@@ -14,6 +14,7 @@ from edge_client import delivery_events as ev
 from edge_client.delivery import Delivery, advance, begin, due, holds
 from edge_client.device_store import DeviceStore, Stored
 from edge_client.errors import DamagedFileError, LinkError, OutboxError
+from edge_client.link_account import LinkAccount
 from edge_client.machine_host import Machine, MachineHost
 from edge_client.mqtt_link import MqttLink
 from edge_client.outbox import Parcel
@@ -28,11 +29,14 @@ logger = logging.getLogger(__name__)
 class DeliveryRunner:
     """The outbox of one device, on its way; `accepted` is told of the neurons of every update that was counted."""
 
-    def __init__(self, name: str, store: DeviceStore, link: MqttLink, accepted: Callable[[Selection], None]) -> None:
+    def __init__(
+        self, name: str, store: DeviceStore, link: MqttLink, accepted: Callable[[Selection], None], account: LinkAccount
+    ) -> None:
         self._name = name
         self._store = store
         self._link = link
         self._accepted = accepted
+        self._account = account
         machine: Machine[Delivery, ev.Command] = Machine(advance, due, self._carry_out)
         self._host = MachineHost(machine, begin(store.parcels))
         self._sending: asyncio.Task[None] | None = None
@@ -46,6 +50,7 @@ class DeliveryRunner:
     def link_down(self) -> None:
         """No message is acknowledged any more; what is being sent need not be waited for."""
         self._host.post(ev.Disconnected)
+        self._account.lost()
         if self._sending is not None:
             self._sending.cancel()
 
@@ -61,6 +66,7 @@ class DeliveryRunner:
 
     def receipt_arrived(self, receipt: Receipt) -> None:
         """The server's last word on an update."""
+        self._account.receipt((receipt.run, receipt.round), asyncio.get_running_loop().time())
         self._host.post(partial(ev.ReceiptArrived, receipt=receipt))
 
     async def close(self) -> None:
@@ -70,10 +76,14 @@ class DeliveryRunner:
     def _carry_out(self, command: ev.Command) -> None:
         if isinstance(command, ev.Settle):
             self._tell(command)
-            self._host.spawn(asyncio.to_thread(self._store.settle, command.parcel, command.receipt.accepted))
+            self._host.spawn(asyncio.to_thread(self._settle, command))
         else:
             self._sending = self._host.spawn(self._send(command))
             self._sending.add_done_callback(lambda _task: self._host.post(ev.Transmitted))
+
+    def _settle(self, command: ev.Settle) -> None:
+        self._store.settle(command.parcel, command.receipt.accepted)
+        self._account.save()
 
     async def _send(self, command: ev.Announce | ev.SendChunks) -> None:
         where = self._where(command.parcel)
@@ -105,6 +115,11 @@ class DeliveryRunner:
         return sent
 
     async def _publish(self, parcel: Parcel, index: int | None, content: bytes) -> None:
+        key, now = (parcel.run, parcel.round), asyncio.get_running_loop().time()
+        if index is None:
+            self._account.carried(len(content))
+        else:
+            self._account.sent(key, len(content), now)
         await self._link.publish(topics.uplink(topics.Part(self._name, parcel.run, parcel.round, index)), content)
 
     def _tell(self, command: ev.Settle) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import ssl
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from math import inf
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +22,10 @@ from edge_client.bundle_store import BundleStore
 from edge_client.config import DeviceConfig
 from edge_client.errors import SliceError
 from edge_client.http_download import Http
-from edge_client.local_update import Choice, LocalWork, Scorer, choose, train_update
+from edge_client.local_update import Choice, LocalWork, OpenScorer, Scorer, choose, train_update
 from edge_client.round_events import Fetch, Selection, Train
-from edge_client.selection.policies import may_score, planned_widths
+from edge_client.round_fitting import Fitter, RoundFitting, Subject
+from edge_client.selection.policies import may_score
 from edge_client.training.choose import OpenRuntime, RuntimeSpec, files_for
 from edge_client.training.interruptible import InterruptibleRuntime, InterruptibleScorer
 from edge_client.training.runtime import TrainingRuntime
@@ -62,9 +65,15 @@ class DeviceWork:
     """Fetches and trains for one device; `stop`, set from any thread, ends what is going on at its next step."""
 
     def __init__(
-        self, config: DeviceConfig, examples: Examples, open_runtime: OpenRuntime, tls: ssl.SSLContext | None = None
+        self,
+        config: DeviceConfig,
+        examples: Examples,
+        open_runtime: OpenRuntime,
+        tls: ssl.SSLContext | None = None,
+        fitter: Fitter | None = None,
     ) -> None:
         self._config = config
+        self._fitter = fitter
         self._examples = examples
         self._open_runtime = open_runtime
         self._tls = tls
@@ -97,50 +106,77 @@ class DeviceWork:
         if self._open is None or self._open.bundle != plan.bundle:
             return 0
         layout = self._open.manifest.layout
-        values = encoded_size(sub_shapes(layout, planned_widths(plan, layout)), plan.precision)
+        values = encoded_size(sub_shapes(layout, plan.largest_widths(layout)), plan.precision)
         return values + sum(layout.group_sizes.values()) // 8 + UPDATE_HEADROOM_BYTES
 
     def fetch(self, command: Fetch, stop: Event) -> None:
-        """Have the bundle's files and the model on disk; raises `BundleError`, `TrainingError` or `ExamplesError`."""
-        plan, store = command.plan, self._store(stop)
+        """Have the bundle's files and the model on disk.
+
+        Raises `BundleError`, `TrainingError`, `ExamplesError`, `PausedError` or `CannotAffordError`.
+        """
+        plan, store, fitter = command.plan, self._store(stop), self._fitter
+        if fitter is not None:
+            fitter.require_may_begin()
         opened = self._open_bundle(plan, store)
-        names = list(files_for(self._config.runtime, opened.manifest, planned_widths(plan, opened.manifest.layout)))
-        if command.selection is None and may_score(plan, opened.manifest.layout):
+        layout = opened.manifest.layout
+        names = list(files_for(self._config.runtime, opened.manifest, plan.largest_widths(layout)))
+        if command.selection is None and may_score(plan, layout, narrowed=fitter is not None):
             names.append(FISHER)
+        if fitter is not None:
+            model = plan.model, encoded_size(_full_shapes(layout), plan.precision)
+            fitter.require_bytes(store.bytes_to_fetch(plan.bundle, opened.manifest, names, model))
         store.files(plan.bundle, opened.manifest, names)
         self._read_model(plan, opened.manifest.layout, store)
 
-    def train(self, command: Train, stop: Event) -> Trained:
+    def train(self, command: Train, stop: Event, left_seconds: Callable[[], float] = lambda: inf) -> Trained:
         """Choose neurons unless `command` brings them, train them, encode what changed.
 
-        Raises `SliceError`, `BundleError`, `TrainingError` or `InvalidValueError`.
+        `left_seconds` are those until the round's deadline. Raises `SliceError`, `BundleError`, `TrainingError`,
+        `InvalidValueError`, `PausedError` or `CannotAffordError`.
         """
         plan = command.plan
         opened = self._open_bundle(plan, self._store(stop))
         layout = opened.manifest.layout
         work = LocalWork(plan, layout, opened.examples, self._generator(plan))
         runtime = InterruptibleRuntime(self._runtime_of(opened), stop)
+        scorer = partial(self._open_scorer, opened, stop)
+        fitting = self._begin_fitting(command, work, runtime, scorer, left_seconds)
         if command.selection is not None and command.content is not None:
             choice = Choice(command.selection.sub_model)
             base = _decode_slice(command.content, layout, choice.sub_model)
         else:
-            choice, base = self._start_from_model(work, opened, command.selection, stop)
+            full = self._read_model(plan, layout, self._store(stop))
+            choice = (
+                choose(work, full, scorer, fitting)
+                if command.selection is None
+                else Choice(command.selection.sub_model)
+            )
+            base = gather(layout, choice.sub_model, full)
         update = train_update(work, choice, base, runtime)
         return Trained(update, Selection(plan.run, plan.bundle, plan.resync_round, plan.round, choice.sub_model))
 
-    def _start_from_model(
-        self, work: LocalWork, opened: _OpenBundle, selection: Selection | None, stop: Event
-    ) -> tuple[Choice, dict[str, NDArray[Any]]]:
-        full = self._read_model(work.plan, work.layout, self._store(stop))
-        choice = (
-            choose(work, full, lambda: InterruptibleScorer(self._open_scorer(opened), stop))
-            if selection is None
-            else Choice(selection.sub_model)
-        )
-        return choice, gather(work.layout, choice.sub_model, full)
+    def _begin_fitting(
+        self,
+        command: Train,
+        work: LocalWork,
+        runtime: TrainingRuntime,
+        open_scorer: OpenScorer,
+        left_seconds: Callable[[], float],
+    ) -> RoundFitting | None:
+        """How the round is fitted, None without limits; neurons chosen before are checked against them at once."""
+        if self._fitter is None:
+            return None
+        plan = command.plan
+        scores = command.selection is None and plan.selection == "fisher" and bool(work.layout.groups)
+        subject = Subject(plan, work.layout, work.examples, runtime, open_scorer, scores, self._config.threads)
+        fitting = self._fitter.begin(subject, left_seconds)
+        if command.selection is not None:
+            fitting.require(command.selection.sub_model.widths)
+        return fitting
 
     def _store(self, stop: Event) -> BundleStore:
-        return BundleStore(self._config.server, self._config.state, Http(self._tls, stop))
+        account = (lambda _count: None) if self._fitter is None else self._fitter.account.carried
+        return BundleStore(self._config.server, self._config.state, Http(self._tls, stop, account))
 
     def _open_bundle(self, plan: RoundPlan, store: BundleStore) -> _OpenBundle:
         if self._open is None or self._open.bundle != plan.bundle:
@@ -163,10 +199,11 @@ class DeviceWork:
             self._runtime = (opened.bundle, self._open_runtime(spec))
         return self._runtime[1]
 
-    def _open_scorer(self, opened: _OpenBundle) -> Scorer:
+    def _open_scorer(self, opened: _OpenBundle, stop: Event) -> Scorer:
         from edge_client.fisher import FisherScorer  # noqa: PLC0415 - onnxruntime only where it is used
 
-        return FisherScorer.open(opened.folder, opened.manifest.layout, self._config.threads)
+        scorer = FisherScorer.open(opened.folder, opened.manifest.layout, self._config.threads)
+        return InterruptibleScorer(scorer, stop)
 
     def _generator(self, plan: RoundPlan) -> np.random.Generator:
         if self._config.seed is None:

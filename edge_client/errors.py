@@ -15,6 +15,14 @@ class TrainingError(FisherfleetError):
     """The runtime cannot train this sub-model, or training diverged."""
 
 
+class PausedError(FisherfleetError):
+    """The owner's limits say that no round is to begin now."""
+
+
+class CannotAffordError(FisherfleetError):
+    """What a round needs at least is more than the owner's limits or the deadline leave."""
+
+
 class SliceError(FisherfleetError):
     """A slice does not hold the values of the neurons this device kept."""
 

@@ -13,6 +13,7 @@ import random
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from http.client import HTTPException
@@ -51,10 +52,13 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Http:
-    """How to fetch: trusted certificates for https (None: the system's) and what ends a transfer early."""
+    """How to fetch: trusted certificates for https (None: the system's), what ends a transfer early, and who is told
+    of bytes that came.
+    """
 
     tls: ssl.SSLContext | None = None
     stop: Event = field(default_factory=Event)
+    received: Callable[[int], None] = lambda _count: None
 
 
 class _TryAgainError(Exception):
@@ -122,13 +126,14 @@ def _receive(wanted: Wanted, http: Http) -> None:
             part.unlink()
             raise _TryAgainError("the server sent another range than the one asked for")
         with part.open("ab" if resumed else "wb") as file:
-            _copy(response, file, wanted, http.stop)
+            _copy(response, file, wanted, http)
 
 
-def _copy(source: IO[bytes], file: IO[bytes], wanted: Wanted, stop: Event) -> None:
+def _copy(source: IO[bytes], file: IO[bytes], wanted: Wanted, http: Http) -> None:
     room = wanted.size - file.tell()
     while block := source.read(min(BLOCK_BYTES, room + 1)):
-        _require_going(wanted, stop)
+        http.received(len(block))
+        _require_going(wanted, http.stop)
         room -= len(block)
         if room < 0:
             file.truncate(0)

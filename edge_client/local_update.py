@@ -5,7 +5,7 @@ The same functions serve a device, a fleet in one process and a benchmark.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edge_client.local_data import batches, in_order
 from edge_client.noise import add_gaussian_noise
-from edge_client.selection.policies import planned_widths, select, sends_scores
+from edge_client.selection.policies import is_by_scores, select, sends_scores
 from edge_client.selection.policy import Ground
 from edge_client.training.activation_scaling import consumer_factors
 from edge_client.training.runtime import StepRule, TrainingRuntime
@@ -40,6 +40,18 @@ class Scorer(Protocol):
 OpenScorer = Callable[[], Scorer]
 
 
+class Fitting(Protocol):
+    """Says how wide a sub-model the device can afford, as `edge_client.round_fitting.RoundFitting` does."""
+
+    def everything_fits(self) -> bool:
+        """Whether all that the plan allows can be afforded; raises `CannotAffordError` where nothing can."""
+        ...
+
+    def widths(self, scores: Scores | None) -> Mapping[str, int]:
+        """Neurons each group is to keep; raises `CannotAffordError`."""
+        ...
+
+
 @dataclass(frozen=True)
 class LocalWork:
     """What a device has in a round: its order, its examples, and chance.
@@ -63,15 +75,22 @@ class Choice:
     scores: bytes = b""
 
 
-def choose(work: LocalWork, full: Arrays, open_scorer: OpenScorer) -> Choice:
-    """Choose neurons by the plan's policy on the full model; the scorer is opened only where scores matter."""
+def choose(work: LocalWork, full: Arrays, open_scorer: OpenScorer, fitting: Fitting | None = None) -> Choice:
+    """Choose neurons by the plan's policy on the full model; the scorer is opened only where scores matter.
+
+    Each group keeps the plan's share of its neurons, or fewer where `fitting` says so.
+    """
     plan, layout = work.plan, work.layout
-    if plan.keep == 1.0 or not layout.groups:
+    narrower = None if fitting is None or fitting.everything_fits() else fitting
+    widths: Mapping[str, int] = plan.largest_widths(layout)
+    if narrower is None and widths == layout.group_sizes:
         return Choice(full_sub_model(layout))
     scoring = _Scoring(work, full, open_scorer)
+    if narrower is not None:
+        widths = narrower.widths(scoring.scores() if is_by_scores(plan.selection) else None)
     ground = Ground(
         layout=layout,
-        widths=planned_widths(plan, layout),
+        widths=widths,
         parameters=full,
         resync_round=plan.resync_round,
         generator=work.generator,

@@ -3,7 +3,7 @@
 Boards without a battery wake up in 1970, and clocks jump. What protects from old plans is the number of the round; the
 deadline only spares work. So a deadline is believed where the clock can be, and where the clock cannot be, because it
 was never set or because it contradicts a plan that the broker just passed on, the plan is taken to have `ASSUMED`.
-Nothing else on a device reads the wall clock.
+Nothing else on a device reads the wall clock but its owner's limits on hours and days (`machine_sensors`).
 """
 
 from __future__ import annotations

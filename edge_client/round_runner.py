@@ -20,10 +20,10 @@ from edge_client.credentials import Credentials
 from edge_client.device_store import DeviceStore, Stored
 from edge_client.device_work import DeviceWork, Trained
 from edge_client.downlink import Downlink
-from edge_client.errors import BundleError, OutboxError, SliceError
+from edge_client.errors import BundleError, CannotAffordError, OutboxError, PausedError, SliceError
 from edge_client.log_limit import LogLimit
 from edge_client.machine_host import Machine, MachineHost, Make
-from edge_client.round_phases import Idle, Phase, due
+from edge_client.round_phases import Busy, Idle, Phase, due
 from edge_client.round_state import advance
 from wire_protocol.errors import FisherfleetError
 from wire_protocol.examples import ExamplesError
@@ -88,7 +88,7 @@ class RoundRunner:
         elif isinstance(command, ev.Fetch):
             self._start_job(partial(self._fetch, command))
         elif isinstance(command, ev.Train):
-            self._start_job(partial(self._train, command))
+            self._start_job(partial(self._train, command, self._seconds_left(asyncio.get_running_loop().time)))
         elif isinstance(command, ev.Store):
             self._host.spawn(self._store(command))
 
@@ -112,11 +112,20 @@ class RoundRunner:
             return self._failed(plan, error)
         return partial(ev.ModelFetched, run=plan.run, round=plan.round)
 
-    def _train(self, command: ev.Train, stop: Flag) -> Make:
+    def _seconds_left(self, clock: Callable[[], float]) -> Callable[[], float]:
+        """Says, on any thread, how long the round at hand has until its deadline."""
+
+        def left() -> float:
+            phase = self._host.state
+            return phase.task.expires - clock() if isinstance(phase, Busy) else 0.0
+
+        return left
+
+    def _train(self, command: ev.Train, left_seconds: Callable[[], float], stop: Flag) -> Make:
         plan, tools = command.plan, self._tools
         try:
             tools.store.require_room(tools.work.update_bytes(plan))
-            return self._update(plan, tools.work.train(command, stop))
+            return self._update(plan, tools.work.train(command, stop, left_seconds))
         except Exception as error:
             return self._failed(plan, error)
 
@@ -145,6 +154,9 @@ class RoundRunner:
         if isinstance(error, BundleError | OutboxError):
             logger.warning("%s: not now: %s", self._where(plan), error)
             return partial(ev.FetchFailed, reason=str(error), **mine)
+        if isinstance(error, PausedError | CannotAffordError):
+            logger.warning("%s: sits this round out: %s", self._where(plan), error)
+            return self._decline(plan, "paused" if isinstance(error, PausedError) else "cannot-afford")
         if isinstance(error, FisherfleetError):
             logger.warning("%s: there is no update: %s", self._where(plan), error)
             return self._decline(plan, "data" if isinstance(error, ExamplesError) else "training")

@@ -19,10 +19,13 @@ from edge_client.device_store import DeviceStore, Stored
 from edge_client.device_work import DeviceWork
 from edge_client.downlink import Downlink
 from edge_client.durable_files import only_user_of
+from edge_client.link_account import LinkAccount
 from edge_client.log_limit import LogLimit
+from edge_client.machine_sensors import Sensors, require_sensors
 from edge_client.mqtt_link import LinkDown, LinkEvent, LinkSettings, LinkUp, MessageArrived, MqttLink
 from edge_client.plan_clock import remaining_seconds
 from edge_client.round_events import Selection
+from edge_client.round_fitting import LINK_FILE, Fitter
 from edge_client.round_runner import RoundRunner, Tools
 from edge_client.training.choose import OpenRuntime, require_installed
 from edge_client.training.choose import open_runtime as open_installed_runtime
@@ -37,7 +40,11 @@ BYTES_PER_MB = 1_000_000
 
 
 async def run_device(
-    config: DeviceConfig, *, open_runtime: OpenRuntime = open_installed_runtime, executor: Executor | None = None
+    config: DeviceConfig,
+    *,
+    open_runtime: OpenRuntime = open_installed_runtime,
+    executor: Executor | None = None,
+    sensors: Sensors = Sensors(),  # noqa: B008 - a frozen value
 ) -> None:
     """Take part in every round until cancelled, then leave cleanly.
 
@@ -45,16 +52,28 @@ async def run_device(
     `ExamplesError` or `TrainingError` at once where the device could never take part; afterwards it only logs.
     """
     require_installed(config.runtime)
+    if config.limits is not None:
+        require_sensors(config.limits, sensors)
     credentials = load_credentials(config)
     examples = load_examples(config.data, labelled=False)
     link = MqttLink(_link_settings(config, examples))
     with only_user_of(config.state):
         store = DeviceStore(config.state, credentials.fleet.name, config.outbox_mb * BYTES_PER_MB)
-        work = DeviceWork(config, examples, open_runtime, server_tls(config))
+        fitter = make_fitter(config, sensors)
+        work = DeviceWork(config, examples, open_runtime, server_tls(config), fitter)
         if store.memory.selection is not None:
             work.recall(store.memory.selection.bundle)
         tools = Tools(credentials, work, store, Downlink(credentials, config.run), executor)
-        await _Device(tools, link).run()
+        account = LinkAccount(None, sensors.local_time) if fitter is None else fitter.account
+        await _Device(tools, link, account).run()
+
+
+def make_fitter(config: DeviceConfig, sensors: Sensors) -> Fitter | None:
+    """What fits rounds to this device's limits, None where it has none."""
+    if config.limits is None:
+        return None
+    account = LinkAccount(config.state / LINK_FILE, sensors.local_time)
+    return Fitter(config.limits, config.state, account, sensors)
 
 
 def client_version() -> str:
@@ -79,12 +98,13 @@ def _link_settings(config: DeviceConfig, examples: Examples) -> LinkSettings:
 
 
 class _Device:
-    def __init__(self, tools: Tools, link: MqttLink) -> None:
+    def __init__(self, tools: Tools, link: MqttLink, account: LinkAccount) -> None:
         self._credentials: Credentials = tools.credentials
         self._work = tools.work
         self._downlink = tools.downlink
         self._link = link
-        self._delivery = DeliveryRunner(tools.credentials.device, tools.store, link, self._on_accepted)
+        self._account = account
+        self._delivery = DeliveryRunner(tools.credentials.device, tools.store, link, self._on_accepted, account)
         self._round = RoundRunner(tools, self._on_stored)
         self._limit = LogLimit(logger, logging.WARNING)
 
@@ -110,6 +130,7 @@ class _Device:
             self._on_message(event)
 
     def _on_message(self, message: MessageArrived) -> None:
+        self._account.carried(len(message.topic) + len(message.payload))
         try:
             incoming = self._downlink.read(message.topic, message.payload, self._work.max_slice_bytes)
         except ProtocolError as error:

@@ -8,6 +8,7 @@ the plan names, with legal kept-neuron bitmaps, finite values of the right numbe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,8 @@ _DECLINED: dict[DeclineCause, str] = {
     "data": "the device's examples do not fit the model",
     "training": "training failed on the device (did it diverge? a lower learning rate may help)",
     "internal": "the device met an unexpected error",
+    "cannot-afford": "even the smallest sub-model is more than the device can afford in this round",
+    "paused": "the device rests, as its owner's limits say",
 }
 
 
@@ -57,6 +60,8 @@ def screen(payload: bytes, plan: RoundPlan, layout: Layout) -> Screened | Refuse
         if reason:
             return Refused(reason)
         screened = _decoded(update, layout)
+        if wide := _too_wide(screened.sub_model, plan.largest_widths(layout)):
+            return Refused(wide)
     except ProtocolError as error:
         return Refused(str(error))
     for name, array in screened.values.items():
@@ -85,6 +90,14 @@ def _declined(payload: bytes) -> Refused | None:
     except ProtocolError:
         return None
     return Refused(f"no update: {_DECLINED[decline.cause]}; its log says more")
+
+
+def _too_wide(sub_model: SubModel, most: Mapping[str, int]) -> str:
+    """Devices keep what they can afford, at most the plan's share."""
+    for group, width in sub_model.widths.items():
+        if width > most[group]:
+            return f"update keeps {width} neurons of {group}, expected at most {most[group]}"
+    return ""
 
 
 def _mismatch(update: Update, plan: RoundPlan) -> str:

@@ -16,14 +16,15 @@ import msgspec
 
 from wire_protocol import topics
 from wire_protocol.errors import ProtocolError, require
-from wire_protocol.layout import MAX_GROUPS
+from wire_protocol.layout import MAX_GROUPS, Layout
 from wire_protocol.local_training import PLAIN, LocalTraining
+from wire_protocol.sub_model import widths_at
 from wire_protocol.tensor_codec import Precision
 
 PROTOCOL_VERSION = 1
 
 SelectionPolicy = Literal["fisher", "fisher-cohort", "random", "magnitude", "prefix", "rolling", "full"]
-DeclineCause = Literal["data", "training", "internal"]
+DeclineCause = Literal["data", "training", "internal", "cannot-afford", "paused"]
 SHA256_BYTES = 32
 MAX_CHUNKS = 65_536
 SMALLEST_CHUNK = 1024
@@ -50,10 +51,10 @@ class RoundPlan(Message, frozen=True, tag="plan"):
 
     `resync_round` is the round at which neurons were or are chosen; `resync` means it is this one. `bundle` and
     `model` are lower-case hexadecimal SHA-256; `deadline` is in seconds since the Unix epoch. `local_steps` steps at
-    `learning_rate` on batches of `batch_size` examples are asked for, taken as `training` says. `keep` is the fraction
-    of neurons kept in each group, in (0, 1]. `noise_stddev` is the standard deviation of Gaussian noise that the
-    device adds to every value it sends; alone it is no privacy guarantee. `ranking` is the fleet's own order of neurons
-    (`neuron_scores`), in a resync by the selection `fisher-cohort` once there were scores to sum.
+    `learning_rate` on batches of `batch_size` examples are asked for, taken as `training` says. `keep` is the largest
+    fraction of neurons that a device keeps in each group, in (0, 1]. `noise_stddev` is the standard deviation of
+    Gaussian noise that the device adds to every value it sends; alone it is no privacy guarantee. `ranking` is the
+    fleet's own order of neurons (`neuron_scores`), in a resync by the selection `fisher-cohort` once there were scores.
     """
 
     run: str
@@ -92,6 +93,10 @@ class RoundPlan(Message, frozen=True, tag="plan"):
         """Whether every device takes the whole model and chooses its neurons in this round."""
         return self.round == self.resync_round
 
+    def largest_widths(self, layout: Layout) -> dict[str, int]:
+        """Neurons that a device keeps of each group, at most."""
+        return widths_at(layout, 1.0 if self.selection == "full" else self.keep)
+
 
 class Update(Message, frozen=True, tag="update"):
     """The change of a sub-model's parameters. `kept` holds a bitmap for each neuron group; `values` is tensor_codec.
@@ -126,7 +131,9 @@ class Decline(Message, frozen=True, tag="decline"):
     """Sent in place of an update: the device will give none in this round, so the server need not wait for it.
 
     `cause` is one of few words, not a text, as what an error says may tell of the data: `data` the device's examples do
-    not fit the model, `training` the training failed (it diverged, say), `internal` anything else.
+    not fit the model, `training` the training failed (it diverged, say), `cannot-afford` even the smallest sub-model is
+    more than the device can afford by the deadline or within its owner's limits, `paused` its owner's limits say that
+    it must rest now, `internal` anything else.
     """
 
     run: str

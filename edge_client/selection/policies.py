@@ -6,7 +6,7 @@ from edge_client.selection import federated_dropout, fisher, fisher_cohort, full
 from edge_client.selection.policy import Ground, Policy
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan, SelectionPolicy
-from wire_protocol.sub_model import SubModel, widths_at
+from wire_protocol.sub_model import SubModel
 
 POLICIES: dict[SelectionPolicy, Policy] = {
     "fisher": fisher.select,
@@ -25,14 +25,14 @@ def select(policy: SelectionPolicy, ground: Ground) -> SubModel:
     return POLICIES[policy](ground)
 
 
-def planned_widths(plan: RoundPlan, layout: Layout) -> dict[str, int]:
-    """Neurons that a plan has a device keep of every group, at most."""
-    return widths_at(layout, 1.0 if plan.selection == "full" else plan.keep)
+def is_by_scores(policy: SelectionPolicy) -> bool:
+    """Whether the policy rests on scores of the device's own examples."""
+    return policy in _SCORING
 
 
-def may_score(plan: RoundPlan, layout: Layout) -> bool:
-    """Whether the choice of neurons by this plan can need the scoring graph."""
-    return plan.selection in _SCORING and bool(layout.groups) and plan.keep < 1
+def may_score(plan: RoundPlan, layout: Layout, *, narrowed: bool) -> bool:
+    """Whether the choice of neurons by this plan, maybe `narrowed` further, can need the scoring graph."""
+    return is_by_scores(plan.selection) and bool(layout.groups) and (plan.keep < 1 or narrowed)
 
 
 def sends_scores(plan: RoundPlan) -> bool:

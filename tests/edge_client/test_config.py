@@ -80,6 +80,9 @@ def test_four_keys_are_enough(tmp_path):
         ({"seed": "1.5"}, "seed must be an integer, got 1.5"),
         ({"ca_file": '"none.pem"'}, "ca_file must be a file with certificates, got '.*none.pem'"),
         ({"device": "'"}, "cannot be read as TOML"),
+        ({"limits": "3"}, r"limits must be a table \[limits\], got 3"),
+        ({"limits": "{memory_mb = 0}"}, "limits.memory_mb must be above 0, got 0.0"),
+        ({"limits": "{}", "runtime": '"ort-training"'}, r"runtime must be auto or portable with \[limits\], .*"),
     ],
 )
 def test_a_wrong_file_is_refused_by_file_field_value_and_what_is_legal(tmp_path, changes, complaint):

@@ -40,7 +40,14 @@ def test_a_good_update_is_decoded(layout: object, weights: dict, make_plan: Call
 
 
 @pytest.mark.parametrize(
-    ("cause", "reason"), [("data", "do not fit"), ("training", "diverge"), ("internal", "unexpected error")]
+    ("cause", "reason"),
+    [
+        ("data", "do not fit"),
+        ("training", "diverge"),
+        ("internal", "unexpected error"),
+        ("cannot-afford", "more than the device can afford"),
+        ("paused", "its owner's limits say"),
+    ],
 )
 def test_a_device_that_declines_is_refused_with_its_cause(
     layout: object, make_plan: Callable, cause: str, reason: str
@@ -49,6 +56,19 @@ def test_a_device_that_declines_is_refused_with_its_cause(
     assert isinstance(verdict, Refused)
     assert verdict.reason.startswith("no update: ")
     assert reason in verdict.reason
+
+
+def test_sub_models_of_any_width_up_to_the_plans_are_taken_and_no_wider(
+    layout: object, weights: dict, make_plan: Callable[..., RoundPlan], keeping: Callable, update: Update
+) -> None:
+    for kept in (keeping(3), keeping(0, 2), keeping(0, 1, 3)):
+        values = tensor_codec.encode(gather(layout, kept, weights), sub_shapes(layout, kept.widths), "float16")
+        changed = msgspec.structs.replace(update, kept=to_bitmaps(layout, kept), values=values)
+        verdict = screen(messages.encode(changed), make_plan(keep=0.5), layout)
+        if kept.widths["hidden"] <= 2:
+            assert isinstance(verdict, Screened)
+        else:
+            assert verdict == Refused("update keeps 3 neurons of hidden, expected at most 2")
 
 
 LARGEST_SCALE = np.ldexp(np.float32(1), 126).tobytes()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_client.selection.policies import POLICIES, may_score, planned_widths, select, sends_scores
+from edge_client.selection.policies import POLICIES, may_score, select, sends_scores
 from edge_client.selection.policy import Ground
 from wire_protocol.errors import InvalidValueError
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
@@ -126,11 +126,12 @@ def plan(selection: SelectionPolicy, keep=0.5, round_=3, resync_round=3) -> Roun
 
 
 def test_what_a_plan_asks_for():
-    assert planned_widths(plan("prefix"), LAYOUT) == {"a": 2, "b": 2}
-    assert planned_widths(plan("full"), LAYOUT) == {"a": 4, "b": 3}
-    assert [name for name in POLICIES if may_score(plan(name), LAYOUT)] == ["fisher", "fisher-cohort"]
-    assert not may_score(plan("fisher", keep=1.0), LAYOUT)
-    assert not may_score(plan("fisher"), Layout((Parameter("w", (2,)),)))
+    assert plan("prefix").largest_widths(LAYOUT) == {"a": 2, "b": 2}
+    assert plan("full").largest_widths(LAYOUT) == {"a": 4, "b": 3}
+    assert [name for name in POLICIES if may_score(plan(name), LAYOUT, narrowed=False)] == ["fisher", "fisher-cohort"]
+    assert not may_score(plan("fisher", keep=1.0), LAYOUT, narrowed=False)
+    assert may_score(plan("fisher", keep=1.0), LAYOUT, narrowed=True)
+    assert not may_score(plan("fisher"), Layout((Parameter("w", (2,)),)), narrowed=True)
     assert [name for name in POLICIES if sends_scores(plan(name))] == ["fisher-cohort"]
     assert not sends_scores(plan("fisher-cohort", round_=4))
 
