@@ -80,6 +80,9 @@ def test_four_keys_are_enough(tmp_path):
         ({"seed": "1.5"}, "seed must be an integer, got 1.5"),
         ({"ca_file": '"none.pem"'}, "ca_file must be a file with certificates, got '.*none.pem'"),
         ({"device": "'"}, "cannot be read as TOML"),
+        ({"data": r'"a\u0000b"'}, "data must be a path"),
+        ({"device": "[" * 5000}, "cannot be read as TOML"),
+        ({"seed": "9" * 5000}, "cannot be read as TOML"),
     ],
 )
 def test_a_wrong_file_is_refused_by_file_field_value_and_what_is_legal(tmp_path, changes, complaint):
