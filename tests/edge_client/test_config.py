@@ -83,6 +83,9 @@ def test_four_keys_are_enough(tmp_path):
         ({"limits": "3"}, r"limits must be a table \[limits\], got 3"),
         ({"limits": "{memory_mb = 0}"}, "limits.memory_mb must be above 0, got 0.0"),
         ({"limits": "{}", "runtime": '"ort-training"'}, r"runtime must be auto or portable with \[limits\], .*"),
+        ({"data": r'"a\u0000b"'}, "data must be a path"),
+        ({"device": "[" * 5000}, "cannot be read as TOML"),
+        ({"seed": "9" * 5000}, "cannot be read as TOML"),
     ],
 )
 def test_a_wrong_file_is_refused_by_file_field_value_and_what_is_legal(tmp_path, changes, complaint):
