@@ -9,6 +9,7 @@
     # outbox_mb = 64       updates that may wait for the server, in 10^6 bytes
     # run = "digits"       take part in this run only
     # runtime = "auto"     auto, portable or ort-training
+    # download = "auto"    http, mqtt (through the broker), or auto: by MQTT where HTTP fails
     # threads = 1          processor threads for training
     # seed = 7             repeatable batches and random selections
     # ca_file = "ca.pem"   certificate authority of broker and server, in place of identity/ca.pem
@@ -35,9 +36,10 @@ else:
     import tomli as tomllib
 
 RuntimeName = Literal["auto", "portable", "ort-training"]
+DownloadMode = Literal["auto", "http", "mqtt"]
 
 REQUIRED = ("device", "broker", "server", "data")
-OPTIONAL = ("identity", "state", "outbox_mb", "run", "runtime", "threads", "seed", "ca_file")
+OPTIONAL = ("identity", "state", "outbox_mb", "run", "runtime", "download", "threads", "seed", "ca_file")
 MAX_THREADS = 256
 MAX_OUTBOX_MB = 1_000_000
 
@@ -60,12 +62,14 @@ class DeviceConfig:
     seed: int | None = None
     ca_file: Path | None = None
     outbox_mb: int = 64
+    download: DownloadMode = "auto"
 
     def __post_init__(self) -> None:
         require_identifier("device", self.device)
         if self.run is not None:
             require_identifier("run", self.run)
         require(self.runtime in get_args(RuntimeName), "runtime", self.runtime, _one_of(get_args(RuntimeName)))
+        require(self.download in get_args(DownloadMode), "download", self.download, _one_of(get_args(DownloadMode)))
         require(1 <= self.threads <= MAX_THREADS, "threads", self.threads, f"1 to {MAX_THREADS}")
         require(1 <= self.outbox_mb <= MAX_OUTBOX_MB, "outbox_mb", self.outbox_mb, f"1 to {MAX_OUTBOX_MB}")
         require(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0")
@@ -115,6 +119,7 @@ def _config(table: dict[str, Any], folder: Path) -> DeviceConfig:
         seed=_optional(table, "seed", int),
         ca_file=None if ca_file is None else folder / ca_file,
         outbox_mb=_typed({"outbox_mb": 64, **table}, "outbox_mb", int),
+        download=cast("DownloadMode", _typed({"download": "auto", **table}, "download", str)),
     )
 
 

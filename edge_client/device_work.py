@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from edge_client.bundle_store import BundleStore
 from edge_client.config import DeviceConfig
 from edge_client.errors import SliceError
-from edge_client.http_download import Http
+from edge_client.file_fetch import FetchFile
+from edge_client.http_download import Http, download
 from edge_client.local_update import Choice, LocalWork, Scorer, choose, train_update
 from edge_client.round_events import Fetch, Selection, Train
 from edge_client.training.choose import OpenRuntime, RuntimeSpec, files_for
@@ -61,12 +62,18 @@ class DeviceWork:
     """Fetches and trains for one device; `stop`, set from any thread, ends what is going on at its next step."""
 
     def __init__(
-        self, config: DeviceConfig, examples: Examples, open_runtime: OpenRuntime, tls: ssl.SSLContext | None = None
+        self,
+        config: DeviceConfig,
+        examples: Examples,
+        open_runtime: OpenRuntime,
+        tls: ssl.SSLContext | None = None,
+        fetch: FetchFile = download,
     ) -> None:
         self._config = config
         self._examples = examples
         self._open_runtime = open_runtime
         self._tls = tls
+        self._fetch = fetch
         self._open: _OpenBundle | None = None
         self._runtime: tuple[str, TrainingRuntime] | None = None
 
@@ -139,7 +146,7 @@ class DeviceWork:
         return choice, gather(work.layout, choice.sub_model, full)
 
     def _store(self, stop: Event) -> BundleStore:
-        return BundleStore(self._config.server, self._config.state, Http(self._tls, stop))
+        return BundleStore(self._config.server, self._config.state, Http(self._tls, stop), self._fetch)
 
     def _open_bundle(self, plan: RoundPlan, store: BundleStore) -> _OpenBundle:
         if self._open is None or self._open.bundle != plan.bundle:

@@ -13,12 +13,14 @@ from concurrent.futures import Executor
 from importlib.metadata import PackageNotFoundError, version
 
 from edge_client.config import DeviceConfig
+from edge_client.courier import Courier
 from edge_client.credentials import Credentials, broker_tls, load_credentials, server_tls
 from edge_client.delivery_runner import DeliveryRunner
 from edge_client.device_store import DeviceStore, Stored
 from edge_client.device_work import DeviceWork
 from edge_client.downlink import Downlink
 from edge_client.durable_files import only_user_of
+from edge_client.file_fetch import FileFetch
 from edge_client.log_limit import LogLimit
 from edge_client.mqtt_link import LinkDown, LinkEvent, LinkSettings, LinkUp, MessageArrived, MqttLink
 from edge_client.plan_clock import remaining_seconds
@@ -50,11 +52,13 @@ async def run_device(
     link = MqttLink(_link_settings(config, examples))
     with only_user_of(config.state):
         store = DeviceStore(config.state, credentials.fleet.name, config.outbox_mb * BYTES_PER_MB)
-        work = DeviceWork(config, examples, open_runtime, server_tls(config))
+        courier = Courier(credentials, link.publish)
+        fetch = FileFetch(config.download, courier.fetch)
+        work = DeviceWork(config, examples, open_runtime, server_tls(config), fetch)
         if store.memory.selection is not None:
             work.recall(store.memory.selection.bundle)
         tools = Tools(credentials, work, store, Downlink(credentials, config.run), executor)
-        await _Device(tools, link).run()
+        await _Device(tools, link, courier).run()
 
 
 def client_version() -> str:
@@ -79,11 +83,12 @@ def _link_settings(config: DeviceConfig, examples: Examples) -> LinkSettings:
 
 
 class _Device:
-    def __init__(self, tools: Tools, link: MqttLink) -> None:
+    def __init__(self, tools: Tools, link: MqttLink, courier: Courier) -> None:
         self._credentials: Credentials = tools.credentials
         self._work = tools.work
         self._downlink = tools.downlink
         self._link = link
+        self._courier = courier
         self._delivery = DeliveryRunner(tools.credentials.device, tools.store, link, self._on_accepted)
         self._round = RoundRunner(tools, self._on_stored)
         self._limit = LogLimit(logger, logging.WARNING)
@@ -104,6 +109,7 @@ class _Device:
     def _on_link(self, event: LinkEvent) -> None:
         if isinstance(event, LinkUp):
             self._delivery.link_up()
+            self._courier.link_up()
         elif isinstance(event, LinkDown):
             self._delivery.link_down()
         else:
@@ -111,6 +117,9 @@ class _Device:
 
     def _on_message(self, message: MessageArrived) -> None:
         try:
+            if topics.is_file(message.topic, self._credentials.device):
+                self._courier.piece_arrived(message.topic, message.payload)
+                return
             incoming = self._downlink.read(message.topic, message.payload, self._work.max_slice_bytes)
         except ProtocolError as error:
             text = "%s: ignored a message on %.200r: %.300r"

@@ -62,6 +62,7 @@ class Bench:
         self.now = 0.0
         self.path = folder / "devices.json"
         self.enrol("a", "b")
+        self.wants: list[tuple[str, bytes]] = []
         self.downlink, self.answers, self.inbox = Downlink(), Answers(), Inbox()
         clock = lambda: self.now  # noqa: E731
         self.uplink = Uplink(50, 100, PartialFiles(folder / "partial", "run"), clock)
@@ -73,6 +74,7 @@ class Bench:
             answers=self.answers,
             inbox=self.inbox,
             registry=Registry.load(self.path),
+            on_want=lambda device, payload: self.wants.append((device, payload)),
             clock=clock,
         )
 
