@@ -116,6 +116,17 @@ async def test_an_update_comes_whole_into_the_inbox(bench: Bench) -> None:
     assert (device, receipt.accepted) == ("a", True)
 
 
+def test_only_enrolled_devices_are_heard_when_they_want_files_and_not_too_often(bench: Bench) -> None:
+    for device in ("a", "stranger", "old"):
+        bench.intake.on_message(topics.want(device), b"signed")
+    bench.intake.on_message(topics.want("a"), bytes(3000))
+    assert bench.wants == [("a", b"signed")]
+    for _ in range(200):
+        bench.intake.on_message(topics.want("a"), b"signed")
+        bench.intake.on_message(topics.want("b"), b"signed")
+    assert Counter(device for device, _ in bench.wants) == {"a": 31, "b": 32}
+
+
 def test_who_waits_is_told_on_a_tick(bench: Bench) -> None:
     bench.enrol("a", "b", "c")
     for device in "abc":
