@@ -14,7 +14,18 @@ import pytest
 from wire_protocol import messages, sub_model, tensor_codec
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
 from wire_protocol.local_training import LocalTraining
-from wire_protocol.messages import Decline, DeviceState, Manifest, Message, Need, Receipt, RoundPlan, Slice, Update
+from wire_protocol.messages import (
+    Decline,
+    DeviceState,
+    Manifest,
+    Message,
+    Need,
+    Receipt,
+    RoundPlan,
+    Slice,
+    Update,
+    Want,
+)
 from wire_protocol.sub_model import SubModel
 from wire_protocol.tensor_codec import Precision
 
@@ -78,6 +89,7 @@ MESSAGES: dict[str, Message] = {
     "manifest": Manifest(sha256=bytes(range(32)), size=300_000, chunk_bytes=126_976),
     "need": Need(run="run-1", round=3, missing=(0, 2)),
     "receipt": Receipt(run="run-1", round=3, sha256=bytes(range(32)), accepted=False, reason="round 3 is not open"),
+    "want": Want(path="models/" + "fedcba9876543210" * 4, sha256=bytes(range(32)), missing=(0, 2)),
     "state": DeviceState(online=True, examples=200, runtime="portable", client="0.1.0"),
 }
 
