@@ -26,6 +26,7 @@ from wire_protocol.messages import (
     Update,
     Want,
 )
+from wire_protocol.neuron_scores import encode_scores
 from wire_protocol.sub_model import SubModel
 from wire_protocol.tensor_codec import Precision
 
@@ -64,7 +65,7 @@ MESSAGES: dict[str, Message] = {
         local_steps=10,
         batch_size=32,
         learning_rate=0.1,
-        keep=0.25,
+        keep=0.3,
         selection="fisher",
         precision="float16",
         noise_stddev=0.0,
@@ -82,7 +83,7 @@ MESSAGES: dict[str, Message] = {
         kept=sub_model.to_bitmaps(LAYOUT, KEPT),
         precision="float16",
         values=values("float16"),
-        scores=b"\x00\x01",
+        scores=encode_scores(LAYOUT, {"fc1": np.arange(10, dtype=np.float32)}),
     ),
     "decline": Decline(run="run-1", round=3, cause="training"),
     "slice": Slice(run="run-1", round=3, model_version=2, precision="float16", values=values("float16")),
