@@ -5,24 +5,28 @@ Deterministic by seed: devices are visited in order, so equal settings give equa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from safetensors.numpy import load_file
 
+from edge_client.error_feedback import feeds_back, no_residual
 from edge_client.fisher import FisherScorer
 from edge_client.local_update import Choice, LocalWork, choose, train_update
 from edge_client.training.portable import PortableRuntime
 from server.aggregation.masked_mean import MaskedMean
 from server.evaluation import Evaluator
 from server.server_optimizer import federated_averaging
+from wire_protocol import messages
 from wire_protocol.bundle_manifest import EVALUATE, WEIGHTS, BundleManifest
 from wire_protocol.examples import Examples
-from wire_protocol.messages import RoundPlan, SelectionPolicy, Update
-from wire_protocol.sub_model import gather, sub_shapes
-from wire_protocol.tensor_codec import decode
+from wire_protocol.layout import Layout
+from wire_protocol.messages import RoundPlan, SelectionPolicy
+from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, gather, sub_shapes
+from wire_protocol.tensor_codec import DownlinkPrecision, Precision, decode, encode
 
 _NO_HASH = "0" * 64
 
@@ -38,6 +42,10 @@ class Method:
     local_steps: int = 10
     batch_size: int = 32
     learning_rate: float = 0.05
+    precision: Precision = "float16"
+    top_k: float = 1.0
+    downlink: DownlinkPrecision = "float16"
+    error_feedback: bool = True
 
     def plan(self, number: int) -> RoundPlan:
         """The plan of round `number`, counted from 1."""
@@ -54,6 +62,9 @@ class Method:
             learning_rate=self.learning_rate,
             keep=self.keep,
             selection=self.selection,
+            precision=self.precision,
+            top_k=self.top_k,
+            downlink=self.downlink,
         )
 
 
@@ -68,8 +79,23 @@ class Fleet:
     seed: int
 
 
-def accuracies(fleet: Fleet, method: Method) -> Iterator[tuple[float, int]]:
-    """Train and yield, after every round, the held-out accuracy in [0, 1] and the bytes of values all devices sent."""
+OnValues = Callable[[int, Arrays], None]
+
+
+def _ignore(number: int, values: Arrays) -> None:
+    del number, values
+
+
+class Round(NamedTuple):
+    """Held-out accuracy in [0, 1] after a round, bytes of all updates, bytes of all slices and whole models."""
+
+    accuracy: float
+    bytes_up: int
+    bytes_down: int
+
+
+def accuracies(fleet: Fleet, method: Method, on_values: OnValues = _ignore) -> Iterator[Round]:
+    """Train and yield every round; `on_values` is told of every update: round, and the arrays that the server decodes."""
     layout = fleet.manifest.layout
     runtime = PortableRuntime.open(fleet.bundle, layout, threads=1)
     scorer = FisherScorer.open(fleet.bundle, layout, threads=1)
@@ -77,16 +103,37 @@ def accuracies(fleet: Fleet, method: Method) -> Iterator[tuple[float, int]]:
     parameters = load_file(fleet.bundle / WEIGHTS)
     generators = [np.random.default_rng([fleet.seed, number]) for number in range(len(fleet.shares))]
     choices: dict[int, Choice] = {}
+    residuals: dict[int, Arrays] = {}
     for number in range(1, method.rounds + 1):
-        plan, mean, sent = method.plan(number), MaskedMean(layout), 0
+        plan, mean, up, down = method.plan(number), MaskedMean(layout), 0, 0
+        feeding = method.error_feedback and feeds_back(plan)
+        whole = _received(plan, full_sub_model(layout), layout, parameters) if plan.resync else None
         for device, examples in enumerate(fleet.shares):
-            work = LocalWork(plan, layout, examples, generators[device])
-            if plan.resync:
-                choices[device] = choose(work, parameters, lambda: scorer)
-            sub_model = choices[device].sub_model
-            update: Update = train_update(work, choices[device], gather(layout, sub_model, parameters), runtime)
-            values = decode(update.values, sub_shapes(layout, sub_model.widths), update.precision)
-            mean.add(sub_model, values, update.examples)
-            sent += len(update.values)
+            residual = residuals.get(device, no_residual(layout)) if feeding else None
+            work = LocalWork(plan, layout, examples, generators[device], residual=residual)
+            if whole is not None:
+                choices[device] = choose(work, whole.arrays, lambda: scorer)
+            choice = choices[device]
+            base = _received(plan, choice.sub_model, layout, parameters) if whole is None else whole
+            arrays = base.arrays if whole is None else gather(layout, choice.sub_model, base.arrays)
+            update, left = train_update(work, replace(choice, known=whole is None), arrays, runtime)
+            if left is not None:
+                residuals[device] = left
+            values = decode(update.values, sub_shapes(layout, choice.sub_model.widths), update.codec)
+            on_values(number, values)
+            mean.add(choice.sub_model, values, update.examples)
+            up, down = up + len(messages.encode(update)), down + base.bytes_taken
         parameters = federated_averaging(parameters, mean.mean())
-        yield evaluator.evaluate(parameters, fleet.test).accuracy, sent
+        yield Round(evaluator.evaluate(parameters, fleet.test).accuracy, up, down)
+
+
+class _Received(NamedTuple):
+    arrays: Arrays
+    bytes_taken: int
+
+
+def _received(plan: RoundPlan, sub_model: SubModel, layout: Layout, parameters: Arrays) -> _Received:
+    """What a device receives of the parameters, and the bytes it takes."""
+    shapes = sub_shapes(layout, sub_model.widths)
+    payload = encode(gather(layout, sub_model, parameters), shapes, plan.downlink_codec)
+    return _Received(decode(payload, shapes, plan.downlink_codec), len(payload))

@@ -44,8 +44,8 @@ def run(dataset: Dataset, module: nn.Module, method: Method, devices: int, seed:
         manifest = export_bundle(module, dataset.input_shape, Path(folder), name="lenet")
         rounds = list(accuracies(Fleet(Path(folder), manifest, shares, dataset.test, seed), method))
     return {
-        "accuracy": mean(accuracy for accuracy, _ in rounds[-LAST_ROUNDS:]),
-        "bytes_per_update": mean(sent for _, sent in rounds) / devices,
+        "accuracy": mean(done.accuracy for done in rounds[-LAST_ROUNDS:]),
+        "bytes_per_update": mean(done.bytes_up for done in rounds) / devices,
     }
 
 
@@ -69,7 +69,7 @@ def main() -> None:
     results: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
     for seed in range(options.seeds):
         dataset = load_dataset("fashion-mnist", None, seed)
-        dataset = replace(dataset, train=dataset.train.take(_sample(len(dataset.train), options.examples, seed)))
+        dataset = replace(dataset, train=dataset.train.take(sample(len(dataset.train), options.examples, seed)))
         for name, (fraction, method) in methods.items():
             results[name].append(run(dataset, build(dataset, fraction, seed), method, options.devices, seed))
     publish(
@@ -80,7 +80,8 @@ def main() -> None:
     )
 
 
-def _sample(count: int, size: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def sample(count: int, size: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Indices of `size` examples of `count`, in order."""
     return np.sort(np.random.default_rng(seed).choice(count, size=min(size, count), replace=False))
 
 

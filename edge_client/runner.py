@@ -146,6 +146,8 @@ class _Device:
     def _carry_out(self, command: ev.Command) -> None:
         if isinstance(command, ev.Begin | ev.End):
             self._report(command)
+            if isinstance(command, ev.End) and command.accepted:
+                self._work.accepted(command.plan)
         elif isinstance(command, ev.ExpectSlice):
             early = self._downlink.slice_of(command.plan.run, command.plan.round)
             if early is not None:

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from wire_protocol import messages, tensor_codec
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import Layout
-from wire_protocol.messages import Decline, DeclineCause, RoundPlan, Update
-from wire_protocol.sub_model import SubModel, from_bitmaps, sub_shapes
+from wire_protocol.messages import SELECTION_UNKNOWN, Decline, DeclineCause, RoundPlan, Update
+from wire_protocol.sub_model import SubModel, from_bitmaps, selection_id, sub_shapes, to_bitmaps
 
 LARGEST_COUNT = 10**9
 """Examples a device can claim; keeps weights and compute sums exact."""
@@ -32,7 +33,10 @@ _DECLINED: dict[DeclineCause, str] = {
 
 @dataclass(frozen=True)
 class Screened:
-    """An update fit to be counted; `values` are float32 arrays of the sub-model's shapes."""
+    """An update fit to be counted, with bitmaps even where it came without.
+
+    `values` are float32 arrays of the sub-model's shapes.
+    """
 
     update: Update
     sub_model: SubModel
@@ -46,8 +50,8 @@ class Refused:
     reason: str
 
 
-def screen(payload: bytes, plan: RoundPlan, layout: Layout) -> Screened | Refused:
-    """Decode an update of the open round `plan` and check it."""
+def screen(payload: bytes, plan: RoundPlan, layout: Layout, known: SubModel | None = None) -> Screened | Refused:
+    """Decode an update of the open round `plan` and check it; `known` are the neurons of the device's last slice."""
     if declined := _declined(payload):
         return declined
     try:
@@ -55,8 +59,9 @@ def screen(payload: bytes, plan: RoundPlan, layout: Layout) -> Screened | Refuse
         reason = _mismatch(update, plan)
         if reason:
             return Refused(reason)
+        update = _with_bitmaps(update, layout, known)
         sub_model = from_bitmaps(layout, update.kept)
-        values = tensor_codec.decode(update.values, sub_shapes(layout, sub_model.widths), update.precision)
+        values = tensor_codec.decode(update.values, sub_shapes(layout, sub_model.widths), update.codec)
     except ProtocolError as error:
         return Refused(str(error))
     for name, array in values.items():
@@ -64,6 +69,14 @@ def screen(payload: bytes, plan: RoundPlan, layout: Layout) -> Screened | Refuse
         if largest > LARGEST_MAGNITUDE:
             return Refused(f"{name} holds a value of magnitude {largest:.3g}, expected at most {LARGEST_MAGNITUDE:g}")
     return Screened(update, sub_model, values)
+
+
+def _with_bitmaps(update: Update, layout: Layout, known: SubModel | None) -> Update:
+    if not update.selection:
+        return update
+    if known is None or selection_id(layout, known) != update.selection:
+        raise ProtocolError(SELECTION_UNKNOWN)
+    return msgspec.structs.replace(update, selection=b"", kept=to_bitmaps(layout, known))
 
 
 def _declined(payload: bytes) -> Refused | None:
@@ -75,7 +88,7 @@ def _declined(payload: bytes) -> Refused | None:
 
 
 def _mismatch(update: Update, plan: RoundPlan) -> str:
-    for field in ("run", "round", "model_version", "precision"):
+    for field in ("run", "round", "model_version", "precision", "top_k"):
         found, expected = getattr(update, field), getattr(plan, field)
         if found != expected:
             return f"update has {field} {found!r}, expected {expected!r}"

@@ -98,7 +98,7 @@ class Service:
         settings, run = self._settings, self._config.run
         self._link = MqttLink(settings.broker, settings.ca_file, f"server-{run}", self._on_connected, self._on_message)
         self._downlink = Downlink(self._link.send, self._traffic, settings.chunk_bytes)
-        self._uplink = Uplink(max_update_size(self._layout, self._config.precision))
+        self._uplink = Uplink(max_update_size(self._layout, self._config.codec))
         self._intake = Intake(run, self._uplink, self._downlink, self._traffic, self, self._inbox)
 
     def _on_message(self, topic: str, payload: bytes) -> None:
@@ -200,7 +200,7 @@ class Service:
                 await self._withdraw_plan()
 
     async def _open_round(self, command: coordinator.OpenRound) -> None:
-        encoded = await asyncio.to_thread(resync.encode_model, self._layout, self._parameters, self._config.precision)
+        encoded = await asyncio.to_thread(resync.encode_model, self._layout, self._parameters, self._config.downlink)
         plan = self._plan(command, await asyncio.to_thread(self._models.publish, encoded))
         await asyncio.to_thread(self.store.open_round, plan.run, plan.round, plan.resync)
         if plan.resync:
@@ -230,6 +230,8 @@ class Service:
             keep=config.keep,
             selection=config.selection,
             precision=config.precision,
+            top_k=config.top_k,
+            downlink=config.downlink,
             noise_stddev=config.noise_stddev,
         )
 
@@ -318,7 +320,7 @@ class Service:
 
     def _count(self, work: RoundWork, complete: Complete) -> Screened | Refused:
         """Nothing that can fail may follow `work.count`: the update would come again and be counted twice."""
-        verdict = screen(complete.payload, work.plan, self._layout)
+        verdict = screen(complete.payload, work.plan, self._layout, self._selections.get(complete.part.device))
         if isinstance(verdict, Refused):
             return verdict
         part = complete.part

@@ -16,7 +16,7 @@ from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import Layout
 from wire_protocol.messages import Manifest, Need
 from wire_protocol.sub_model import full_sub_model, sub_shapes, to_bitmaps
-from wire_protocol.tensor_codec import Precision, encoded_size
+from wire_protocol.tensor_codec import Codec, largest_size
 from wire_protocol.topics import Part
 
 MAX_NEED = 4096
@@ -25,13 +25,13 @@ _HEADER_BYTES = 1024
 _BITMAP_HEADER_BYTES = 16
 
 
-def max_update_size(layout: Layout, precision: Precision) -> int:
+def max_update_size(layout: Layout, codec: Codec) -> int:
     """Bytes that no honest update exceeds: full-width values, the bitmaps with their names, and the header."""
     whole = full_sub_model(layout)
     bitmaps = sum(
         len(name.encode()) + len(bitmap) + _BITMAP_HEADER_BYTES for name, bitmap in to_bitmaps(layout, whole).items()
     )
-    return encoded_size(sub_shapes(layout, whole.widths), precision) + bitmaps + _HEADER_BYTES
+    return largest_size(sub_shapes(layout, whole.widths), codec) + bitmaps + _HEADER_BYTES
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,17 @@ import msgspec
 
 from wire_protocol import topics
 from wire_protocol.errors import ProtocolError, require
-from wire_protocol.tensor_codec import Precision
+from wire_protocol.sub_model import SELECTION_ID_BYTES
+from wire_protocol.tensor_codec import Codec, DownlinkPrecision, Precision
 
 PROTOCOL_VERSION = 1
 
 SelectionPolicy = Literal["fisher", "random"]
 DeclineCause = Literal["data", "training", "internal"]
 SHA256_BYTES = 32
+SELECTION_UNKNOWN = "the server does not know this selection of neurons"
+"""The reason of a receipt for an update without bitmaps. The server then sends no slice either, so that the device's
+next update comes of the model and with bitmaps."""
 MAX_CHUNKS = 65_536
 MAX_COUNT = 2**53
 """Counts stay exact as float64 and fit a database's integers."""
@@ -40,8 +44,9 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     `resync_round` is the round at which neurons were or are chosen; `resync` means it is this one. `bundle` and
     `model` are lower-case hexadecimal SHA-256; `deadline` is in seconds since the Unix epoch. `local_steps` steps of
     SGD at `learning_rate` on batches of `batch_size` examples are asked for. `keep` is the fraction of neurons kept
-    in each group, in (0, 1]. `noise_stddev` is the standard deviation of Gaussian noise that the device adds to
-    every value it sends; alone it is no privacy guarantee.
+    in each group, in (0, 1]. Updates are coded at `precision`, the fraction `top_k` of their values of largest
+    magnitude; models and slices at `downlink`. `noise_stddev` is the standard deviation of Gaussian noise that the
+    device adds to every value it sends; alone it is no privacy guarantee.
     """
 
     run: str
@@ -57,6 +62,8 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     keep: float
     selection: SelectionPolicy = "fisher"
     precision: Precision = "float16"
+    top_k: float = 1.0
+    downlink: DownlinkPrecision = "float16"
     noise_stddev: float = 0.0
 
     def __post_init__(self) -> None:
@@ -69,7 +76,8 @@ class RoundPlan(Message, frozen=True, tag="plan"):
         _require_count("local_steps", self.local_steps, least=1)
         _require_count("batch_size", self.batch_size, least=1)
         require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "above 0 and finite")
-        require(0 < self.keep <= 1, "keep", self.keep, "above 0 and at most 1")
+        _require_fraction("keep", self.keep)
+        _require_fraction("top_k", self.top_k)
         require(0 <= self.noise_stddev < float("inf"), "noise_stddev", self.noise_stddev, "at least 0 and finite")
 
     @property
@@ -77,10 +85,22 @@ class RoundPlan(Message, frozen=True, tag="plan"):
         """Whether every device takes the whole model and chooses its neurons in this round."""
         return self.round == self.resync_round
 
+    @property
+    def codec(self) -> Codec:
+        """How updates are coded."""
+        return Codec(self.precision, self.top_k)
+
+    @property
+    def downlink_codec(self) -> Codec:
+        """How models and slices are coded."""
+        return Codec(self.downlink)
+
 
 class Update(Message, frozen=True, tag="update"):
-    """The change of a sub-model's parameters. `kept` holds a bitmap for each neuron group; `values` is tensor_codec.
+    """The change of a sub-model's parameters; `values` is tensor_codec at `precision` and `top_k`.
 
+    `kept` holds a bitmap for each neuron group. Where the update comes of a slice of the same round, the server knows
+    the neurons: then `kept` is empty and `selection` is their id (`sub_model.selection_id`).
     `examples` weighs the update; `trained` and `scored` count the examples (with repetition) that passed forward and
     backward, for the compute account; `loss` is the mean training loss.
     """
@@ -95,6 +115,8 @@ class Update(Message, frozen=True, tag="update"):
     kept: dict[str, bytes]
     precision: Precision
     values: bytes
+    selection: bytes = b""
+    top_k: float = 1.0
 
     def __post_init__(self) -> None:
         _require_round(self.run, self.round)
@@ -103,6 +125,15 @@ class Update(Message, frozen=True, tag="update"):
         _require_count("trained", self.trained, least=1)
         _require_count("scored", self.scored)
         require(isfinite(self.loss), "loss", self.loss, "finite")
+        _require_fraction("top_k", self.top_k)
+        known = len(self.selection) == SELECTION_ID_BYTES and not self.kept
+        legal = f"empty, or {SELECTION_ID_BYTES} bytes where kept is empty"
+        require(not self.selection or known, "selection", self.selection, legal)
+
+    @property
+    def codec(self) -> Codec:
+        """How `values` are coded."""
+        return Codec(self.precision, self.top_k)
 
 
 class Decline(Message, frozen=True, tag="decline"):
@@ -126,7 +157,7 @@ class Slice(Message, frozen=True, tag="slice"):
     run: str
     round: int
     model_version: int
-    precision: Precision
+    precision: DownlinkPrecision
     values: bytes
 
     def __post_init__(self) -> None:
@@ -200,6 +231,10 @@ def _require_round(run: str, number: int) -> None:
 
 def _require_count(field: str, value: int, least: int = 0) -> None:
     require(least <= value <= MAX_COUNT, field, value, f"{least} to 2^53")
+
+
+def _require_fraction(field: str, value: float) -> None:
+    require(0 < value <= 1, field, value, "above 0 and at most 1")
 
 
 def _require_sha256(digest: bytes) -> None:

@@ -166,6 +166,8 @@ def _service_settings(prepared: Prepared, state: Path, broker: BrokerUrl) -> Ser
         learning_rate=settings.learning_rate,
         selection=settings.selection,
         precision=settings.precision,
+        top_k=settings.top_k,
+        downlink=settings.downlink,
         noise_stddev=settings.noise_stddev,
         min_devices=settings.devices,
         round_seconds=ROUND_SECONDS,

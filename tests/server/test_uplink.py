@@ -136,8 +136,10 @@ def test_clear_forgets_all(uplink: Uplink) -> None:
     assert send(uplink, PAYLOAD, 0, 1, 2) == []
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_the_largest_honest_update_fits(layout: object, weights: dict, precision: str) -> None:
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8", "ternary"])
+@pytest.mark.parametrize("keep_values", [0.3, 1.0])
+def test_the_largest_honest_update_fits(layout: object, weights: dict, precision: str, keep_values: float) -> None:
+    codec = tensor_codec.Codec(precision, keep_values)
     whole = full_sub_model(layout)
     update = Update(
         run="r" * 64,
@@ -149,7 +151,8 @@ def test_the_largest_honest_update_fits(layout: object, weights: dict, precision
         loss=1.0,
         kept=to_bitmaps(layout, whole),
         precision=precision,
-        values=tensor_codec.encode(weights, sub_shapes(layout, whole.widths), precision),
+        top_k=keep_values,
+        values=tensor_codec.encode(weights, sub_shapes(layout, whole.widths), codec),
     )
-    limit = max_update_size(layout, precision)
+    limit = max_update_size(layout, codec)
     assert len(messages.encode(update)) <= limit < len(update.values) + 2000

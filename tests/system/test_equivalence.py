@@ -50,8 +50,8 @@ def test_one_full_step_on_every_device_is_centralised_sgd_on_the_union(
     runtime = PortableRuntime.open(tmp_path, layout, threads=1)
     whole = full_sub_model(layout)
     for examples in shares:
-        update = train_update(LocalWork(plan, layout, examples, generator), Choice(whole), parameters, runtime)
-        mean.add(whole, decode(update.values, sub_shapes(layout, whole.widths), "float32"), update.examples)
+        update = train_update(LocalWork(plan, layout, examples, generator), Choice(whole), parameters, runtime).update
+        mean.add(whole, decode(update.values, sub_shapes(layout, whole.widths), update.codec), update.examples)
     federated = federated_averaging(parameters, mean.mean())
 
     x = torch.from_numpy(np.concatenate([examples.x for examples in shares]))
