@@ -95,7 +95,7 @@ class Round(NamedTuple):
 
 
 def accuracies(fleet: Fleet, method: Method, on_values: OnValues = _ignore) -> Iterator[Round]:
-    """Train and yield every round; `on_values` is told of every update: round, and the arrays that the server decodes."""
+    """Train and yield every round; `on_values` is told the round and the decoded arrays of every update."""
     layout = fleet.manifest.layout
     runtime = PortableRuntime.open(fleet.bundle, layout, threads=1)
     scorer = FisherScorer.open(fleet.bundle, layout, threads=1)

@@ -70,4 +70,5 @@ def _read_scale(content: memoryview) -> np.float32:
     mantissa, exponent = np.frexp(scale)
     if mantissa != 0.5 or not _SMALLEST_EXPONENT < exponent <= _LARGEST_EXPONENT + 1:
         raise ProtocolError(f"tensor scale must be a power of two from 2^-126 to 2^127, got {float(scale)}")
-    return np.float32(scale)
+    checked: np.float32 = scale
+    return checked

@@ -105,7 +105,7 @@ def _scales(values: Vector, counts: Sequence[int], kind: Levels) -> NDArray[np.u
     for span, block in _spans(counts):
         rows = _rows(magnitudes, span)
         needed[block] = rows.mean(axis=1, dtype=np.float64) if kind == "signs" else rows.max(axis=1) / LARGEST[kind]
-    halves = ((needed.view(np.uint32) + np.uint32(0xFFFF)) >> np.uint32(16)).astype("<u2")
+    halves: NDArray[np.uint16] = ((needed.view(np.uint32) + np.uint32(0xFFFF)) >> np.uint32(16)).astype("<u2")
     for span, block in _spans(counts):
         halves[block] = np.maximum(halves[block], _rows(magnitudes, span).any(axis=1))
     with np.errstate(over="ignore"):
@@ -116,7 +116,8 @@ def _scales(values: Vector, counts: Sequence[int], kind: Levels) -> NDArray[np.u
 
 
 def _read_scales(halves: NDArray[np.uint16]) -> Vector:
-    return (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    scales: Vector = (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return scales
 
 
 def _pack_int8(levels: NDArray[np.int8]) -> bytes:
