@@ -12,9 +12,9 @@ import zstandard
 from wire_protocol.errors import ProtocolError
 
 DENSE_LEVEL = 1
-"""Quantised values have no repeats to search for, only frequencies: higher levels are slower and no smaller."""
+"""Quantised values have few repeats to search for: on updates of a LeNet level 12 takes 3 % off int4, 10 % off ternary."""
 SPARSE_LEVEL = 12
-"""Positions have patterns (whole neurons change together): 7 % smaller than at level 1, and there are few of them."""
+"""Positions have patterns (whole neurons change together): 6 % smaller than at level 3, and there are few of them."""
 
 _PLAIN, _ZSTD = 0, 1
 _SMALLEST_WINDOW = 1024

@@ -2,7 +2,8 @@
 
 `gaps`: for each value one byte, how many are skipped before it, 255 for 255 and more; then for each 255 the gap as a
 little-endian uint32. `bitmap`: one bit a value, most significant first. Large changes come in whole neurons, so that
-zstd takes 30 % off the entropy of independent positions, which Golomb-Rice codes cannot go below (benchmarks/codec.py).
+gaps under zstd take 30 % less than the entropy of independent positions: 4.0 bits a value for the top 5 % of LeNet
+updates, Golomb-Rice codes (Golomb 1966) 6.0 with one parameter and 4.8 with one for each 64 gaps.
 
 Decoding is total; a mask of `size` values takes one byte each.
 """
