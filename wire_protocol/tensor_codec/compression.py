@@ -12,7 +12,7 @@ import zstandard
 from wire_protocol.errors import ProtocolError
 
 DENSE_LEVEL = 1
-"""Quantised values have few repeats to search for: on updates of a LeNet level 12 takes 3 % off int4, 10 % off ternary."""
+"""Quantised values have few repeats: on updates of a LeNet level 12 takes 3 % off int4 and 10 % off ternary."""
 SPARSE_LEVEL = 12
 """Positions have patterns (whole neurons change together): 6 % smaller than at level 3, and there are few of them."""
 

@@ -7,7 +7,7 @@ bytes each time.
 `signs` is one bit a value, times the block's mean magnitude (Sattler et al. 2019); it is for values chosen as large.
 
 A scale is the upper half of a float32 (bfloat16), rounded up so that nothing is clipped. The block was chosen on
-updates of a LeNet (benchmarks/codec.py): at 1024 the entropy coder takes 18 % less than at 256 for int4, at 1.2 times
+updates of a LeNet: at 1024 the entropy coder takes 18 % less than at 256 for int4, at 1.2 times
 the error, and one outlier still spoils no more than its own block.
 """
 
