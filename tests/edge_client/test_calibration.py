@@ -30,8 +30,8 @@ class Machine:
         self.now, self.peak, self.steps, self.scored, self.called = 0.0, 50.0, 0, 0, called
         self.widest = 0
 
-    def train(self, parameters, batches, learning_rate):
-        del learning_rate
+    def train(self, parameters, batches, learning_rate, rule):
+        del learning_rate, rule
         widths = {"a": parameters["bias"].shape[0], "b": parameters["out"].shape[1]}
         self.widest = max(self.widest, widths["b"])
         for _ in batches:

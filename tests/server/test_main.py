@@ -29,6 +29,7 @@ def options(bundle_folder: Path, broker: Any, fleet: Any, tmp_path: Path) -> lis
         f"--state={tmp_path / 'state'}",
         "--port=0",
         "--rounds=1",
+        "--keep=1",
     ]
 
 
