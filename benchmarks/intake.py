@@ -90,7 +90,9 @@ class Fleet:
         files = PartialFiles(folder / "partial", "run")
         self.uplink = Uplink(DEFAULT_BUDGET_BYTES, LARGEST, files, time.monotonic)
         downlink: Any = self.sent
-        self.intake = Intake("run", self.uplink, downlink, Traffic(), NothingStands(), self.inbox, self.registry)
+        self.intake = Intake(
+            "run", self.uplink, downlink, Traffic(), NothingStands(), self.inbox, self.registry, lambda *_: None
+        )
 
     def sealed(self, device: str, identity: Identity, size: int) -> bytes:
         """An update of random bytes."""

@@ -13,8 +13,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge_client.durable_files import plainly
@@ -37,6 +37,7 @@ class BundleStore:
     server: str
     folder: Path
     http: Http = field(default_factory=Http)
+    fetch: Callable[[Wanted, Http], None] = download
 
     def manifest(self, bundle: str) -> BundleManifest:
         """The manifest of a bundle; raises `BundleError`."""
@@ -65,8 +66,7 @@ class BundleStore:
             if name not in manifest.files:
                 raise BundleError(f"bundle {bundle} has no file {name}, it holds {sorted(manifest.files)}")
             file = manifest.files[name]
-            url = f"{self._bundle_url(bundle)}/{name}"
-            self._ensure(Wanted(url, folder / name, file.sha256, file.size))
+            self._ensure(self._wanted(f"bundles/{bundle}/{name}", folder / name, file.sha256, file.size))
         return folder
 
     def bytes_to_fetch(
@@ -81,7 +81,7 @@ class BundleStore:
         """The bytes of a model of `size` bytes, forgetting every older one; raises `BundleError`."""
         name = _checked(model)
         models = self.folder / "models"
-        self._ensure(Wanted(f"{self.server}/api/v1/models/{name}", models / name, name, size))
+        self._ensure(self._wanted(f"models/{name}", models / name, name, size))
         for path in models.iterdir():
             if path.name != name:
                 path.unlink()
@@ -90,14 +90,17 @@ class BundleStore:
     def _ensure(self, wanted: Wanted) -> None:
         try:
             if not is_here(wanted):
-                download(wanted, self.http)
+                self.fetch(wanted, self.http)
         except OSError as error:
             raise BundleError(f"{wanted.target} cannot be kept on disk: {plainly(error)}") from error
 
     def _wanted_manifest(self, bundle: str) -> Wanted:
-        url = f"{self._bundle_url(bundle)}/{MANIFEST_NAME}"
-        path = self._bundle_folder(bundle) / MANIFEST_NAME
-        return Wanted(url, path, bundle, MAX_MANIFEST_BYTES, exact=False)
+        target = self._bundle_folder(bundle) / MANIFEST_NAME
+        wanted = self._wanted(f"bundles/{bundle}/{MANIFEST_NAME}", target, bundle, MAX_MANIFEST_BYTES)
+        return replace(wanted, exact=False)
+
+    def _wanted(self, path: str, target: Path, sha256: str, size: int) -> Wanted:
+        return Wanted(f"{self.server}/api/v1/{path}", target, sha256, size, path=path)
 
     def _forget_old_bundles(self, used: Path) -> None:
         """Keep the bundle just used and the one used before it: a run may go back by one, never further."""
@@ -113,9 +116,6 @@ class BundleStore:
 
     def _bundle_folder(self, bundle: str) -> Path:
         return self.folder / "bundles" / _checked(bundle)
-
-    def _bundle_url(self, bundle: str) -> str:
-        return f"{self.server}/api/v1/bundles/{_checked(bundle)}"
 
 
 def _read_manifest(bundle: str, path: Path) -> BundleManifest:

@@ -206,7 +206,7 @@ def _load(path: Path) -> Sequence[Calibration]:
         record = msgspec.msgpack.decode(read_checked(path, MAX_BYTES), type=_Record)
     except FileNotFoundError:
         return ()
-    except (OSError, DamagedFileError, msgspec.DecodeError, ValueError):
+    except (OSError, DamagedFileError, msgspec.DecodeError, ValueError, RecursionError):
         logger.warning("%s cannot be read or is damaged: it is measured anew", path)
         return ()
     return record.calibrations if record.format == FORMAT else ()

@@ -9,6 +9,7 @@
     # outbox_mb = 64       updates that may wait for the server, in 10^6 bytes
     # run = "digits"       take part in this run only
     # runtime = "auto"     auto, portable or ort-training
+    # download = "auto"    http, mqtt (through the broker), or auto: by MQTT where HTTP fails
     # threads = 1          processor threads for training
     # seed = 7             repeatable batches and random selections
     # ca_file = "ca.pem"   certificate authority of broker and server, in place of identity/ca.pem
@@ -37,9 +38,10 @@ else:
     import tomli as tomllib
 
 RuntimeName = Literal["auto", "portable", "ort-training"]
+DownloadMode = Literal["auto", "http", "mqtt"]
 
 REQUIRED = ("device", "broker", "server", "data")
-OPTIONAL = ("identity", "state", "outbox_mb", "run", "runtime", "threads", "seed", "ca_file", "limits")
+OPTIONAL = ("identity", "state", "outbox_mb", "run", "runtime", "download", "threads", "seed", "ca_file", "limits")
 MAX_THREADS = 256
 MAX_OUTBOX_MB = 1_000_000
 
@@ -65,6 +67,7 @@ class DeviceConfig:
     ca_file: Path | None = None
     outbox_mb: int = 64
     limits: Limits | None = None
+    download: DownloadMode = "auto"
 
     def __post_init__(self) -> None:
         require_identifier("device", self.device)
@@ -75,6 +78,7 @@ class DeviceConfig:
         require(
             fits, "runtime", self.runtime, "auto or portable with [limits], as ort-training knows a few widths only"
         )
+        require(self.download in get_args(DownloadMode), "download", self.download, _one_of(get_args(DownloadMode)))
         require(1 <= self.threads <= MAX_THREADS, "threads", self.threads, f"1 to {MAX_THREADS}")
         require(1 <= self.outbox_mb <= MAX_OUTBOX_MB, "outbox_mb", self.outbox_mb, f"1 to {MAX_OUTBOX_MB}")
         require(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0")
@@ -125,6 +129,7 @@ def _config(table: dict[str, Any], folder: Path) -> DeviceConfig:
         ca_file=None if ca_file is None else folder / ca_file,
         outbox_mb=_typed({"outbox_mb": 64, **table}, "outbox_mb", int),
         limits=read_limits(table["limits"]) if "limits" in table else None,
+        download=cast("DownloadMode", _typed({"download": "auto", **table}, "download", str)),
     )
 
 

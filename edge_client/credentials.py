@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edge_client.config import DeviceConfig
 from edge_client.errors import ConfigError
-from wire_protocol.envelope import Context, open_sealed, seal, verify
+from wire_protocol.envelope import Context, open_sealed, seal, sign, verify
 from wire_protocol.identity import Fleet, Identity, IdentityError, load_fleet, load_identities, read_private
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,15 @@ class Credentials:
     def open_slice(self, run: str, number: int, payload: bytes) -> bytes:
         """The body of a slice for this device; raises `ProtocolError`."""
         context = Context("slice", self.fleet.name, run, number, self.device)
+        return open_sealed(payload, context, self.identities, self.fleet.operator)
+
+    def sign_want(self, body: bytes) -> bytes:
+        """A request for a file."""
+        return sign(body, Context("want", self.fleet.name, device=self.device), self.identities[:1])
+
+    def open_file(self, path: str, payload: bytes) -> bytes:
+        """The content of a file sealed for this device; raises `ProtocolError`."""
+        context = Context("file", self.fleet.name, path, device=self.device)
         return open_sealed(payload, context, self.identities, self.fleet.operator)
 
     def verify_plan(self, run: str, payload: bytes) -> bytes:

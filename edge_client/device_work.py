@@ -22,7 +22,8 @@ from edge_client.bundle_store import BundleStore
 from edge_client.config import DeviceConfig
 from edge_client.error_feedback import feeds_back
 from edge_client.errors import SliceError
-from edge_client.http_download import Http
+from edge_client.file_fetch import FetchFile
+from edge_client.http_download import Http, download
 from edge_client.local_update import Choice, LocalWork, OpenScorer, Scorer, choose, train_update
 from edge_client.residual_store import ResidualStore
 from edge_client.round_events import Fetch, Selection, Train
@@ -73,6 +74,7 @@ class DeviceWork:
         open_runtime: OpenRuntime,
         tls: ssl.SSLContext | None = None,
         fitter: Fitter | None = None,
+        fetch: FetchFile = download,
     ) -> None:
         self._config = config
         self._fitter = fitter
@@ -80,6 +82,7 @@ class DeviceWork:
         self._open_runtime = open_runtime
         self._tls = tls
         self._residuals = ResidualStore(config.state / "residuals")
+        self._fetch = fetch
         self._open: _OpenBundle | None = None
         self._runtime: tuple[str, TrainingRuntime] | None = None
 
@@ -186,7 +189,7 @@ class DeviceWork:
 
     def _store(self, stop: Event) -> BundleStore:
         account = (lambda _count: None) if self._fitter is None else self._fitter.account.carried
-        return BundleStore(self._config.server, self._config.state, Http(self._tls, stop, account))
+        return BundleStore(self._config.server, self._config.state, Http(self._tls, stop, account), self._fetch)
 
     def _open_bundle(self, plan: RoundPlan, store: BundleStore) -> _OpenBundle:
         if self._open is None or self._open.bundle != plan.bundle:

@@ -11,6 +11,10 @@ class BundleError(FisherfleetError):
     """A bundle or a model could not be fetched, or is not what its hash says."""
 
 
+class UnreachableError(BundleError):
+    """The server could not be reached by HTTP, or gave no whole file, however often it was asked."""
+
+
 class TrainingError(FisherfleetError):
     """The runtime cannot train this sub-model, or training diverged."""
 

@@ -22,7 +22,7 @@ from threading import Event
 from typing import IO
 
 from edge_client.durable_files import is_of_disk, sync_folder
-from edge_client.errors import BundleError
+from edge_client.errors import BundleError, UnreachableError
 from edge_client.tls_words import explain
 from wire_protocol.backoff import full_jitter
 
@@ -36,18 +36,23 @@ BLOCK_BYTES = 64 * 1024
 
 _PARTIAL_CONTENT = 206
 _RANGE_NOT_SATISFIABLE = 416
+_SERVER_ERROR = 500
 _PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A file to fetch: lower-case hexadecimal `sha256`; `size` in bytes, exact or, where not `exact`, the most."""
+    """A file to fetch: lower-case hexadecimal `sha256`; `size` in bytes, exact or, where not `exact`, the most.
+
+    `path` is what the server calls the file; `url` is where it serves it by HTTP.
+    """
 
     url: str
     target: Path
     sha256: str
     size: int
     exact: bool = True
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,8 @@ def is_here(wanted: Wanted) -> bool:
 def download(wanted: Wanted, http: Http) -> None:
     """Make `wanted.target` hold the wanted content.
 
-    Raises `BundleError` when it cannot be had after a few tries, and `OSError` at once where the disk fails.
+    Raises `UnreachableError` when it cannot be had after a few tries, `BundleError` when it never can, and `OSError` at
+    once where the disk fails.
     """
     reason = ""
     for attempt in range(ATTEMPTS):
@@ -91,7 +97,7 @@ def download(wanted: Wanted, http: Http) -> None:
         _require_going(wanted, http.stop)
         try:
             _receive(wanted, http)
-            _finish(wanted)
+            finish(wanted)
         except urllib.error.HTTPError as error:
             reason = _reason_of(error, wanted)
         except (OSError, HTTPException, _TryAgainError) as error:
@@ -100,7 +106,7 @@ def download(wanted: Wanted, http: Http) -> None:
             reason = explain(error, "the server")
         else:
             return
-    raise BundleError(f"{wanted.url} could not be fetched: {reason} ({ATTEMPTS} tries)")
+    raise UnreachableError(f"{wanted.url} could not be fetched: {reason} ({ATTEMPTS} tries)")
 
 
 def _pause(attempt: int, wanted: Wanted, reason: str, stop: Event) -> None:
@@ -109,12 +115,13 @@ def _pause(attempt: int, wanted: Wanted, reason: str, stop: Event) -> None:
     stop.wait(delay)
 
 
-def _part(wanted: Wanted) -> Path:
+def part_of(wanted: Wanted) -> Path:
+    """Where content waits until it is whole."""
     return wanted.target.with_name(f"{wanted.target.name}.part")
 
 
 def _receive(wanted: Wanted, http: Http) -> None:
-    part = _part(wanted)
+    part = part_of(wanted)
     part.parent.mkdir(parents=True, exist_ok=True)
     have = part.stat().st_size if part.exists() and wanted.exact else 0
     if have and have >= wanted.size:
@@ -146,8 +153,9 @@ def _require_going(wanted: Wanted, stop: Event) -> None:
         raise BundleError(f"{wanted.url} was not fetched: the transfer was stopped")
 
 
-def _finish(wanted: Wanted) -> None:
-    part = _part(wanted)
+def finish(wanted: Wanted) -> None:
+    """Turn the `.part` into the target if it is the wanted content."""
+    part = part_of(wanted)
     have = part.stat().st_size
     if wanted.exact and have < wanted.size:
         raise _TryAgainError(f"the connection ended after {have} of {wanted.size} bytes")
@@ -164,7 +172,8 @@ def _reason_of(error: urllib.error.HTTPError, wanted: Wanted) -> str:
     error.close()
     reason = f"HTTP status {error.code}"
     if error.code == _RANGE_NOT_SATISFIABLE:
-        _part(wanted).unlink(missing_ok=True)
+        part_of(wanted).unlink(missing_ok=True)
     elif error.code not in _PASSING_STATUSES:
-        raise BundleError(f"{wanted.url} could not be fetched: {reason}") from error
+        kind = UnreachableError if error.code >= _SERVER_ERROR else BundleError
+        raise kind(f"{wanted.url} could not be fetched: {reason}") from error
     return reason

@@ -13,12 +13,14 @@ from concurrent.futures import Executor
 from importlib.metadata import PackageNotFoundError, version
 
 from edge_client.config import DeviceConfig
+from edge_client.courier import Courier
 from edge_client.credentials import Credentials, broker_tls, load_credentials, server_tls
 from edge_client.delivery_runner import DeliveryRunner
 from edge_client.device_store import DeviceStore, Stored
 from edge_client.device_work import DeviceWork
 from edge_client.downlink import Downlink
 from edge_client.durable_files import only_user_of
+from edge_client.file_fetch import FileFetch
 from edge_client.link_account import LinkAccount
 from edge_client.log_limit import LogLimit
 from edge_client.machine_sensors import Sensors, require_sensors
@@ -60,12 +62,14 @@ async def run_device(
     with only_user_of(config.state):
         store = DeviceStore(config.state, credentials.fleet.name, config.outbox_mb * BYTES_PER_MB)
         fitter = make_fitter(config, sensors)
-        work = DeviceWork(config, examples, open_runtime, server_tls(config), fitter)
+        courier = Courier(credentials, link.publish)
+        fetch = FileFetch(config.download, courier.fetch)
+        work = DeviceWork(config, examples, open_runtime, server_tls(config), fitter, fetch)
         if store.memory.selection is not None:
             work.recall(store.memory.selection.bundle)
         tools = Tools(credentials, work, store, Downlink(credentials, config.run), executor)
         account = LinkAccount(None, sensors.local_time) if fitter is None else fitter.account
-        await _Device(tools, link, account).run()
+        await _Device(tools, link, account, courier).run()
 
 
 def make_fitter(config: DeviceConfig, sensors: Sensors) -> Fitter | None:
@@ -98,12 +102,13 @@ def _link_settings(config: DeviceConfig, examples: Examples) -> LinkSettings:
 
 
 class _Device:
-    def __init__(self, tools: Tools, link: MqttLink, account: LinkAccount) -> None:
+    def __init__(self, tools: Tools, link: MqttLink, account: LinkAccount, courier: Courier) -> None:
         self._credentials: Credentials = tools.credentials
         self._work = tools.work
         self._downlink = tools.downlink
         self._link = link
         self._account = account
+        self._courier = courier
         self._delivery = DeliveryRunner(tools.credentials.device, tools.store, link, self._on_accepted, account)
         self._round = RoundRunner(tools, self._on_stored)
         self._limit = LogLimit(logger, logging.WARNING)
@@ -125,6 +130,7 @@ class _Device:
     def _on_link(self, event: LinkEvent) -> None:
         if isinstance(event, LinkUp):
             self._delivery.link_up()
+            self._courier.link_up()
         elif isinstance(event, LinkDown):
             self._delivery.link_down()
         else:
@@ -133,6 +139,9 @@ class _Device:
     def _on_message(self, message: MessageArrived) -> None:
         self._account.carried(len(message.topic) + len(message.payload))
         try:
+            if topics.is_file(message.topic, self._credentials.device):
+                self._courier.piece_arrived(message.topic, message.payload)
+                return
             incoming = self._downlink.read(message.topic, message.payload, self._work.max_slice_bytes)
         except ProtocolError as error:
             text = "%s: ignored a message on %.200r: %.300r"

@@ -24,13 +24,13 @@ class Allowance:
         self._clock = clock
         self._due: dict[str, float] = {}
 
-    def take(self, name: str) -> bool:
-        """Whether it may be done for `name` now; if so, it counts as done."""
+    def take(self, name: str, cost: int = 1) -> bool:
+        """Whether it may be done for `name` now; if so, it counts as done `cost` times, once beyond `burst` too."""
         now = self._clock()
         due = max(now, self._due.get(name, now))
         if due - now > self._ahead:
             return False
         if len(self._due) >= _MANY:
             self._due = {other: at for other, at in self._due.items() if at > now}
-        self._due[name] = due + self._step
+        self._due[name] = due + self._step * cost
         return True

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 LARGEST_STATE_BYTES = 4096
 LARGEST_MANIFEST_BYTES = 1024
+LARGEST_WANT_BYTES = 2048
 _ANSWERS_A_SECOND, _ANSWERS_AT_ONCE = 2.0, 32
 """Answers to one device; honest ones announce a payload less than once a second, all that wait when they reconnect."""
 _LINES_A_SECOND, _LINES_AT_ONCE = 1.0, 20
@@ -51,7 +52,7 @@ class Answers(Protocol):
 
 @dataclass(frozen=True)
 class Intake:
-    """Message handling of one run. `clock` gives seconds and never goes back."""
+    """Message handling of one run. `on_want` is given what devices ask files with; `clock` never goes back."""
 
     run: str
     uplink: Uplink
@@ -60,6 +61,7 @@ class Intake:
     answers: Answers
     inbox: Inbox
     registry: Registry
+    on_want: Callable[[str, bytes], None]
     clock: Callable[[], float] = time.monotonic
 
     @cached_property
@@ -75,6 +77,8 @@ class Intake:
         try:
             if topic.startswith(f"{topics.ROOT}/state/"):
                 self._on_state(topics.parse_state(topic), payload)
+            elif topics.is_want(topic):
+                self._on_want(topics.parse_want(topic), payload)
             else:
                 self._on_piece(topics.parse_part(topic), payload)
         except ProtocolError as error:
@@ -96,6 +100,17 @@ class Intake:
         if not self.registry.keys(device):
             raise ProtocolError(stranger(device, self.registry).reason)
         self.inbox.put_state(StateReport(device, messages.decode(payload, DeviceState)))
+
+    def _on_want(self, device: str, payload: bytes) -> None:
+        enrolled = bool(self.registry.keys(device))
+        if not self._answers_left.take(f"want/{device}" if enrolled else _STRANGERS):
+            return
+        if len(payload) > LARGEST_WANT_BYTES:
+            raise ProtocolError(f"want has {len(payload)} bytes, expected at most {LARGEST_WANT_BYTES}")
+        self.traffic.received(len(payload))
+        if not enrolled:
+            raise ProtocolError(stranger(device, self.registry).reason)
+        self.on_want(device, payload)
 
     def _on_piece(self, part: Part, payload: bytes) -> None:
         if part.run != self.run:

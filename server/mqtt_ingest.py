@@ -37,6 +37,12 @@ class _Outgoing:
     topic: str
     payload: bytes
     retain: bool
+    done: asyncio.Future[bool] | None = None
+
+    def ended(self, taken: bool) -> None:
+        """Tell who waits whether the broker has it."""
+        if self.done is not None and not self.done.done():
+            self.done.set_result(taken)
 
 
 def back_off(attempt: int, draw: Callable[[float, float], float] = random.uniform) -> float:
@@ -77,6 +83,15 @@ class MqttLink:
             return False
         self._outgoing.put_nowait(_Outgoing(topic, payload, retain))
         return True
+
+    async def publish(self, topic: str, payload: bytes) -> bool:
+        """Queue a message and wait until the broker has it; False when it was dropped."""
+        if self._outgoing is None:
+            return False
+        message = _Outgoing(topic, payload, False, asyncio.get_running_loop().create_future())
+        self._outgoing.put_nowait(message)
+        assert message.done is not None
+        return await message.done
 
     async def flush(self, seconds: float) -> bool:
         """Wait until the broker has all that was queued, at most so long; whether it has."""
@@ -133,6 +148,8 @@ class MqttLink:
         finally:
             self._outgoing = None
             await end_tasks((receiver, *senders))
+            while not outgoing.empty():
+                outgoing.get_nowait().ended(False)
 
     async def _receive_all(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
@@ -152,7 +169,9 @@ async def _send_all(client: aiomqtt.Client, outgoing: asyncio.Queue[_Outgoing]) 
         message = await outgoing.get()
         try:
             await client.publish(message.topic, message.payload, qos=1, retain=message.retain, timeout=_PUBLISH_SECONDS)
+            message.ended(True)
         finally:
+            message.ended(False)
             outgoing.task_done()
 
 

@@ -26,9 +26,11 @@ from server.cancellation import end_tasks
 from server.clocks import SYSTEM_CLOCKS, Clocks
 from server.config import ServiceSettings
 from server.counting import Counting
+from server.courier import Courier
 from server.downlink import Downlink
 from server.errors import AddressError, ServerError, StorageError
 from server.evaluation import Evaluator
+from server.file_post import FilePost, Office, Shelf
 from server.http_server import HttpServer
 from server.inbox import Inbox, StateReport
 from server.intake import Intake
@@ -41,6 +43,7 @@ from server.records import DeviceRecord, RoundRecord
 from server.registry import REGISTRY_NAME, Registry
 from server.rounds import Rounds, Workplace
 from server.run_history import resume
+from server.sealed_files import SealedFiles
 from server.spool import Spool
 from server.state_lock import StateLock
 from server.storage import Store
@@ -105,6 +108,13 @@ class Service:
                 partial=PartialFiles(settings.state / "partial", run),
                 clock=self._clocks.steady,
             )
+            self._post = FilePost(
+                Office(self._operator, self._registry, self._traffic, link.publish),
+                Shelf(self._bundle, self._models),
+                SealedFiles(settings.state / "courier", self._clocks.steady),
+                settings.chunk_bytes,
+                Courier(settings.chunk_bytes, self._clocks.steady),
+            )
             standing = resume(self.store, self._models, self._bundle, settings.run, self._clocks.wall())
             workplace = Workplace(
                 config=settings.run,
@@ -139,6 +149,7 @@ class Service:
             answers=self._answers,
             inbox=self._inbox,
             registry=self._registry,
+            on_want=self._post.on_want,
             clock=self._clocks.steady,
         )
 
@@ -179,6 +190,7 @@ class Service:
             raise
         self._background.append(await self._http.start())
         self._background.append(asyncio.create_task(self._link.run(), name="mqtt"))
+        self._background.append(asyncio.create_task(self._post.run(), name="file post"))
         return self
 
     async def __aexit__(

@@ -40,7 +40,15 @@ LARGEST_HEADER = 32 * 1024
 MAX_COUNT = 2**53
 """Counts stay exact as float64 and fit a database's integers."""
 
+MAX_WANTED = 64
+"""Chunks asked for in one `Want`."""
+MAX_PATH = 512
+MAX_FILE_BYTES = 64 * 2**20
+"""Of a file that is fetched over MQTT: either end holds it in memory when it seals or opens it."""
+
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
+_NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
+_FILE_PATH = re.compile(rf"bundles/[0-9a-f]{{64}}/{_NAME}(/{_NAME})*|models/[0-9a-f]{{64}}")
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
@@ -219,6 +227,28 @@ class Need(Message, frozen=True, tag="need"):
     def __post_init__(self) -> None:
         _require_round(self.run, self.round)
         require(len(self.missing) <= MAX_NEED, "missing", self.missing, f"at most {MAX_NEED} chunk numbers")
+        legal = all(0 <= index < MAX_CHUNKS for index in self.missing)
+        require(legal, "missing", self.missing, f"chunk numbers from 0 to {MAX_CHUNKS - 1}")
+
+
+class Want(Message, frozen=True, tag="want"):
+    """A device that cannot reach the server by HTTP asks for a file, as one payload sealed for it.
+
+    `path` is what stands behind `/api/v1/` in the file's URL. `sha256` names the sealed payload that the device has
+    begun on, and `missing` the chunks to send of it. Without them the payload's manifest is asked for; it comes also
+    where the server does not have that payload any more, and the device begins anew.
+    """
+
+    path: str
+    sha256: bytes = b""
+    missing: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        legal = len(self.path) <= MAX_PATH and _FILE_PATH.fullmatch(self.path) is not None
+        require(legal, "path", self.path, f"bundles/HASH/FILE or models/HASH of at most {MAX_PATH} characters")
+        if self.sha256 or self.missing:
+            _require_sha256(self.sha256)
+        require(len(self.missing) <= MAX_WANTED, "missing", self.missing, f"at most {MAX_WANTED} chunk numbers")
         legal = all(0 <= index < MAX_CHUNKS for index in self.missing)
         require(legal, "missing", self.missing, f"chunk numbers from 0 to {MAX_CHUNKS - 1}")
 

@@ -3,11 +3,13 @@
     fl/v1/up/{device}/{run}/{round}/{manifest | chunk number}     device to server
     fl/v1/down/{device}/{receipt | need}                          server to device
     fl/v1/down/{device}/slice/{run}/{round}/{manifest | chunk number}
+    fl/v1/up/{device}/want                                        device to server
+    fl/v1/down/{device}/file/{SHA-256}/{manifest | chunk number}  server to device
     fl/v1/cast/{run}/plan                                         server to all, retained
     fl/v1/state/{device}                                          retained birth, last will
 
-Numbers are decimal without leading zeros, of at most nine digits; rounds begin at 1. Devices and runs are identifiers
-(`require_identifier`).
+The SHA-256 (lower-case hexadecimal) is that of a file's sealed payload. Numbers are decimal without leading zeros, of
+at most nine digits; rounds begin at 1. Devices and runs are identifiers (`require_identifier`).
 
 Who may do what with them is `ACCESS_RULES`, which brokers' access rules are made from: a device writes and reads what
 bears its own name, and reads what is for all; the server reads what devices write and writes what they read.
@@ -36,6 +38,7 @@ Access = Literal["publish", "read"]
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Part(NamedTuple):
@@ -44,6 +47,14 @@ class Part(NamedTuple):
     device: str
     run: str
     round: int
+    chunk: int | None
+
+
+class FilePart(NamedTuple):
+    """A piece of a sealed file named by its hexadecimal SHA-256; `chunk` is None for its manifest."""
+
+    device: str
+    sha256: str
     chunk: int | None
 
 
@@ -98,6 +109,16 @@ def need(device: str) -> str:
     return f"{ROOT}/down/{device}/need"
 
 
+def want(device: str) -> str:
+    """Topic on which a device asks for files."""
+    return f"{ROOT}/up/{device}/want"
+
+
+def file(part: FilePart) -> str:
+    """Topic of a piece of a file."""
+    return f"{ROOT}/down/{part.device}/file/{part.sha256}/{_piece(part)}"
+
+
 def plan(run: str) -> str:
     """Topic of a run's plan; with `+` the filter for every run."""
     return f"{ROOT}/cast/{run}/plan"
@@ -129,6 +150,35 @@ def parse_part(topic: str) -> Part:
     return Part(device, run, int(number), None if piece == MANIFEST else int(piece))
 
 
+def is_want(topic: str) -> bool:
+    """Whether it can only be a device's request for a file; `parse_want` says whether it is one."""
+    return topic.endswith("/want") and topic.count("/") == 4
+
+
+def parse_want(topic: str) -> str:
+    """Device of a request for a file; raises `ProtocolError` on anything else."""
+    device = topic.removeprefix(f"{ROOT}/up/").removesuffix("/want")
+    if not _IDENTIFIER.fullmatch(device) or topic != want(device):
+        raise ProtocolError(f"not a topic on which a file is asked for: {topic!r}")
+    return device
+
+
+def is_file(topic: str, device: str) -> bool:
+    """Whether it can only be a piece of a file for a device."""
+    return topic.startswith(f"{ROOT}/down/{device}/file/")
+
+
+def parse_file(topic: str) -> FilePart:
+    """Read the topic of a piece of a file; raises `ProtocolError` on anything else."""
+    fields = topic.split("/")
+    if fields[:3] == ["fl", "v1", "down"] and len(fields) == 7 and fields[4] == "file":
+        device, digest, piece = fields[3], fields[5], fields[6]
+        legal = _IDENTIFIER.fullmatch(device) and _SHA256.fullmatch(digest)
+        if legal and (piece == MANIFEST or _NUMBER.fullmatch(piece)):
+            return FilePart(device, digest, None if piece == MANIFEST else int(piece))
+    raise ProtocolError(f"not a topic of a file: {topic!r}")
+
+
 def parse_state(topic: str) -> str:
     """Device of a state topic; raises `ProtocolError` on anything else."""
     prefix, _, device = topic.rpartition("/")
@@ -137,5 +187,5 @@ def parse_state(topic: str) -> str:
     return device
 
 
-def _piece(part: Part) -> str:
+def _piece(part: Part | FilePart) -> str:
     return MANIFEST if part.chunk is None else str(part.chunk)

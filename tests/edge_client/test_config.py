@@ -54,7 +54,7 @@ def test_every_key_is_read_and_paths_are_relative_to_the_file(tmp_path):
 def test_four_keys_are_enough(tmp_path):
     assert load_config(written(tmp_path)) == DeviceConfig(
         device="pi-1", broker=BrokerUrl("b", 1883), server="http://s", data=tmp_path / "d.npz",
-        state=tmp_path / "state", identity=tmp_path / "identity", outbox_mb=64,
+        state=tmp_path / "state", identity=tmp_path / "identity", outbox_mb=64, download="auto",
     )  # fmt: skip
 
 
@@ -72,6 +72,7 @@ def test_four_keys_are_enough(tmp_path):
         ({"data": '""'}, "data must be a path, got ''"),
         ({"runtime": '"cuda"'}, "runtime must be one of auto, portable, ort-training, got 'cuda'"),
         ({"runtime": '""'}, "runtime must be one of auto, portable, ort-training, got ''"),
+        ({"download": '"ftp"'}, "download must be one of auto, http, mqtt, got 'ftp'"),
         ({"threads": "0"}, "threads must be 1 to 256, got 0"),
         ({"threads": "true"}, "threads must be an integer, got True"),
         ({"seed": "-1"}, "seed must be at least 0, got -1"),
@@ -83,6 +84,9 @@ def test_four_keys_are_enough(tmp_path):
         ({"limits": "3"}, r"limits must be a table \[limits\], got 3"),
         ({"limits": "{memory_mb = 0}"}, "limits.memory_mb must be above 0, got 0.0"),
         ({"limits": "{}", "runtime": '"ort-training"'}, r"runtime must be auto or portable with \[limits\], .*"),
+        ({"data": r'"a\u0000b"'}, "data must be a path"),
+        ({"device": "[" * 5000}, "cannot be read as TOML"),
+        ({"seed": "9" * 5000}, "cannot be read as TOML"),
     ],
 )
 def test_a_wrong_file_is_refused_by_file_field_value_and_what_is_legal(tmp_path, changes, complaint):

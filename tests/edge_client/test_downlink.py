@@ -88,6 +88,12 @@ def test_a_slice_larger_than_the_model_is_refused_before_its_chunks_come():
         downlink().read(*manifest, 100)
 
 
+@pytest.mark.parametrize("topic", [topics.plan("r"), topics.need("pi"), topics.receipt("pi")])
+def test_a_message_longer_than_any_is_refused_before_it_is_read(topic: str):
+    with pytest.raises(ProtocolError, match="65537 bytes, expected at most 65536"):
+        downlink().read(topic, bytes(65_537), 10**9)
+
+
 RECEIPT = Receipt(run="r", round=2, sha256=bytes(32), accepted=True)
 NEED = Need(run="r", round=2, missing=(1, 2))
 STRANGER = operator("stranger")

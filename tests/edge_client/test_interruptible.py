@@ -21,7 +21,7 @@ class Counting:
         self._stop_in = stop_in
         self.steps = 0
 
-    def train(self, parameters, batches, learning_rate, rule) -> TrainingResult:  # noqa: ARG002
+    def train(self, parameters, batches, learning_rate, rule=None) -> TrainingResult:  # noqa: ARG002
         for _ in batches:
             self.steps += 1
             if self.steps == self._stop_in:

@@ -40,6 +40,11 @@ run = "run-1"
 runtime = "portable"
 threads = 1
 seed = 7
+[limits]
+seconds_per_round = 30
+bytes_per_day = 1000000
+memory_mb = 300
+hours = "22:00-06:00"
 """
 URLS = (b"mqtt://user:p%40ss@broker.local:1883", b"mqtts://[::1]:8883/", b"mqtt://10.0.0.1")
 
@@ -261,7 +266,7 @@ OWNER_TARGETS = (
     ),
     target_of(
         "device.toml",
-        ["edge_client.config.load_config"],
+        ["edge_client.config.load_config", "edge_client.limits.read_limits"],
         lambda: [DEVICE_TOML],
         of_text((*TOML_WORDS, *URL_WORDS, "\nx = " + "[" * 2000, "9" * 5000)),
         _config,

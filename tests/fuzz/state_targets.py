@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from devices.emulation.report import ReportError, decode_report
+from edge_client.calibration import Calibration, Measured, load_calibration, save_calibration
 from edge_client.device_memory import load_memory, save_memory
 from edge_client.errors import DamagedFileError
 from edge_client.outbox import Outbox
@@ -77,6 +78,17 @@ def _use_outbox(content: bytes) -> None:
     outbox.add(RUN, ROUND, b"fresh", None)
     outbox.add(RUN, ROUND + 1, b"fresh", None)
     outbox.payload(outbox.of_round(RUN, ROUND + 1))
+
+
+def _calibrations() -> Sequence[bytes]:
+    path = scratch() / "seed.calibration"
+    save_calibration(path, Calibration("key", (Measured({"fc1": 8}, 0.001, 0.01, 50.0),), None))
+    return [path.read_bytes()[32:]]
+
+
+def _use_calibration(content: bytes) -> None:
+    path = file_of("calibration", sha256(content).digest() + content)
+    load_calibration(path, "key")
 
 
 PAYLOAD = bytes(range(256)) * 10
@@ -192,6 +204,16 @@ STATE_TARGETS = (
         _use_residual,
         None,
         cost=20,
+    ),
+    target_of(
+        "calibration",
+        ["edge_client.calibration.load_calibration"],
+        _calibrations,
+        of_messagepack,
+        _use_calibration,
+        None,
+        cost=10,
+        times=8,
     ),
     target_of(
         "journal",

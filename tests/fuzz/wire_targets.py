@@ -35,6 +35,7 @@ from wire_protocol.envelope import Sealed, Signed, sign
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
 from wire_protocol.messages import Manifest, Message
+from wire_protocol.neuron_scores import decode_ranking, decode_scores, encode_ranking, encode_scores, rank
 from wire_protocol.sub_model import SubModel, from_bitmaps, to_bitmaps
 from wire_protocol.tensor_codec import Codec, Precision
 from wire_protocol.tensor_codec.compression import open_section, section
@@ -211,6 +212,18 @@ def _topic_target(name: str, parse: Callable[[str], object], examples: Sequence[
     )
 
 
+def _group_vectors() -> dict[str, np.ndarray]:
+    return {group: np.arange(size, dtype=np.float32) for group, size in LAYOUT.group_sizes.items()}
+
+
+def _ranking(content: bytes) -> None:
+    try:
+        encoded = msgspec.msgpack.decode(content, type=dict[str, bytes])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError("not a map, which a plan would be refused for") from error
+    decode_ranking(LAYOUT, encoded)
+
+
 WIRE_TARGETS = (
     *ENVELOPE_TARGETS,
     *(_message_target(name, kind) for name, kind in KINDS.items()),
@@ -282,6 +295,26 @@ WIRE_TARGETS = (
         "parse_part", topics.parse_part, ["fl/v1/up/kitchen/run-1/3/0", "fl/v1/down/kitchen/slice/run-1/3/manifest"]
     ),
     _topic_target("parse_state", topics.parse_state, ["fl/v1/state/kitchen"]),
+    _topic_target("parse_want", topics.parse_want, ["fl/v1/up/kitchen/want"]),
+    _topic_target("parse_file", topics.parse_file, [f"fl/v1/down/kitchen/file/{'0' * 64}/manifest"]),
+    Target(
+        name="scores",
+        covers=("wire_protocol.neuron_scores.decode_scores",),
+        seeds=lambda: (encode_scores(LAYOUT, _group_vectors()),),
+        mutate=of_bytes,
+        run=lambda content: decode_scores(LAYOUT, content),
+        refusals=(ProtocolError,),
+        limit=4096,
+    ),
+    Target(
+        name="ranking",
+        covers=("wire_protocol.neuron_scores.decode_ranking",),
+        seeds=lambda: (msgspec.msgpack.encode(encode_ranking(rank(_group_vectors()))),),
+        mutate=of_messagepack,
+        run=_ranking,
+        refusals=(ProtocolError,),
+        limit=4096,
+    ),
     Target(
         name="bundle manifest",
         covers=("wire_protocol.bundle_manifest.decode_manifest",),

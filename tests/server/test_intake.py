@@ -62,6 +62,7 @@ class Bench:
         self.now = 0.0
         self.path = folder / "devices.json"
         self.enrol("a", "b")
+        self.wants: list[tuple[str, bytes]] = []
         self.downlink, self.answers, self.inbox = Downlink(), Answers(), Inbox()
         clock = lambda: self.now  # noqa: E731
         self.uplink = Uplink(50, 100, PartialFiles(folder / "partial", "run"), clock)
@@ -73,6 +74,7 @@ class Bench:
             answers=self.answers,
             inbox=self.inbox,
             registry=Registry.load(self.path),
+            on_want=lambda device, payload: self.wants.append((device, payload)),
             clock=clock,
         )
 
@@ -112,6 +114,17 @@ async def test_an_update_comes_whole_into_the_inbox(bench: Bench) -> None:
     bench.announce("a")
     ((device, receipt),) = bench.downlink.take()
     assert (device, receipt.accepted) == ("a", True)
+
+
+def test_only_enrolled_devices_are_heard_when_they_want_files_and_not_too_often(bench: Bench) -> None:
+    for device in ("a", "stranger", "old"):
+        bench.intake.on_message(topics.want(device), b"signed")
+    bench.intake.on_message(topics.want("a"), bytes(3000))
+    assert bench.wants == [("a", b"signed")]
+    for _ in range(200):
+        bench.intake.on_message(topics.want("a"), b"signed")
+        bench.intake.on_message(topics.want("b"), b"signed")
+    assert Counter(device for device, _ in bench.wants) == {"a": 31, "b": 32}
 
 
 def test_who_waits_is_told_on_a_tick(bench: Bench) -> None:

@@ -96,6 +96,16 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
         load_examples(path)
 
 
+@pytest.mark.parametrize(
+    "header", [b"{'descr': '<f4',\n", b"(" * 300, b"{'descr': '<f4', 'shape': (1000000000000000,)}"]
+)
+def test_an_array_with_a_made_up_header_is_refused(tmp_path: Path, header: bytes) -> None:
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(ExamplesError, match=r"cannot be read as an \.npz archive"):
+        load_examples(tmp_path / "d.npz")
+
+
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExamplesError, match="cannot be read"):
         load_examples(tmp_path)

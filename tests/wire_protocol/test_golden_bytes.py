@@ -15,7 +15,18 @@ import zstandard
 from wire_protocol import messages, sub_model, tensor_codec
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
 from wire_protocol.local_training import LocalTraining
-from wire_protocol.messages import Decline, DeviceState, Manifest, Message, Need, Receipt, RoundPlan, Slice, Update
+from wire_protocol.messages import (
+    Decline,
+    DeviceState,
+    Manifest,
+    Message,
+    Need,
+    Receipt,
+    RoundPlan,
+    Slice,
+    Update,
+    Want,
+)
 from wire_protocol.sub_model import SubModel
 from wire_protocol.tensor_codec import Codec
 
@@ -55,7 +66,7 @@ MESSAGES: dict[str, Message] = {
         local_steps=10,
         batch_size=32,
         learning_rate=0.1,
-        keep=0.25,
+        keep=0.3,
         selection="fisher",
         precision="float16",
         top_k=1.0,
@@ -82,6 +93,7 @@ MESSAGES: dict[str, Message] = {
     "manifest": Manifest(sha256=bytes(range(32)), size=300_000, chunk_bytes=126_976),
     "need": Need(run="run-1", round=3, missing=(0, 2)),
     "receipt": Receipt(run="run-1", round=3, sha256=bytes(range(32)), accepted=False, reason="round 3 is not open"),
+    "want": Want(path="models/" + "fedcba9876543210" * 4, sha256=bytes(range(32)), missing=(0, 2)),
     "state": DeviceState(online=True, examples=200, runtime="portable", client="0.1.0"),
 }
 

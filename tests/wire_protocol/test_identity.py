@@ -83,11 +83,21 @@ def test_a_fleet_survives_its_file(tmp_path: Path) -> None:
         (b'{"format": 1, "fleet": "home", "operator": [{"verifying": "!", "sealing": "AA=="}]}', "base64"),
         (b'{"format": 1, "fleet": "home", "operator": [{"verifying": "AA==", "sealing": "AA=="}]}', "32 bytes"),
         (b"\xff", "not a fleet file"),
+        (b" " * 16_385, "size must be at most 16384"),
     ],
 )
 def test_a_broken_fleet_file_is_explained(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "fleet.json").write_bytes(content)
     with pytest.raises(IdentityError, match=reason):
+        load_fleet(tmp_path / "fleet.json")
+
+
+@pytest.mark.parametrize("point", [bytes(32), b"\1" + bytes(31), (2**255 - 20).to_bytes(32, "little")])
+def test_keys_that_nothing_can_be_sealed_for_are_refused(tmp_path: Path, point: bytes) -> None:
+    """Points of small order, RFC 7748, section 6.1."""
+    keys = PublicKeys(new_identity().public.verifying, point)
+    (tmp_path / "fleet.json").write_bytes(encode_fleet(Fleet("home", (keys,))))
+    with pytest.raises(IdentityError, match="public keys must be base64 of keys"):
         load_fleet(tmp_path / "fleet.json")
 
 

@@ -21,6 +21,7 @@ from wire_protocol.messages import (
     RoundPlan,
     Slice,
     Update,
+    Want,
 )
 
 HASH = "0123456789abcdef" * 4
@@ -57,7 +58,8 @@ NEED = Need(run="r1", round=3, missing=(0, 2))
 RECEIPT = Receipt(run="r1", round=3, sha256=bytes(32), accepted=False, reason="late")
 DECLINE = Decline(run="r1", round=3, cause="training")
 STATE = DeviceState(online=True, examples=7, runtime="portable", client="0.1.0")
-ALL = (PLAN, UPDATE, SLICE, MANIFEST, NEED, RECEIPT, DECLINE, STATE)
+WANT = Want(path=f"models/{HASH}", sha256=bytes(range(32)), missing=(0, 2))
+ALL = (PLAN, UPDATE, SLICE, MANIFEST, NEED, RECEIPT, DECLINE, STATE, WANT)
 
 
 def fields_of(message: Message) -> dict[str, Any]:
@@ -81,6 +83,7 @@ def test_the_names_of_the_messages() -> None:
         "receipt",
         "decline",
         "state",
+        "want",
     ]
 
 
@@ -126,6 +129,36 @@ def test_another_kind_is_refused(message: Message) -> None:
 def test_what_follows_a_message_is_refused() -> None:
     with pytest.raises(ProtocolError, match="trailing"):
         messages.decode(messages.encode(STATE) + b"\x00", DeviceState)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        f"models/{HASH.upper()}",
+        f"models/{HASH}/x",
+        f"bundles/{HASH}",
+        f"bundles/{HASH}/",
+        f"bundles/{HASH}/../x",
+        f"bundles/{HASH}/.x",
+        f"bundles/{HASH}/a//b",
+        f"/models/{HASH}",
+        f"models/{HASH}\n",
+        f"bundles/{HASH}/{'a' * 512}",
+    ],
+)
+def test_a_path_that_no_file_has_is_refused(path: str) -> None:
+    with pytest.raises(InvalidValueError, match=r"^path must be bundles/HASH/FILE or models/HASH"):
+        Want(path=path)
+
+
+def test_a_want_asks_for_few_chunks_of_a_payload_it_names() -> None:
+    assert Want(path=f"bundles/{HASH}/rung-1/checkpoint").missing == ()
+    with pytest.raises(InvalidValueError, match="sha256"):
+        Want(path=WANT.path, missing=(0,))
+    for missing in ((-1,), (messages.MAX_CHUNKS,), tuple(range(messages.MAX_WANTED + 1))):
+        with pytest.raises(InvalidValueError, match="missing"):
+            Want(path=WANT.path, sha256=bytes(32), missing=missing)
 
 
 ROUND_RANGE = [("run", ""), ("run", "a/b"), ("run", "#"), ("round", 0), ("round", -1), ("round", 10**9)]

@@ -37,6 +37,24 @@ def test_the_grammar() -> None:
     assert topics.downlink_filter("d1") == "fl/v1/down/d1/#"
 
 
+def test_files_are_asked_for_and_come() -> None:
+    digest = "0123456789abcdef" * 4
+    assert topics.want("d1") == "fl/v1/up/d1/want"
+    assert topics.parse_want("fl/v1/up/d1/want") == "d1"
+    for chunk, piece in ((None, "manifest"), (0, "0"), (7, "7")):
+        part = topics.FilePart("d1", digest, chunk)
+        assert topics.file(part) == f"fl/v1/down/d1/file/{digest}/{piece}"
+        assert topics.parse_file(topics.file(part)) == part
+        assert topics.is_file(topics.file(part), "d1")
+        assert not topics.is_file(topics.file(part), "d")
+    for topic in ("fl/v1/up/d1/want/", "fl/v1/up//want", "fl/v1/up/a/b/want", "fl/v1/up/want", "d1", "fl/v1/up/+/want"):
+        with pytest.raises(ProtocolError, match="not a topic on which a file is asked for"):
+            topics.parse_want(topic)
+    for piece in (f"{digest}/01", f"{digest}/", digest, f"{digest.upper()}/0", f"{digest[1:]}/0", f"{digest}/0/0"):
+        with pytest.raises(ProtocolError, match="not a topic of a file"):
+            topics.parse_file(f"fl/v1/down/d1/file/{piece}")
+
+
 HOSTILE = ["", "#", "+", "a/b", "a b", "a\n", "\u0661", "\u00e9", ".", "..", "-a", "_a", "a" * 65, "$SYS", "a\x00"]
 
 

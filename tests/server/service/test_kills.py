@@ -91,7 +91,7 @@ def trained(
         state.mkdir()
         options = [f"--bundle={bundle_folder}", f"--broker={broker.url}", f"--fleet={fleet.folder}", "--port=0"]
         options += [f"--state={state}", f"--run={run}", f"--rounds={rounds}", "--resync-every=3", "--local-steps=5"]
-        options += ["--batch-size=8", f"--min-devices={len(NAMES)}"]
+        options += ["--batch-size=8", "--keep=1", f"--min-devices={len(NAMES)}"]
         ends = []
         async with asyncio.timeout(PATIENCE), killer(state) as serve, AsyncExitStack() as stack:
             devices = [await stack.enter_async_context(connected(name)) for name in NAMES]
