@@ -38,7 +38,7 @@ from server.aggregation.flat_model import FlatModel
 from server.aggregation.masked_mean import MaskedMean
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import SubModel, element_count, positions, sub_shapes, widths_at
-from wire_protocol.tensor_codec import decode, encode
+from wire_protocol.tensor_codec import Codec, decode, encode
 
 IMAGE = (1, 28, 28)
 MODELS = ("mlp", "resnet8", "lenet", "wide lenet")
@@ -79,12 +79,12 @@ def draw(layout: Layout, keep: float, seed: int) -> Sent:
     kept = {name: np.sort(generator.choice(sizes[name], width, replace=False)) for name, width in widths.items()}
     shapes = sub_shapes(layout, widths)
     values = {name: generator.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    return Sent(SubModel(kept), encode(values, shapes, "float16"), int(generator.integers(1, 1000)))
+    return Sent(SubModel(kept), encode(values, shapes, Codec("float16")), int(generator.integers(1, 1000)))
 
 
 def decoded(layout: Layout, sent: Sent) -> Contribution:
     """The update, decoded."""
-    values = decode(sent.values, sub_shapes(layout, sent.sub_model.widths), "float16")
+    values = decode(sent.values, sub_shapes(layout, sent.sub_model.widths), Codec("float16"))
     return Contribution(sent.sub_model, values, sent.weight)
 
 

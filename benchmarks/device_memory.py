@@ -20,7 +20,7 @@ from benchmarks.figures import benchmark_parser, publish
 from benchmarks.step_sides import TORCH_LOSSES, Subject
 from benchmarks.zoo_subject import CLASSES, random_examples, zoo_subject
 from wire_protocol.sub_model import full_sub_model, sub_shapes
-from wire_protocol.tensor_codec import encode
+from wire_protocol.tensor_codec import Codec, encode
 
 STEPS, BATCH, EXAMPLES = 50, 32, 64
 
@@ -39,13 +39,13 @@ from edge_client.local_data import batches
 from edge_client.training.portable import PortableRuntime
 from wire_protocol.bundle_manifest import decode_manifest
 from wire_protocol.examples import fit_examples, load_examples
-from wire_protocol.tensor_codec import decode
+from wire_protocol.tensor_codec import Codec, decode
 from wire_protocol.sub_model import full_sub_model, sub_shapes
 folder = Path(sys.argv[1])
 manifest = decode_manifest((folder / "manifest.json").read_bytes())
 layout = manifest.layout
 shapes = sub_shapes(layout, full_sub_model(layout).widths)
-parameters = decode((folder / "model.bin").read_bytes(), shapes, "float32")
+parameters = decode((folder / "model.bin").read_bytes(), shapes, Codec("float32"))
 examples = fit_examples(load_examples(folder / "data.npz", labelled=False), manifest, "data.npz")
 {scoring}
 runtime = PortableRuntime.open(folder, layout, 1)
@@ -118,7 +118,7 @@ def main() -> None:
 
 def _write_inputs(subject: Subject) -> None:
     shapes = sub_shapes(subject.manifest.layout, full_sub_model(subject.manifest.layout).widths)
-    (subject.bundle / "model.bin").write_bytes(encode(dict(subject.parameters), shapes, "float32"))
+    (subject.bundle / "model.bin").write_bytes(encode(dict(subject.parameters), shapes, Codec("float32")))
     examples = random_examples(subject.manifest, subject.words, EXAMPLES)
     np.savez(subject.bundle / "data.npz", x=examples.x, y=examples.y)
 

@@ -6,12 +6,14 @@ Deterministic by seed: devices are visited in order, so equal settings give equa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from safetensors.numpy import load_file
 
+from edge_client.error_feedback import feeds_back, no_residual
 from edge_client.fisher import FisherScorer
 from edge_client.local_update import Choice, LocalWork, choose, train_update
 from edge_client.training.portable import PortableRuntime
@@ -22,14 +24,15 @@ from server.cohort import Cohort
 from server.evaluation import Evaluator
 from server.server_optimizers.fed_avg import FedAvg
 from server.server_optimizers.optimizer import ServerOptimizer
+from wire_protocol import messages
 from wire_protocol.bundle_manifest import EVALUATE, WEIGHTS, BundleManifest
 from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout
 from wire_protocol.local_training import PLAIN, LocalTraining
-from wire_protocol.messages import RoundPlan, SelectionPolicy, Update
+from wire_protocol.messages import RoundPlan, SelectionPolicy
 from wire_protocol.neuron_scores import decode_scores
-from wire_protocol.sub_model import gather, sub_shapes
-from wire_protocol.tensor_codec import decode
+from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, gather, sub_shapes
+from wire_protocol.tensor_codec import DownlinkPrecision, Precision, decode, encode
 
 _NO_HASH = "0" * 64
 
@@ -46,6 +49,10 @@ class Method:
     batch_size: int = 32
     learning_rate: float = 0.05
     training: LocalTraining = PLAIN
+    precision: Precision = "float16"
+    top_k: float = 1.0
+    downlink: DownlinkPrecision = "float16"
+    error_feedback: bool = True
 
     def plan(self, number: int, ranking: Mapping[str, bytes]) -> RoundPlan:
         """The plan of round `number`, counted from 1; the fleet's ranking goes out at resyncs."""
@@ -65,6 +72,9 @@ class Method:
             selection=self.selection,
             training=self.training,
             ranking=dict(ranking) if number == resync_round else {},
+            precision=self.precision,
+            top_k=self.top_k,
+            downlink=self.downlink,
         )
 
 
@@ -87,8 +97,25 @@ class ServerSide:
     optimizer: ServerOptimizer = field(default_factory=FedAvg)
 
 
-def accuracies(fleet: Fleet, method: Method, server: ServerSide = ServerSide()) -> Iterator[tuple[float, int]]:
-    """Train and yield, after every round, the held-out accuracy in [0, 1] and the bytes of values all devices sent."""
+OnValues = Callable[[int, Arrays], None]
+
+
+def _ignore(number: int, values: Arrays) -> None:
+    del number, values
+
+
+class Round(NamedTuple):
+    """Held-out accuracy in [0, 1] after a round, bytes of all updates, bytes of all slices and whole models."""
+
+    accuracy: float
+    bytes_up: int
+    bytes_down: int
+
+
+def accuracies(
+    fleet: Fleet, method: Method, server: ServerSide = ServerSide(), on_values: OnValues = _ignore
+) -> Iterator[Round]:
+    """Train and yield every round; `on_values` is told the round and the decoded arrays of every update."""
     layout = fleet.manifest.layout
     runtime = PortableRuntime.open(fleet.bundle, layout, threads=1)
     scorer = FisherScorer.open(fleet.bundle, layout, threads=1)
@@ -97,21 +124,42 @@ def accuracies(fleet: Fleet, method: Method, server: ServerSide = ServerSide()) 
     rule, moments = server.rule(layout), server.optimizer.init(parameters)
     generators = [np.random.default_rng([fleet.seed, number]) for number in range(len(fleet.shares))]
     choices: dict[int, Choice] = {}
+    residuals: dict[int, Arrays] = {}
     ranking: dict[str, bytes] = {}
     for number in range(1, method.rounds + 1):
-        plan, cohort, sent = method.plan(number, ranking), Cohort(layout), 0
+        plan, cohort, up, down = method.plan(number, ranking), Cohort(layout), 0, 0
         contributions: list[Contribution] = []
+        feeding = method.error_feedback and feeds_back(plan)
+        whole = _received(plan, full_sub_model(layout), layout, parameters) if plan.resync else None
         for device, examples in enumerate(fleet.shares):
-            work = LocalWork(plan, layout, examples, generators[device])
-            if plan.resync:
-                choices[device] = choose(work, parameters, lambda: scorer)
-            sub_model = choices[device].sub_model
-            update: Update = train_update(work, choices[device], gather(layout, sub_model, parameters), runtime)
-            values = decode(update.values, sub_shapes(layout, sub_model.widths), update.precision)
-            contributions.append(Contribution(sub_model, values, update.examples))
+            residual = residuals.get(device, no_residual(layout)) if feeding else None
+            work = LocalWork(plan, layout, examples, generators[device], residual=residual)
+            if whole is not None:
+                choices[device] = choose(work, whole.arrays, lambda: scorer)
+            choice = choices[device]
+            base = _received(plan, choice.sub_model, layout, parameters) if whole is None else whole
+            arrays = base.arrays if whole is None else gather(layout, choice.sub_model, base.arrays)
+            update, left = train_update(work, replace(choice, known=whole is None), arrays, runtime)
+            if left is not None:
+                residuals[device] = left
+            values = decode(update.values, sub_shapes(layout, choice.sub_model.widths), update.codec)
+            on_values(number, values)
+            contributions.append(Contribution(choice.sub_model, values, update.examples))
             if plan.resync and update.scores:
                 cohort.add(decode_scores(layout, update.scores))
-            sent += len(update.values)
+            up, down = up + len(messages.encode(update)), down + base.bytes_taken
         ranking = cohort.ranking() if plan.resync else ranking
         parameters, moments = server.optimizer.apply(parameters, rule.aggregate(contributions), moments)
-        yield evaluator.evaluate(parameters, fleet.test).accuracy, sent
+        yield Round(evaluator.evaluate(parameters, fleet.test).accuracy, up, down)
+
+
+class _Received(NamedTuple):
+    arrays: Arrays
+    bytes_taken: int
+
+
+def _received(plan: RoundPlan, sub_model: SubModel, layout: Layout, parameters: Arrays) -> _Received:
+    """What a device receives of the parameters, and the bytes it takes."""
+    shapes = sub_shapes(layout, sub_model.widths)
+    payload = encode(gather(layout, sub_model, parameters), shapes, plan.downlink_codec)
+    return _Received(decode(payload, shapes, plan.downlink_codec), len(payload))

@@ -104,7 +104,7 @@ def rounds_of(name: str, steps: int, draws: int, folder: Path, clock: Callable[[
         began = clock()
         scorer.scores(dict(made.parameters), in_order(examples, SCORING_BATCH))
         base = gather(layout, one.choice.sub_model, made.parameters)
-        update = train_update(LocalWork(plan, layout, examples, generator), one.choice, base, runtime)
+        update = train_update(LocalWork(plan, layout, examples, generator), one.choice, base, runtime).update
         one.seconds.append(clock() - began)
         payload = seal(encode(update), Context("update", "fleet", name, 1, "device"), [keys], keys.public)
         one.bytes.append(len(payload) + len(encode(manifest_of(payload))))

@@ -69,8 +69,8 @@ def run(dataset: Dataset, module: nn.Module, trial: Trial) -> dict[str, float]:
         except (TrainingError, InvalidValueError):
             return {"accuracy": 1 / dataset.classes, "bytes_per_update": 0.0}
     return {
-        "accuracy": mean(accuracy for accuracy, _ in rounds[-LAST_ROUNDS:]),
-        "bytes_per_update": mean(sent for _, sent in rounds) / trial.devices,
+        "accuracy": mean(done.accuracy for done in rounds[-LAST_ROUNDS:]),
+        "bytes_per_update": mean(done.bytes_up for done in rounds) / trial.devices,
     }
 
 
@@ -87,7 +87,7 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     for seed in options.seeds:
         dataset = load_dataset("fashion-mnist", None, seed)
-        dataset = replace(dataset, train=dataset.train.take(_sample(len(dataset.train), options.examples, seed)))
+        dataset = replace(dataset, train=dataset.train.take(sample(len(dataset.train), options.examples, seed)))
         for name, rate in product(options.methods, options.learning_rates):
             fraction, method = _method(name, replace(base, learning_rate=rate))
             trial = Trial(method, _server(options.server_momentum), options.devices, seed)
@@ -133,7 +133,8 @@ def _method(name: str, base: Method) -> tuple[float, Method]:
     return 1.0, replace(base, selection=cast(SelectionPolicy, name))
 
 
-def _sample(count: int, size: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def sample(count: int, size: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Indices of `size` examples of `count`, in order."""
     return np.sort(np.random.default_rng(seed).choice(count, size=min(size, count), replace=False))
 
 

@@ -110,7 +110,7 @@ class Trial:
             manifest = export_bundle(module, self.dataset.input_shape, Path(folder), name="lenet")
             fleet = Fleet(Path(folder), manifest, shares, self.dataset.test, self.seed)
             rounds = list(accuracies(fleet, self.method, server))
-        return 100 * mean(accuracy for accuracy, _ in rounds[-LAST_ROUNDS:])
+        return 100 * mean(done.accuracy for done in rounds[-LAST_ROUNDS:])
 
 
 def optimizers(trial: Trial) -> list[dict[str, str]]:

@@ -84,7 +84,9 @@ class Fleet:
 def _body(kept: SubModel) -> bytes:
     generator = np.random.default_rng(0)
     full = {p.name: generator.normal(size=p.shape).astype(np.float32) for p in LAYOUT.parameters}
-    values = tensor_codec.encode(gather(LAYOUT, kept, full), sub_shapes(LAYOUT, kept.widths), "float16")
+    values = tensor_codec.encode(
+        gather(LAYOUT, kept, full), sub_shapes(LAYOUT, kept.widths), tensor_codec.Codec("float16")
+    )
     return messages.encode(
         Update(
             run="run",
@@ -122,7 +124,7 @@ def _count(fleet: Fleet, folder: Path, batch: int) -> tuple[float, float]:
 
     def count() -> None:
         for start in range(0, len(fleet.updates), batch):
-            counting.count(work, fleet.updates[start : start + batch], 0.0)
+            counting.count(work, fleet.updates[start : start + batch], {}, 0.0)
 
     counted = _seconds(count)
     rows = store.updates.of_round("run", 1)

@@ -38,6 +38,7 @@ from wire_protocol.envelope import Context, Signed, seal
 from wire_protocol.identity import Fleet, Identity, encode_fleet, new_identity, save_identities
 from wire_protocol.messages import DeviceState, Need, Receipt, RoundPlan, Update, decode, encode
 from wire_protocol.sub_model import full_sub_model, sub_shapes, to_bitmaps
+from wire_protocol.tensor_codec import Codec
 from wire_protocol.tensor_codec import encode as encode_tensors
 
 FLEET, RUN, INPUT_SHAPE, CLASSES = "load", "load", (1, 8, 8), 10
@@ -126,7 +127,9 @@ def sealed_updates(party: Party, rounds: int) -> dict[tuple[str, int], bytes]:
     layout = party.manifest.layout
     whole = full_sub_model(layout)
     shapes = sub_shapes(layout, whole.widths)
-    values = encode_tensors({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, shapes, "float16")
+    values = encode_tensors(
+        {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, shapes, Codec("float16")
+    )
     kept = to_bitmaps(layout, whole)
     counts = {"examples": 1, "trained": 1, "scored": 0, "loss": 1.0}
     payloads = {}

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import sub_shapes
-from wire_protocol.tensor_codec import Precision, encoded_size
+from wire_protocol.tensor_codec import Codec, expected_size
 
 Widths = NDArray[np.int64]
 """Rows of widths, one column a neuron group: [n, groups]."""
@@ -132,9 +132,9 @@ def non_negative_least_squares(terms: NDArray[Any], values: NDArray[Any]) -> Col
     return best
 
 
-def value_bytes(layout: Layout, widths: Mapping[str, int], precision: Precision) -> int:
+def value_bytes(layout: Layout, widths: Mapping[str, int], codec: Codec) -> int:
     """Bytes that an update's values are expected to take: the one place that asks the codec."""
-    return encoded_size(sub_shapes(layout, widths), precision)
+    return expected_size(sub_shapes(layout, widths), codec)
 
 
 def _relative_fit(terms: Columns, values: Columns) -> tuple[float, ...]:

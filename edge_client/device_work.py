@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from edge_client.bundle_store import BundleStore
 from edge_client.config import DeviceConfig
+from edge_client.error_feedback import feeds_back
 from edge_client.errors import SliceError
 from edge_client.file_fetch import FetchFile
 from edge_client.http_download import Http, download
 from edge_client.local_update import Choice, LocalWork, OpenScorer, Scorer, choose, train_update
+from edge_client.residual_store import ResidualStore
 from edge_client.round_events import Fetch, Selection, Train
 from edge_client.round_fitting import Fitter, RoundFitting, Subject
 from edge_client.selection.policies import may_score
@@ -36,7 +38,7 @@ from wire_protocol.examples import Examples, fit_examples
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan, Slice, Update
 from wire_protocol.sub_model import SubModel, full_sub_model, gather, sub_shapes
-from wire_protocol.tensor_codec import decode, encoded_size
+from wire_protocol.tensor_codec import Codec, decode, largest_size
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ class DeviceWork:
         self._examples = examples
         self._open_runtime = open_runtime
         self._tls = tls
+        self._residuals = ResidualStore(config.state / "residuals")
         self._fetch = fetch
         self._open: _OpenBundle | None = None
         self._runtime: tuple[str, TrainingRuntime] | None = None
@@ -88,7 +91,7 @@ class DeviceWork:
         """The largest slice that can be meant for this device; 0 before it has a bundle."""
         if self._open is None:
             return 0
-        return encoded_size(_full_shapes(self._open.manifest.layout), "float32") + SLICE_HEADROOM_BYTES
+        return largest_size(_full_shapes(self._open.manifest.layout), Codec("float32")) + SLICE_HEADROOM_BYTES
 
     @property
     def group_sizes(self) -> dict[str, int]:
@@ -109,7 +112,7 @@ class DeviceWork:
         if self._open is None or self._open.bundle != plan.bundle:
             return 0
         layout = self._open.manifest.layout
-        values = encoded_size(sub_shapes(layout, plan.largest_widths(layout)), plan.precision)
+        values = largest_size(sub_shapes(layout, plan.largest_widths(layout)), plan.codec)
         return values + sum(layout.group_sizes.values()) // 8 + UPDATE_HEADROOM_BYTES
 
     def fetch(self, command: Fetch, stop: Event) -> None:
@@ -126,7 +129,7 @@ class DeviceWork:
         if command.selection is None and may_score(plan, layout, narrowed=fitter is not None):
             names.append(FISHER)
         if fitter is not None:
-            model = plan.model, encoded_size(_full_shapes(layout), plan.precision)
+            model = plan.model, largest_size(_full_shapes(layout), plan.downlink_codec)
             fitter.require_bytes(store.bytes_to_fetch(plan.bundle, opened.manifest, names, model))
         store.files(plan.bundle, opened.manifest, names)
         self._read_model(plan, opened.manifest.layout, store)
@@ -140,12 +143,13 @@ class DeviceWork:
         plan = command.plan
         opened = self._open_bundle(plan, self._store(stop))
         layout = opened.manifest.layout
-        work = LocalWork(plan, layout, opened.examples, self._generator(plan))
+        residual = self._residuals.load(plan.run, layout) if feeds_back(plan) else None
+        work = LocalWork(plan, layout, opened.examples, self._generator(plan), residual=residual)
         runtime = InterruptibleRuntime(self._runtime_of(opened), stop)
         scorer = partial(self._open_scorer, opened, stop)
         fitting = self._begin_fitting(command, work, runtime, scorer, left_seconds)
         if command.selection is not None and command.content is not None:
-            choice = Choice(command.selection.sub_model)
+            choice = Choice(command.selection.sub_model, known=True)
             base = _decode_slice(command.content, layout, choice.sub_model)
         else:
             full = self._read_model(plan, layout, self._store(stop))
@@ -155,8 +159,14 @@ class DeviceWork:
                 else Choice(command.selection.sub_model)
             )
             base = gather(layout, choice.sub_model, full)
-        update = train_update(work, choice, base, runtime)
-        return Trained(update, Selection(plan.run, plan.bundle, plan.resync_round, plan.round, choice.sub_model))
+        local = train_update(work, choice, base, runtime)
+        if local.residual is not None:
+            self._residuals.propose(plan.run, plan.round, local.residual)
+        return Trained(local.update, Selection(plan.run, plan.bundle, plan.resync_round, plan.round, choice.sub_model))
+
+    def accepted(self, run: str, number: int) -> None:
+        """The server has counted the update of this round."""
+        self._residuals.accept(run, number)
 
     def _begin_fitting(
         self,
@@ -192,7 +202,8 @@ class DeviceWork:
 
     def _read_model(self, plan: RoundPlan, layout: Layout, store: BundleStore) -> dict[str, NDArray[np.float32]]:
         shapes = _full_shapes(layout)
-        return decode(store.model(plan.model, encoded_size(shapes, plan.precision)), shapes, plan.precision)
+        codec = plan.downlink_codec
+        return decode(store.model(plan.model, largest_size(shapes, codec)), shapes, codec)
 
     def _runtime_of(self, opened: _OpenBundle) -> TrainingRuntime:
         if self._runtime is None or self._runtime[0] != opened.bundle:
@@ -220,6 +231,6 @@ def _full_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
 
 def _decode_slice(content: Slice, layout: Layout, sub_model: SubModel) -> dict[str, NDArray[np.float32]]:
     try:
-        return decode(content.values, sub_shapes(layout, sub_model.widths), content.precision)
+        return decode(content.values, sub_shapes(layout, sub_model.widths), Codec(content.precision))
     except ProtocolError as error:
         raise SliceError(f"the slice does not fit the neurons kept: {error}") from error

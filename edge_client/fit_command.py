@@ -37,7 +37,7 @@ from wire_protocol.messages import RoundPlan, decode
 from wire_protocol.neuron_scores import Scores
 from wire_protocol.sub_model import full_sub_model, sub_shapes
 from wire_protocol.tensor_codec import decode as decode_values
-from wire_protocol.tensor_codec import encoded_size
+from wire_protocol.tensor_codec import largest_size
 
 EXIT_REFUSED = 2
 MAX_PLAN_BYTES = 64 * 1024
@@ -98,10 +98,10 @@ def _subject(config: DeviceConfig, store: BundleStore, manifest: BundleManifest,
 def _scores(store: BundleStore, manifest: BundleManifest, subject: Subject) -> Scores | None:
     """Scores of the newest model here, None where there is none."""
     shapes = sub_shapes(manifest.layout, full_sub_model(manifest.layout).widths)
-    size = encoded_size(shapes, subject.plan.precision)
+    size = largest_size(shapes, subject.plan.downlink_codec)
     for path in (store.folder / "models").glob("*"):
         if path.suffix == "" and path.stat().st_size == size:
-            full = decode_values(path.read_bytes(), shapes, subject.plan.precision)
+            full = decode_values(path.read_bytes(), shapes, subject.plan.downlink_codec)
             return subject.open_scorer().scores(full, in_order(subject.examples, SCORING_BATCH))
     return None
 

@@ -15,7 +15,7 @@ from edge_client.round_cost import RESOURCES, Room, RoundCost
 from wire_protocol.messages import RoundPlan
 
 FRACTIONS = (0.125, 0.25, 0.5, 0.75, 1.0)
-_OF_PLAN = ("local_steps", "batch_size", "keep", "selection", "precision")
+_OF_PLAN = ("local_steps", "batch_size", "keep", "selection", "precision", "top_k")
 
 
 @dataclass(frozen=True)

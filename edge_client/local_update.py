@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_client.error_feedback import Sent, feeds_back, residual_after, with_residual
 from edge_client.local_data import batches, in_order
 from edge_client.noise import add_gaussian_noise
 from edge_client.selection.policies import is_by_scores, select, sends_scores
@@ -22,8 +23,8 @@ from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan, Update
 from wire_protocol.neuron_scores import Scores, decode_ranking, encode_scores
-from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, sub_shapes, to_bitmaps
-from wire_protocol.tensor_codec import encode
+from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, selection_id, sub_shapes, to_bitmaps
+from wire_protocol.tensor_codec import decode, encode
 
 SCORING_BATCH = 32
 """Bounds the memory that scoring takes; it does not change the scores."""
@@ -56,7 +57,8 @@ class Fitting(Protocol):
 class LocalWork:
     """What a device has in a round: its order, its examples, and chance.
 
-    `generator` draws batches and random selections and may be seeded; `noise` None means noise nobody can repeat.
+    `generator` draws batches, random selections and roundings and may be seeded; `noise` None means noise nobody can
+    repeat. `residual` is what earlier updates left out, by `error_feedback`; None where nothing is fed back.
     """
 
     plan: RoundPlan
@@ -64,15 +66,27 @@ class LocalWork:
     examples: Examples
     generator: np.random.Generator
     noise: np.random.Generator | None = None
+    residual: Arrays | None = None
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A selection of neurons, how many examples were scored for it, and the encoded scores where the plan asks."""
+    """A selection of neurons, how many examples were scored for it, and the encoded scores where the plan asks.
+
+    `known`: the server has sent the neurons' slice.
+    """
 
     sub_model: SubModel
     scored: int = 0
     scores: bytes = b""
+    known: bool = False
+
+
+class LocalUpdate(NamedTuple):
+    """An update, and the residual of the full model once it is counted; None where nothing is fed back."""
+
+    update: Update
+    residual: Arrays | None
 
 
 def choose(work: LocalWork, full: Arrays, open_scorer: OpenScorer, fitting: Fitting | None = None) -> Choice:
@@ -119,7 +133,7 @@ class _Scoring:
         return self._scores
 
 
-def train_update(work: LocalWork, choice: Choice, base: Arrays, runtime: TrainingRuntime) -> Update:
+def train_update(work: LocalWork, choice: Choice, base: Arrays, runtime: TrainingRuntime) -> LocalUpdate:
     """Train the chosen neurons from `base` (sub-model float32 arrays as received) and encode what changed.
 
     Raises `TrainingError` when training diverges and `InvalidValueError` when the change is not finite.
@@ -130,8 +144,8 @@ def train_update(work: LocalWork, choice: Choice, base: Arrays, runtime: Trainin
     factors = consumer_factors(work.layout, widths) if plan.training.scale_kept else {}
     result = runtime.train(base, drawn, plan.learning_rate, StepRule(plan.training, factors))
     change = {name: array - base[name] for name, array in result.parameters.items()}
-    noised = add_gaussian_noise(change, plan.noise_stddev, work.noise)
-    return Update(
+    values, residual = _encode_change(work, choice.sub_model, change)
+    update = Update(
         run=plan.run,
         round=plan.round,
         model_version=plan.model_version,
@@ -139,8 +153,24 @@ def train_update(work: LocalWork, choice: Choice, base: Arrays, runtime: Trainin
         trained=result.examples,
         scored=choice.scored,
         loss=result.loss,
-        kept=to_bitmaps(work.layout, choice.sub_model),
+        kept={} if choice.known else to_bitmaps(work.layout, choice.sub_model),
+        selection=selection_id(work.layout, choice.sub_model) if choice.known else b"",
         precision=plan.precision,
-        values=encode(noised, sub_shapes(work.layout, widths), plan.precision),
+        top_k=plan.top_k,
+        values=values,
         scores=choice.scores,
     )
+    return LocalUpdate(update, residual)
+
+
+def _encode_change(work: LocalWork, sub_model: SubModel, change: Arrays) -> tuple[bytes, Arrays | None]:
+    """Feedback wants the smallest error and rounds to nearest; without it, errors must be without bias."""
+    plan = work.plan
+    shapes = sub_shapes(work.layout, sub_model.widths)
+    if work.residual is None or not feeds_back(plan):
+        noised = add_gaussian_noise(change, plan.noise_stddev, work.noise)
+        return encode(noised, shapes, plan.codec, work.generator), None
+    wanted = with_residual(work.layout, sub_model, work.residual, change)
+    values = encode(wanted, shapes, plan.codec)
+    sent = decode(values, shapes, plan.codec)
+    return values, residual_after(work.layout, sub_model, work.residual, Sent(wanted, sent))

@@ -85,7 +85,7 @@ def update_bytes(layout: Layout, plan: RoundPlan, most: Mapping[str, int]) -> tu
     group and for `most`, give it.
     """
     least = dict.fromkeys(most, 1)
-    sizes = [value_bytes(layout, widths, plan.precision) for widths in (least, most)]
+    sizes = [value_bytes(layout, widths, plan.codec) for widths in (least, most)]
     counts = [element_count(layout, widths) for widths in (least, most)]
     slope = (sizes[1] - sizes[0]) / (counts[1] - counts[0]) if counts[1] > counts[0] else 0.0
     return sizes[1] - slope * counts[1] + _header_bytes(layout, plan), slope

@@ -124,6 +124,7 @@ class _Device:
         self._delivery.stored(stored)
 
     def _on_accepted(self, selection: Selection) -> None:
+        self._work.accepted(selection.run, selection.round)
         self._round.update_accepted(selection)
 
     def _on_link(self, event: LinkEvent) -> None:

@@ -29,7 +29,7 @@ from wire_protocol.broker_url import parse_broker_url
 from wire_protocol.errors import FisherfleetError
 from wire_protocol.examples import load_examples
 from wire_protocol.messages import SelectionPolicy
-from wire_protocol.tensor_codec import Precision
+from wire_protocol.tensor_codec import DownlinkPrecision, Precision
 
 _EXIT_MISTAKE, _EXIT_INTERRUPTED, _EXIT_TERMINATED = 2, 130, 143
 
@@ -93,7 +93,9 @@ def _add_run_options(add: Callable[..., None], default: RunConfig) -> None:
     add("--batch-size", "examples a step", type=int, default=default.batch_size)
     add("--learning-rate", "of a device's SGD", type=float, default=default.learning_rate)
     add("--selection", "how neurons are chosen", choices=policies, default=default.selection)
-    add("--precision", "of values on the wire", choices=precisions, default=default.precision)
+    add("--precision", "of updates' values", choices=precisions, default=default.precision)
+    add("--top-k", "fraction of an update's values that is sent, in (0, 1]", type=float, default=default.top_k)
+    add("--downlink", "precision of models and slices", choices=get_args(DownlinkPrecision), default=default.downlink)
     add("--noise-stddev", "of Gaussian noise on every value sent", type=float, default=default.noise_stddev)
     add("--min-devices", "devices online before the first round", type=int, default=default.min_devices)
     add("--round-seconds", "time limit of a round", type=float, default=default.round_seconds)
@@ -112,6 +114,8 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         learning_rate=arguments.learning_rate,
         selection=arguments.selection,
         precision=arguments.precision,
+        top_k=arguments.top_k,
+        downlink=arguments.downlink,
         noise_stddev=arguments.noise_stddev,
         training=take_training(vars(arguments)),
         min_devices=arguments.min_devices,

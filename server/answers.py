@@ -69,7 +69,8 @@ class Answers:
         if not waiting or work is None:
             return answered
         try:
-            verdicts = await asyncio.to_thread(self._counting.count, work, waiting.values(), self._clocks.wall())
+            known = self._rounds.selections
+            verdicts = await asyncio.to_thread(self._counting.count, work, waiting.values(), known, self._clocks.wall())
         except StorageError as error:
             logger.error("round %d: %d updates wait to be counted: %s", work.plan.round, len(waiting), error)
             return answered

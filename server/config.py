@@ -19,7 +19,7 @@ from wire_protocol.errors import require
 from wire_protocol.examples import Examples
 from wire_protocol.local_training import LocalTraining
 from wire_protocol.messages import SelectionPolicy, require_noise_fits
-from wire_protocol.tensor_codec import Precision
+from wire_protocol.tensor_codec import Codec, DownlinkPrecision, Precision
 
 SCALED_AND_CLIPPED = LocalTraining(clip_gradient=5.0, scale_kept=True)
 """What did best where it was measured (docs/results.md)."""
@@ -46,6 +46,8 @@ class RunConfig:
     learning_rate: float = 0.15
     selection: SelectionPolicy = "fisher"
     precision: Precision = "float16"
+    top_k: float = 1.0
+    downlink: DownlinkPrecision = "float16"
     noise_stddev: float = 0.0
     training: LocalTraining = SCALED_AND_CLIPPED
     min_devices: int = 1
@@ -60,16 +62,23 @@ class RunConfig:
         for name in ("rounds", "resync_every", "local_steps", "batch_size", "min_devices", "quorum"):
             count = getattr(self, name)
             require(isinstance(count, int) and count >= 1, name, count, "an integer of at least 1")
-        require(0 < self.keep <= 1, "keep", self.keep, "above 0 and at most 1")
+        for name in ("keep", "top_k"):
+            share = getattr(self, name)
+            require(0 < share <= 1, name, share, "above 0 and at most 1")
         for name in ("learning_rate", "round_seconds"):
             amount = getattr(self, name)
             require(amount > 0 and isfinite(amount), name, amount, "above 0 and finite")
         noise = self.noise_stddev
         require(noise >= 0 and isfinite(noise), "noise_stddev", noise, "at least 0 and finite")
-        policies, precisions = get_args(SelectionPolicy), get_args(Precision)
-        require(self.selection in policies, "selection", self.selection, f"one of {', '.join(policies)}")
+        for name, kind in (("selection", SelectionPolicy), ("precision", Precision), ("downlink", DownlinkPrecision)):
+            word, words = getattr(self, name), get_args(kind)
+            require(word in words, name, word, f"one of {', '.join(words)}")
         require_noise_fits(self.selection, self.noise_stddev)
-        require(self.precision in precisions, "precision", self.precision, f"one of {', '.join(precisions)}")
+
+    @property
+    def codec(self) -> Codec:
+        """How updates are coded."""
+        return Codec(self.precision, self.top_k)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ Blocking; runs in a worker thread, one batch at a time.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from server.receipts import LONGEST_REASON
@@ -19,6 +19,7 @@ from server.round_work import RoundWork
 from server.screening import Refused, screen
 from server.update_rows import UpdateRows
 from server.uplink import Complete
+from wire_protocol import messages
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan
 from wire_protocol.sub_model import SubModel, to_bitmaps
@@ -58,6 +59,8 @@ Verdict = Counted | TurnedAway | InConflict
 
 @dataclass(frozen=True)
 class _Good:
+    """`body` is the update with its bitmaps, also where it came without them."""
+
     complete: Complete
     sub_model: SubModel
     body: bytes = field(repr=False)
@@ -71,34 +74,40 @@ class Counting:
         self._layout = layout
         self._rows = rows
 
-    def count(self, work: RoundWork, completes: Iterable[Complete], now: float) -> list[Verdict]:
+    def count(
+        self, work: RoundWork, completes: Iterable[Complete], known: Mapping[str, SubModel], now: float
+    ) -> list[Verdict]:
         """Judge and count updates of the open round, of different devices; `now` is seconds since the Unix epoch.
 
-        Raises `StorageError` when nothing could be written. An update whose judging fails for a reason of ours is left
-        out of the answer.
+        `known` has the neurons of every device whose update was counted since the last resync. Raises `StorageError`
+        when nothing could be written. An update whose judging fails for a reason of ours is left out of the answer.
         """
-        judged = [verdict for complete in completes if (verdict := self._judge_safely(complete, work.plan)) is not None]
+        judged = [
+            verdict
+            for complete in completes
+            if (verdict := self._judge_safely(complete, work.plan, known.get(complete.part.device))) is not None
+        ]
         good = [one for one in judged if isinstance(one, _Good)]
         refused = [one for one in judged if isinstance(one, TurnedAway)]
         standing = self._write(work, good, refused, now) if judged else {}
         return [*refused, *(_verdict(one, standing) for one in good)]
 
-    def _judge_safely(self, complete: Complete, plan: RoundPlan) -> _Good | TurnedAway | None:
+    def _judge_safely(self, complete: Complete, plan: RoundPlan, known: SubModel | None) -> _Good | TurnedAway | None:
         try:
-            return self._judge(complete, plan)
+            return self._judge(complete, plan, known)
         except Exception:
             part = complete.part
             logger.exception("round %d: judging the update of %s failed; it may come again", part.round, part.device)
             return None
 
-    def _judge(self, complete: Complete, plan: RoundPlan) -> _Good | TurnedAway:
+    def _judge(self, complete: Complete, plan: RoundPlan, known: SubModel | None) -> _Good | TurnedAway:
         body = self._open(complete)
         if isinstance(body, Refused):
             return TurnedAway(complete, body.reason, is_the_devices=False)
-        verdict = screen(body, plan, self._layout)
+        verdict = screen(body, plan, self._layout, known)
         if isinstance(verdict, Refused):
             return TurnedAway(complete, verdict.reason, is_the_devices=True)
-        return _Good(complete, verdict.sub_model, body)
+        return _Good(complete, verdict.sub_model, messages.encode(verdict.update))
 
     def _write(
         self, work: RoundWork, good: Sequence[_Good], refused: Sequence[TurnedAway], now: float

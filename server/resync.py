@@ -9,25 +9,25 @@ from wire_protocol import messages, tensor_codec
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan, Slice
 from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, gather, sub_shapes
-from wire_protocol.tensor_codec import Precision
+from wire_protocol.tensor_codec import Codec, DownlinkPrecision
 
 
-def encode_model(layout: Layout, parameters: Arrays, precision: Precision) -> bytes:
+def encode_model(layout: Layout, parameters: Arrays, downlink: DownlinkPrecision) -> bytes:
     """The whole model as tensor_codec bytes; the same parameters always give the same bytes."""
     shapes = sub_shapes(layout, full_sub_model(layout).widths)
-    return tensor_codec.encode(parameters, shapes, precision)
+    return tensor_codec.encode(parameters, shapes, Codec(downlink), compress=False)
 
 
 def encode_slice(layout: Layout, parameters: Arrays, sub_model: SubModel, plan: RoundPlan) -> bytes:
     """The encoded `Slice` message of one device in the plan's round."""
     values = gather(layout, sub_model, parameters)
-    encoded = tensor_codec.encode(values, sub_shapes(layout, sub_model.widths), plan.precision)
+    encoded = tensor_codec.encode(values, sub_shapes(layout, sub_model.widths), plan.downlink_codec)
     return messages.encode(
         Slice(
             run=plan.run,
             round=plan.round,
             model_version=plan.model_version,
-            precision=plan.precision,
+            precision=plan.downlink,
             values=encoded,
         )
     )

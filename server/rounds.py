@@ -48,6 +48,7 @@ from server.uplink import Uplink
 from wire_protocol.examples import Examples
 from wire_protocol.messages import RoundPlan
 from wire_protocol.sub_model import SubModel
+from wire_protocol.tensor_codec import DownlinkPrecision
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ class Rounds:
     async def prepare(self) -> None:
         """Before the first connection: offer the model of a round that goes on, tidy up after rounds that are over."""
         if self.work is not None:
-            await asyncio.to_thread(self._publish_model, self.work.plan.precision)
+            await asyncio.to_thread(self._publish_model, self.work.plan.downlink)
         number = self.work.plan.round if self.work else None
         await asyncio.to_thread(self._at.spool.delete_others, number)
 
@@ -200,7 +201,7 @@ class Rounds:
         )
 
     async def _open(self, command: coordinator.OpenRound) -> None:
-        model = await self._write(f"round {command.round}", self._publish_model, self._at.config.precision)
+        model = await self._write(f"round {command.round}", self._publish_model, self._at.config.downlink)
         opening = OpeningRecord(self._plan(command, model), self.online, self._at.clocks.wall())
         plan = opening.plan
         await self._write(f"round {plan.round}", self._at.store.open_round, opening)
@@ -213,8 +214,8 @@ class Rounds:
         logger.debug("round %d is open for %d devices", plan.round, len(self.online))
         await self._send_slices(self.work)
 
-    def _publish_model(self, precision: Any) -> str:
-        return self._at.models.publish(resync.encode_model(self._layout, self.parameters, precision))
+    def _publish_model(self, downlink: DownlinkPrecision) -> str:
+        return self._at.models.publish(resync.encode_model(self._layout, self.parameters, downlink))
 
     async def _send_slices(self, work: RoundWork) -> None:
         plan = work.plan
@@ -245,6 +246,8 @@ class Rounds:
             keep=config.keep,
             selection=config.selection,
             precision=config.precision,
+            top_k=config.top_k,
+            downlink=config.downlink,
             noise_stddev=config.noise_stddev,
             training=config.training,
             ranking=self._ranking if command.round == command.resync_round else {},

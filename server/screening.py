@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from wire_protocol import messages, tensor_codec
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import Layout
-from wire_protocol.messages import Decline, DeclineCause, RoundPlan, Update
+from wire_protocol.messages import SELECTION_UNKNOWN, Decline, DeclineCause, RoundPlan, Update
 from wire_protocol.neuron_scores import decode_scores
-from wire_protocol.sub_model import SubModel, from_bitmaps, sub_shapes
+from wire_protocol.sub_model import SubModel, from_bitmaps, selection_id, sub_shapes, to_bitmaps
 
 LARGEST_COUNT = 10**9
 """Examples a device can claim; keeps weights and compute sums exact."""
@@ -36,7 +37,10 @@ _DECLINED: dict[DeclineCause, str] = {
 
 @dataclass(frozen=True)
 class Screened:
-    """An update fit to be counted; `values` are float32 arrays of the sub-model's shapes."""
+    """An update fit to be counted, with bitmaps even where it came without.
+
+    `values` are float32 arrays of the sub-model's shapes.
+    """
 
     update: Update
     sub_model: SubModel
@@ -50,8 +54,8 @@ class Refused:
     reason: str
 
 
-def screen(payload: bytes, plan: RoundPlan, layout: Layout) -> Screened | Refused:
-    """Decode an update of the open round `plan` and check it."""
+def screen(payload: bytes, plan: RoundPlan, layout: Layout, known: SubModel | None = None) -> Screened | Refused:
+    """Decode an update of the open round `plan` and check it; `known` are the neurons of the device's last slice."""
     if declined := _declined(payload):
         return declined
     try:
@@ -59,7 +63,7 @@ def screen(payload: bytes, plan: RoundPlan, layout: Layout) -> Screened | Refuse
         reason = _mismatch(update, plan)
         if reason:
             return Refused(reason)
-        screened = _decoded(update, layout)
+        screened = _decoded(_with_bitmaps(update, layout, known), layout)
         if wide := _too_wide(screened.sub_model, plan.largest_widths(layout)):
             return Refused(wide)
     except ProtocolError as error:
@@ -80,8 +84,16 @@ def _decoded(update: Update, layout: Layout) -> Screened:
     sub_model = from_bitmaps(layout, update.kept)
     if update.scores:
         decode_scores(layout, update.scores)
-    values = tensor_codec.decode(update.values, sub_shapes(layout, sub_model.widths), update.precision)
+    values = tensor_codec.decode(update.values, sub_shapes(layout, sub_model.widths), update.codec)
     return Screened(update, sub_model, values)
+
+
+def _with_bitmaps(update: Update, layout: Layout, known: SubModel | None) -> Update:
+    if not update.selection:
+        return update
+    if known is None or selection_id(layout, known) != update.selection:
+        raise ProtocolError(SELECTION_UNKNOWN)
+    return msgspec.structs.replace(update, selection=b"", kept=to_bitmaps(layout, known))
 
 
 def _declined(payload: bytes) -> Refused | None:
@@ -101,7 +113,7 @@ def _too_wide(sub_model: SubModel, most: Mapping[str, int]) -> str:
 
 
 def _mismatch(update: Update, plan: RoundPlan) -> str:
-    for field in ("run", "round", "model_version", "precision"):
+    for field in ("run", "round", "model_version", "precision", "top_k"):
         found, expected = getattr(update, field), getattr(plan, field)
         if found != expected:
             return f"update has {field} {found!r}, expected {expected!r}"

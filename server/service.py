@@ -104,7 +104,7 @@ class Service:
             self._models = ModelFiles(settings.state, run)
             self._uplink = Uplink(
                 budget_bytes=DEFAULT_BUDGET_BYTES,
-                max_payload=max_update_size(self._bundle.layout, settings.run.precision),
+                max_payload=max_update_size(self._bundle.layout, settings.run.codec),
                 partial=PartialFiles(settings.state / "partial", run),
                 clock=self._clocks.steady,
             )

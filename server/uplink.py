@@ -25,7 +25,7 @@ from wire_protocol.layout import Layout
 from wire_protocol.messages import MAX_NEED, Manifest, Need
 from wire_protocol.neuron_scores import scores_size
 from wire_protocol.sub_model import full_sub_model, sub_shapes, to_bitmaps
-from wire_protocol.tensor_codec import Precision, encoded_size
+from wire_protocol.tensor_codec import Codec, largest_size
 from wire_protocol.topics import Part
 
 DEFAULT_BUDGET_BYTES = 16 * 2**20
@@ -33,13 +33,13 @@ _HEADER_BYTES = 1024
 _BITMAP_HEADER_BYTES = 16
 
 
-def max_update_size(layout: Layout, precision: Precision) -> int:
+def max_update_size(layout: Layout, codec: Codec) -> int:
     """Bytes that no honest sealed update exceeds: full-width values, named bitmaps, scores, header and seal."""
     whole = full_sub_model(layout)
     bitmaps = sum(
         len(name.encode()) + len(bitmap) + _BITMAP_HEADER_BYTES for name, bitmap in to_bitmaps(layout, whole).items()
     )
-    values = encoded_size(sub_shapes(layout, whole.widths), precision)
+    values = largest_size(sub_shapes(layout, whole.widths), codec)
     return values + bitmaps + scores_size(layout) + _HEADER_BYTES + SEALED_OVERHEAD
 
 

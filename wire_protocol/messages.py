@@ -18,14 +18,17 @@ from wire_protocol import topics
 from wire_protocol.errors import ProtocolError, require
 from wire_protocol.layout import MAX_GROUPS, Layout
 from wire_protocol.local_training import PLAIN, LocalTraining
-from wire_protocol.sub_model import widths_at
-from wire_protocol.tensor_codec import Precision
+from wire_protocol.sub_model import SELECTION_ID_BYTES, widths_at
+from wire_protocol.tensor_codec import Codec, DownlinkPrecision, Precision
 
 PROTOCOL_VERSION = 1
 
 SelectionPolicy = Literal["fisher", "fisher-cohort", "random", "magnitude", "prefix", "rolling", "full"]
 DeclineCause = Literal["data", "training", "internal", "cannot-afford", "paused"]
 SHA256_BYTES = 32
+SELECTION_UNKNOWN = "the server does not know this selection of neurons"
+"""The reason of a receipt for an update without bitmaps. The server then sends no slice either, so that the device's
+next update comes of the model and with bitmaps."""
 MAX_CHUNKS = 65_536
 SMALLEST_CHUNK = 1024
 MOST_SMALL_CHUNKS = 64
@@ -60,9 +63,11 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     `resync_round` is the round at which neurons were or are chosen; `resync` means it is this one. `bundle` and
     `model` are lower-case hexadecimal SHA-256; `deadline` is in seconds since the Unix epoch. `local_steps` steps at
     `learning_rate` on batches of `batch_size` examples are asked for, taken as `training` says. `keep` is the largest
-    fraction of neurons that a device keeps in each group, in (0, 1]. `noise_stddev` is the standard deviation of
-    Gaussian noise that the device adds to every value it sends; alone it is no privacy guarantee. `ranking` is the
-    fleet's own order of neurons (`neuron_scores`), in a resync by the selection `fisher-cohort` once there were scores.
+    fraction of neurons that a device keeps in each group, in (0, 1]. Updates are coded at `precision`, the fraction
+    `top_k` of their values of largest magnitude; models and slices at `downlink`. `noise_stddev` is the standard
+    deviation of Gaussian noise that the device adds to every value it sends; alone it is no privacy guarantee.
+    `ranking` is the fleet's own order of neurons (`neuron_scores`), in a resync by the selection `fisher-cohort` once
+    there were scores.
     """
 
     run: str
@@ -78,6 +83,8 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     keep: float
     selection: SelectionPolicy = "fisher"
     precision: Precision = "float16"
+    top_k: float = 1.0
+    downlink: DownlinkPrecision = "float16"
     noise_stddev: float = 0.0
     training: LocalTraining = PLAIN
     ranking: dict[str, bytes] = {}
@@ -92,7 +99,8 @@ class RoundPlan(Message, frozen=True, tag="plan"):
         _require_count("local_steps", self.local_steps, least=1)
         _require_count("batch_size", self.batch_size, least=1)
         require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "above 0 and finite")
-        require(0 < self.keep <= 1, "keep", self.keep, "above 0 and at most 1")
+        _require_fraction("keep", self.keep)
+        _require_fraction("top_k", self.top_k)
         require(0 <= self.noise_stddev < float("inf"), "noise_stddev", self.noise_stddev, "at least 0 and finite")
         require_noise_fits(self.selection, self.noise_stddev)
 
@@ -105,10 +113,22 @@ class RoundPlan(Message, frozen=True, tag="plan"):
         """Neurons that a device keeps of each group, at most."""
         return widths_at(layout, 1.0 if self.selection == "full" else self.keep)
 
+    @property
+    def codec(self) -> Codec:
+        """How updates are coded."""
+        return Codec(self.precision, self.top_k)
+
+    @property
+    def downlink_codec(self) -> Codec:
+        """How models and slices are coded."""
+        return Codec(self.downlink)
+
 
 class Update(Message, frozen=True, tag="update"):
-    """The change of a sub-model's parameters. `kept` holds a bitmap for each neuron group; `values` is tensor_codec.
+    """The change of a sub-model's parameters; `values` is tensor_codec at `precision` and `top_k`.
 
+    `kept` holds a bitmap for each neuron group. Where the update comes of a slice of the same round, the server knows
+    the neurons: then `kept` is empty and `selection` is their id (`sub_model.selection_id`).
     `examples` weighs the update; `trained` and `scored` count the examples (with repetition) that passed forward and
     backward, for the compute account; `loss` is the mean training loss. `scores` are the device's scores of all neurons
     (`neuron_scores`), empty unless the plan is a resync by the selection `fisher-cohort`.
@@ -124,6 +144,8 @@ class Update(Message, frozen=True, tag="update"):
     kept: Annotated[dict[str, bytes], msgspec.Meta(max_length=MAX_GROUPS)]
     precision: Precision
     values: bytes
+    selection: bytes = b""
+    top_k: float = 1.0
     scores: bytes = b""
 
     def __post_init__(self) -> None:
@@ -133,6 +155,15 @@ class Update(Message, frozen=True, tag="update"):
         _require_count("trained", self.trained, least=1)
         _require_count("scored", self.scored)
         require(isfinite(self.loss), "loss", self.loss, "finite")
+        _require_fraction("top_k", self.top_k)
+        known = len(self.selection) == SELECTION_ID_BYTES and not self.kept
+        legal = f"empty, or {SELECTION_ID_BYTES} bytes where kept is empty"
+        require(not self.selection or known, "selection", self.selection, legal)
+
+    @property
+    def codec(self) -> Codec:
+        """How `values` are coded."""
+        return Codec(self.precision, self.top_k)
 
 
 class Decline(Message, frozen=True, tag="decline"):
@@ -158,7 +189,7 @@ class Slice(Message, frozen=True, tag="slice"):
     run: str
     round: int
     model_version: int
-    precision: Precision
+    precision: DownlinkPrecision
     values: bytes
 
     def __post_init__(self) -> None:
@@ -261,6 +292,10 @@ def _require_round(run: str, number: int) -> None:
 
 def _require_count(field: str, value: int, least: int = 0) -> None:
     require(least <= value <= MAX_COUNT, field, value, f"{least} to 2^53")
+
+
+def _require_fraction(field: str, value: float) -> None:
+    require(0 < value <= 1, field, value, "above 0 and at most 1")
 
 
 def _require_sha256(digest: bytes) -> None:

@@ -16,28 +16,28 @@ from numpy.typing import NDArray
 from wire_protocol import tensor_codec
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import Layout
-from wire_protocol.tensor_codec import Precision
+from wire_protocol.tensor_codec import Codec
 
 Scores = Mapping[str, NDArray[Any]]
 """For each group a score of every neuron, float [group size], none negative."""
 
-_PRECISION: Precision = "float16"
+_CODEC = Codec("float16")
 _INDEX = np.dtype("<u4")
 
 
 def encode_scores(layout: Layout, scores: Scores) -> bytes:
     """Tensor bytes of the scores of all groups; raises `InvalidValueError` where one is not finite."""
-    return tensor_codec.encode({name: scores[name] for name in layout.group_sizes}, _shapes(layout), _PRECISION)
+    return tensor_codec.encode({name: scores[name] for name in layout.group_sizes}, _shapes(layout), _CODEC)
 
 
 def scores_size(layout: Layout) -> int:
-    """Bytes of `encode_scores`."""
-    return tensor_codec.encoded_size(_shapes(layout), _PRECISION)
+    """Bytes of `encode_scores`, at most."""
+    return tensor_codec.largest_size(_shapes(layout), _CODEC)
 
 
 def decode_scores(layout: Layout, encoded: bytes) -> dict[str, NDArray[np.float32]]:
     """The scores; raises `ProtocolError` on other lengths and on negative scores."""
-    scores = tensor_codec.decode(encoded, _shapes(layout), _PRECISION)
+    scores = tensor_codec.decode(encoded, _shapes(layout), _CODEC)
     for group, values in scores.items():
         if values.min() < 0:
             raise ProtocolError(f"scores of {group} must be at least 0, got {values.min()}")

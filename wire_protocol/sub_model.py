@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from math import prod
 from typing import Any
 
@@ -19,6 +20,8 @@ from wire_protocol.layout import CutAxis, Layout, Parameter
 
 Arrays = Mapping[str, NDArray[Any]]
 Indices = NDArray[np.int64]
+
+SELECTION_ID_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,11 @@ def to_bitmaps(layout: Layout, sub_model: SubModel) -> dict[str, bytes]:
         bits[sub_model.kept[group.name]] = 1
         bitmaps[group.name] = np.packbits(bits).tobytes()
     return bitmaps
+
+
+def selection_id(layout: Layout, sub_model: SubModel) -> bytes:
+    """Names the neurons kept, for whoever knows them: the start of the SHA-256 of all bitmaps in layout order."""
+    return sha256(b"".join(to_bitmaps(layout, sub_model).values())).digest()[:SELECTION_ID_BYTES]
 
 
 def from_bitmaps(layout: Layout, bitmaps: Mapping[str, bytes]) -> SubModel:

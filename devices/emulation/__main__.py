@@ -28,7 +28,7 @@ from server.training_options import add_training_options, take_training
 from wire_protocol.errors import FisherfleetError
 from wire_protocol.local_training import LocalTraining
 from wire_protocol.messages import SelectionPolicy
-from wire_protocol.tensor_codec import Precision
+from wire_protocol.tensor_codec import DownlinkPrecision, Precision
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -185,7 +185,9 @@ def _parser() -> argparse.ArgumentParser:
     option(training, "local_steps", "steps of SGD that a device takes in a round", type=int)
     option(training, "batch_size", "examples in a step", type=int)
     option(training, "learning_rate", "step size", type=float)
-    option(training, "precision", "number format of all values sent", choices=get_args(Precision))
+    option(training, "precision", "number format of updates", choices=get_args(Precision))
+    option(training, "top_k", "fraction of an update's values that is sent, the largest; the rest waits", type=float)
+    option(training, "downlink", "number format of models and slices", choices=get_args(DownlinkPrecision))
     option(training, "runtime", "what devices train with", choices=get_args(Runtime))
     option(training, "noise_stddev", "Gaussian noise added to every value sent; not a privacy guarantee", type=float)
     add_training_options(training, RunConfig.training)

@@ -167,6 +167,8 @@ def _service_settings(prepared: Prepared, fleet: Path, state: Path, broker: Brok
         learning_rate=settings.learning_rate,
         selection=settings.selection,
         precision=settings.precision,
+        top_k=settings.top_k,
+        downlink=settings.downlink,
         noise_stddev=settings.noise_stddev,
         training=settings.training,
         min_devices=settings.devices,

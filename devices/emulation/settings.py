@@ -11,7 +11,7 @@ from server.config import RunConfig
 from wire_protocol.errors import require
 from wire_protocol.local_training import PLAIN, LocalTraining
 from wire_protocol.messages import SelectionPolicy
-from wire_protocol.tensor_codec import Precision
+from wire_protocol.tensor_codec import DownlinkPrecision, Precision
 
 Runtime = Literal["portable", "ort-training"]
 
@@ -38,6 +38,8 @@ class EmulationSettings:
     model: str = "mlp"
     selection: SelectionPolicy = RunConfig.selection
     precision: Precision = RunConfig.precision
+    top_k: float = RunConfig.top_k
+    downlink: DownlinkPrecision = RunConfig.downlink
     runtime: Runtime = "portable"
     local_steps: int = RunConfig.local_steps
     batch_size: int = RunConfig.batch_size

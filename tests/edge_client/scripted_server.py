@@ -32,7 +32,7 @@ from wire_protocol.chunking import Assembly, chunk, manifest_of
 from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import SubModel, sub_shapes
-from wire_protocol.tensor_codec import decode, encode
+from wire_protocol.tensor_codec import Codec, decode, encode
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 RUN, DEVICE = "digits", "pi-1"
@@ -197,16 +197,17 @@ class Scene:
         return messages.RoundPlan(
             run=RUN, round=number, resync_round=1, model_version=number - 1, bundle=self.bundle, model=model,
             deadline=time.time() + 600, local_steps=2, batch_size=64, learning_rate=0.1, keep=0.5, precision=precision,
+            downlink="float32",
         )  # fmt: skip
 
     def assert_trained(self, update: messages.Update, plan: messages.RoundPlan, sub_model: SubModel, base) -> None:
         """Train again here, where nothing is random as a batch is the whole data, and compare."""
         work = LocalWork(plan, self.layout, self.examples, np.random.default_rng(0))
         runtime = PortableRuntime.open(self.bundle_dir, self.layout, 1)
-        expected = train_update(work, Choice(sub_model), base, runtime)
+        expected = train_update(work, Choice(sub_model), base, runtime).update
         shapes = sub_shapes(self.layout, sub_model.widths)
-        found = decode(update.values, shapes, update.precision)
-        for name, values in decode(expected.values, shapes, plan.precision).items():
+        found = decode(update.values, shapes, update.codec)
+        for name, values in decode(expected.values, shapes, plan.codec).items():
             np.testing.assert_allclose(found[name], values, rtol=1e-3, atol=1e-6, err_msg=name)
         assert (update.model_version, update.examples, update.trained) == (plan.model_version, 40, 80)
         assert update.loss == pytest.approx(expected.loss, rel=1e-5)
@@ -223,7 +224,8 @@ def make_scene(tmp_path: Path, hidden: tuple[int, int] = (512, 256)) -> Scene:
     names = (*manifest.files, MANIFEST_NAME)
     pages = {f"/api/v1/bundles/{bundle}/{name}": (folder / name).read_bytes() for name in names}
     weights = load_file(folder / WEIGHTS)
-    content = encode(weights, sub_shapes(manifest.layout, manifest.layout.group_sizes), "float32")
+    shapes = sub_shapes(manifest.layout, manifest.layout.group_sizes)
+    content = encode(weights, shapes, Codec("float32"), compress=False)
     model = sha256(content).hexdigest()
     pages[f"/api/v1/models/{model}"] = content
     generator = np.random.default_rng(0)

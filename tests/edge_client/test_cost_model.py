@@ -71,10 +71,13 @@ def plan(**changes) -> RoundPlan:
     })  # fmt: skip
 
 
-@pytest.mark.parametrize(("precision", "each"), [("float32", 4), ("float16", 2)])
-def test_an_updates_bytes_are_a_line_in_its_values(precision, each):
-    fixed, found = update_bytes(LAYOUT, plan(precision=precision), LAYOUT.group_sizes)
-    assert found == each
+@pytest.mark.parametrize(
+    ("precision", "top_k", "each"), [("float32", 1, 3.7), ("float16", 1, 1.825), ("int4", 1, 0.275)]
+)
+def test_an_updates_bytes_are_a_line_in_its_values(precision, top_k, each):
+    """By what the codec expects of a value (`expected_size`)."""
+    fixed, found = update_bytes(LAYOUT, plan(precision=precision, top_k=top_k), LAYOUT.group_sizes)
+    assert found == pytest.approx(each, rel=1e-3)
     assert 400 < fixed < 800
 
 

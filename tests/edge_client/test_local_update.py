@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
 from scipy import stats
 
+from edge_client.error_feedback import no_residual
 from edge_client.errors import TrainingError
 from edge_client.fisher import FisherScorer
 from edge_client.local_data import in_order
@@ -17,8 +20,8 @@ from wire_protocol.examples import Examples
 from wire_protocol.local_training import LocalTraining
 from wire_protocol.messages import RoundPlan
 from wire_protocol.neuron_scores import decode_scores, encode_ranking
-from wire_protocol.sub_model import from_bitmaps, full_sub_model, gather, sub_shapes, widths_at
-from wire_protocol.tensor_codec import decode
+from wire_protocol.sub_model import from_bitmaps, full_sub_model, gather, positions, selection_id, sub_shapes, widths_at
+from wire_protocol.tensor_codec import Codec, decode
 
 CLASSES = 4
 
@@ -113,7 +116,7 @@ def test_a_cohorts_update_brings_the_scores_at_a_resync_and_only_then(bundle):
         np.testing.assert_allclose(scores, expected[group], rtol=2e-3, atol=1e-9)
         np.testing.assert_array_equal(choice.sub_model.kept[group], own[group])
     base = gather(bundle.layout, choice.sub_model, bundle.full)
-    assert train_update(work, choice, base, bundle.runtime).scores == choice.scores
+    assert train_update(work, choice, base, bundle.runtime).update.scores == choice.scores
     late = choose(bundle.work(selection="fisher-cohort", round=4), bundle.full, lambda: bundle.scorer)
     assert (late.scores, late.scored) == (b"", 40)
 
@@ -148,7 +151,7 @@ def test_kept_neurons_are_scaled_where_the_plan_says_so_and_full_models_are_not(
         work = bundle.work(training=LocalTraining(scale_kept=scale_kept), keep=keep)
         choice = choose(work, bundle.full, lambda: bundle.scorer)
         base = gather(bundle.layout, choice.sub_model, bundle.full)
-        return train_update(work, choice, base, bundle.runtime)
+        return train_update(work, choice, base, bundle.runtime).update
 
     assert sent(True, 0.5).loss != sent(False, 0.5).loss
     assert sent(True, 1.0) == sent(False, 1.0)
@@ -173,8 +176,8 @@ def test_the_update_of_a_whole_model_is_two_steps_of_torchs_sgd_on_all_data(bund
             value.copy_(before[name])
 
     whole = full_sub_model(bundle.layout)
-    update = train_update(bundle.work(keep=1.0), Choice(whole), bundle.full, bundle.runtime)
-    found = decode(update.values, sub_shapes(bundle.layout, whole.widths), "float32")
+    update = train_update(bundle.work(keep=1.0), Choice(whole), bundle.full, bundle.runtime).update
+    found = decode(update.values, sub_shapes(bundle.layout, whole.widths), update.codec)
     for name, change in expected.items():
         np.testing.assert_allclose(found[name], change, rtol=2e-4, atol=1e-6, err_msg=name)
     assert update.loss == pytest.approx(np.mean(losses), rel=1e-5)
@@ -187,11 +190,45 @@ def test_an_update_of_a_sub_model_says_which_neurons_it_changes_and_leaves_its_b
     choice = choose(work, bundle.full, lambda: bundle.scorer)
     base = gather(bundle.layout, choice.sub_model, bundle.full)
     copies = {name: values.copy() for name, values in base.items()}
-    update = train_update(work, choice, base, bundle.runtime)
+    update = train_update(work, choice, base, bundle.runtime).update
     for group, kept in from_bitmaps(bundle.layout, update.kept).kept.items():
         np.testing.assert_array_equal(kept, choice.sub_model.kept[group])
     assert update.trained == 48
     assert all(np.array_equal(base[name], copies[name]) for name in base)
+
+
+def test_neurons_of_a_slice_are_named_by_their_id(bundle):
+    work = bundle.work()
+    choice = choose(work, bundle.full, lambda: bundle.scorer)
+    base = gather(bundle.layout, choice.sub_model, bundle.full)
+    update = train_update(work, replace(choice, known=True), base, bundle.runtime).update
+    assert (update.kept, update.selection) == ({}, selection_id(bundle.layout, choice.sub_model))
+
+
+def test_what_is_left_out_and_what_is_sent_are_the_change_and_what_was_left_out_before(bundle):
+    generator = np.random.default_rng(4)
+    before = {name: generator.normal(0, 0.01, array.shape).astype(np.float32) for name, array in bundle.full.items()}
+    work = replace(bundle.work(top_k=0.1, precision="int4"), residual=before)
+    choice = choose(work, bundle.full, lambda: bundle.scorer)
+    base = gather(bundle.layout, choice.sub_model, bundle.full)
+    exact = train_update(bundle.work(), choice, base, bundle.runtime).update
+    shapes = sub_shapes(bundle.layout, choice.sub_model.widths)
+    change = decode(exact.values, shapes, exact.codec)
+    update, after = train_update(work, choice, base, bundle.runtime)
+    sent = decode(update.values, shapes, Codec("int4", 0.1))
+    left = gather(bundle.layout, choice.sub_model, after)
+    for name, array in gather(bundle.layout, choice.sub_model, before).items():
+        np.testing.assert_allclose(sent[name] + left[name], change[name] + array, atol=1e-6, err_msg=name)
+    for parameter in bundle.layout.parameters:
+        outside = np.ones(parameter.shape, dtype=bool)
+        outside[positions(parameter, choice.sub_model)] = False
+        np.testing.assert_array_equal(after[parameter.name][outside], before[parameter.name][outside])
+
+
+@pytest.mark.parametrize("changes", [{"top_k": 1.0}, {"top_k": 0.1, "noise_stddev": 0.1}])
+def test_nothing_is_fed_back_in_private_runs_nor_where_all_is_sent(bundle, changes):
+    work = replace(bundle.work(keep=1.0, **changes), residual=no_residual(bundle.layout))
+    assert train_update(work, Choice(full_sub_model(bundle.layout)), bundle.full, bundle.runtime).residual is None
 
 
 def test_the_bytes_that_leave_carry_the_planned_noise(bundle):
@@ -200,7 +237,8 @@ def test_the_bytes_that_leave_carry_the_planned_noise(bundle):
 
     def sent(stddev: float) -> np.ndarray:
         work = bundle.work(keep=1.0, noise_stddev=stddev)
-        arrays = decode(train_update(work, Choice(whole), bundle.full, bundle.runtime).values, shapes, "float32")
+        update = train_update(work, Choice(whole), bundle.full, bundle.runtime).update
+        arrays = decode(update.values, shapes, update.codec)
         return np.concatenate([values.ravel() for values in arrays.values()])
 
     plain, noisy, again = sent(0.0), sent(0.5), sent(0.5)

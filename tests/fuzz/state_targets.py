@@ -9,12 +9,14 @@ from hashlib import sha256
 from random import Random
 
 import msgspec
+import numpy as np
 
 from devices.emulation.report import ReportError, decode_report
 from edge_client.calibration import Calibration, Measured, load_calibration, save_calibration
 from edge_client.device_memory import load_memory, save_memory
 from edge_client.errors import DamagedFileError
 from edge_client.outbox import Outbox
+from edge_client.residual_store import ResidualStore
 from edge_client.round_events import Selection
 from edge_client.round_phases import Memory
 from server.bundle import open_bundle, read_weights
@@ -150,6 +152,21 @@ def _bundle(content: bytes) -> None:
     open_bundle(scratch() / "bundle")
 
 
+def _residuals() -> Sequence[bytes]:
+    """Residual files without their digest."""
+    store = ResidualStore(empty_folder("seed-residuals"))
+    store.propose(RUN, ROUND, {one.name: np.ones(one.shape, np.float32) for one in LAYOUT.parameters})
+    return [path.read_bytes()[32:] for path in store.folder.iterdir()]
+
+
+def _use_residual(content: bytes) -> None:
+    """Whatever is on disk, there is a residual of the right shapes."""
+    file_of(f"residuals/{RUN}.residual", sha256(content).digest() + content)
+    found = ResidualStore(scratch() / "residuals").load(RUN, LAYOUT)
+    if {name: array.shape for name, array in found.items()} != {one.name: one.shape for one in LAYOUT.parameters}:
+        raise ValueError("a residual of another model")
+
+
 def _reports() -> Sequence[bytes]:
     zeros = dict.fromkeys(("bytes_up", "bytes_down", "bytes_up_dense", "bytes_down_dense", "updates_accepted"), 0)
     totals = {**zeros, "compute_fraction": 0.5, "scoring_fraction": 0, "updates_rejected": 0, "seconds": 1.5}
@@ -178,6 +195,15 @@ STATE_TARGETS = (
     ),
     target_of(
         "outbox", ["edge_client.outbox.Outbox.load"], _parcels, _parcel_mutant, _use_outbox, None, cost=80, times=8
+    ),
+    target_of(
+        "residual",
+        ["edge_client.residual_store.ResidualStore.load"],
+        _residuals,
+        of_bytes,
+        _use_residual,
+        None,
+        cost=20,
     ),
     target_of(
         "calibration",

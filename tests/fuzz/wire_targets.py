@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from random import Random
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -36,6 +37,8 @@ from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
 from wire_protocol.messages import Manifest, Message
 from wire_protocol.neuron_scores import decode_ranking, decode_scores, encode_ranking, encode_scores, rank
 from wire_protocol.sub_model import SubModel, from_bitmaps, to_bitmaps
+from wire_protocol.tensor_codec import Codec, Precision
+from wire_protocol.tensor_codec.compression import open_section, section
 
 JSON_MEMORY = 8
 
@@ -105,7 +108,7 @@ def _bitmap_examples() -> tuple[bytes, ...]:
 
 
 def _tensors(content: bytes) -> None:
-    for precision in ("float16", "float32"):
+    for precision in get_args(Precision):
         for shapes in (
             SHAPES,
             {"w": (max(0, len(content) - 4) // 2,)},
@@ -113,11 +116,31 @@ def _tensors(content: bytes) -> None:
             {"w": (), "b": (0, 3)},
         ):
             with suppress(ProtocolError):
-                tensor_codec.decode(content, shapes, precision)
+                tensor_codec.decode(content, shapes, Codec(precision))
 
 
 def _tensor_examples() -> tuple[bytes, ...]:
-    return golden("tensors_float16"), golden("tensors_float32"), golden("tensors_float32") * 500
+    return *(golden(f"tensors_{precision}") for precision in get_args(Precision)), golden("tensors_float32") * 500
+
+
+SPARSE = {"x": (4000,)}
+
+
+def _sparse_tensors(content: bytes) -> None:
+    """Every precision, so that a form meets the bytes of another."""
+    for precision in get_args(Precision):
+        with suppress(ProtocolError):
+            tensor_codec.decode(content, SPARSE, Codec(precision, 0.01))
+
+
+def _sparse_examples() -> tuple[bytes, ...]:
+    values = np.random.default_rng(0).standard_normal(4000).astype(np.float32)
+    codecs = (Codec(precision, 0.01) for precision in get_args(Precision))
+    return golden("tensors_top_k"), *(tensor_codec.encode({"x": values}, SPARSE, codec) for codec in codecs)
+
+
+def _sections() -> tuple[bytes, ...]:
+    return section(bytes(1000), None), section(bytes(1000), 1), section(bytes(range(256)), 12)
 
 
 def _script(content: bytes) -> None:
@@ -211,7 +234,7 @@ WIRE_TARGETS = (
         mutate=of_messagepack,
         run=_screen,
         refusals=(),
-        limit=max_update_size(LAYOUT, "float16"),
+        limit=max_update_size(LAYOUT, Codec("float16")),
         cost=2,
     ),
     Target(
@@ -225,13 +248,30 @@ WIRE_TARGETS = (
     ),
     Target(
         name="tensor_codec",
-        covers=("wire_protocol.tensor_codec.decode",),
+        covers=("wire_protocol.tensor_codec.codec.decode",),
         seeds=_tensor_examples,
         mutate=of_bytes,
         run=_tensors,
         refusals=(),
         limit=LARGE,
-        cost=2,
+        cost=4,
+    ),
+    Target(
+        name="tensor_codec, part of the values",
+        covers=("wire_protocol.tensor_codec.codec.decode",),
+        seeds=_sparse_examples,
+        mutate=of_bytes,
+        run=_sparse_tensors,
+        refusals=(),
+        cost=4,
+    ),
+    Target(
+        name="section",
+        covers=("wire_protocol.tensor_codec.compression.open_section",),
+        seeds=_sections,
+        mutate=of_bytes,
+        run=lambda content: open_section(memoryview(content), 1000),
+        refusals=(ProtocolError,),
     ),
     Target(
         name="from_bitmaps",

@@ -333,7 +333,7 @@ class Device:
                 loss=1.0,
                 kept=to_bitmaps(self.layout, kept),
                 precision=plan.precision,
-                values=tensor_codec.encode(gather(self.layout, kept, full), shapes, plan.precision),
+                values=tensor_codec.encode(gather(self.layout, kept, full), shapes, plan.codec),
             )
         )
 

@@ -3,6 +3,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -15,8 +16,8 @@ from server.spool import Spool
 from server.storage import Store
 from server.uplink import Complete
 from wire_protocol import messages, tensor_codec
-from wire_protocol.messages import Decline, RoundPlan, Update
-from wire_protocol.sub_model import gather, sub_shapes, to_bitmaps
+from wire_protocol.messages import SELECTION_UNKNOWN, Decline, RoundPlan, Update
+from wire_protocol.sub_model import SubModel, gather, selection_id, sub_shapes, to_bitmaps
 from wire_protocol.topics import Part
 
 
@@ -26,6 +27,7 @@ class Scene:
     def __init__(self, state: Path, fleet: Any, layout: Any, plan: RoundPlan, kept: Any) -> None:
         self.fleet, self.layout, self.plan, self.kept = fleet, layout, plan, kept
         self.state = state
+        self.known: dict[str, SubModel] = {}
         self.store = Store(state)
         registry, operator = fleet.registry, fleet.operator
         self.counting = Counting(lambda complete: open_update(complete, operator, registry), layout, self.store.updates)
@@ -38,7 +40,7 @@ class Scene:
     def body(self, value: float) -> bytes:
         full = {p.name: np.full(p.shape, value, dtype=np.float32) for p in self.layout.parameters}
         shapes = sub_shapes(self.layout, self.kept.widths)
-        values = tensor_codec.encode(gather(self.layout, self.kept, full), shapes, "float16")
+        values = tensor_codec.encode(gather(self.layout, self.kept, full), shapes, tensor_codec.Codec("float16"))
         counts = {"examples": 1, "trained": 8, "scored": 0}
         return messages.encode(
             Update(
@@ -58,7 +60,7 @@ class Scene:
         return Complete(Part(device, "run", self.plan.round, 0), sha256(payload).digest(), payload)
 
     def count(self, *completes: Complete) -> list[Any]:
-        return self.counting.count(self.work, completes, 100.0)
+        return self.counting.count(self.work, completes, self.known, 100.0)
 
     def spooled(self) -> dict[str, float]:
         rows = self.store.updates.of_round("run", self.plan.round)
@@ -137,3 +139,15 @@ def test_nothing_good_writes_nothing(scene: Scene) -> None:
     assert len(scene.count(scene.complete("a", b"garbage"))) == 1
     assert scene.count() == []
     assert scene.spooled() == {}
+
+
+def test_an_update_without_bitmaps_is_spooled_with_those_that_the_server_knows(scene: Scene) -> None:
+    """Else nobody could read it back once the selection is another one."""
+    update = messages.decode(scene.body(1.0), Update)
+    brief = msgspec.structs.replace(update, kept={}, selection=selection_id(scene.layout, scene.kept))
+    scene.known["a"] = scene.kept
+    verdicts = scene.count(*(scene.complete(device, messages.encode(brief)) for device in "ab"))
+    assert [(type(one), one.complete.part.device) for one in verdicts] == [(TurnedAway, "b"), (Counted, "a")]
+    assert verdicts[0].reason == SELECTION_UNKNOWN
+    (screened,) = scene.work.updates(scene.store.updates.of_round("run", scene.plan.round), scene.layout)
+    assert screened.update == update

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from server.screening import Refused, Screened, read_screened, screen
 from wire_protocol import messages, tensor_codec
 from wire_protocol.errors import ProtocolError
-from wire_protocol.messages import Decline, RoundPlan, Update
-from wire_protocol.sub_model import gather, sub_shapes, to_bitmaps
+from wire_protocol.messages import SELECTION_UNKNOWN, Decline, RoundPlan, Update
+from wire_protocol.sub_model import gather, selection_id, sub_shapes, to_bitmaps
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def update(layout: object, weights: dict, make_plan: Callable[..., RoundPlan], k
         loss=1.5,
         kept=to_bitmaps(layout, kept),
         precision="float16",
-        values=tensor_codec.encode(values, sub_shapes(layout, kept.widths), "float16"),
+        values=tensor_codec.encode(values, sub_shapes(layout, kept.widths), tensor_codec.Codec("float16")),
     )
 
 
@@ -37,6 +37,26 @@ def test_a_good_update_is_decoded(layout: object, weights: dict, make_plan: Call
     assert isinstance(verdict, Screened)
     assert verdict.sub_model.kept["hidden"].tolist() == [0, 2]
     np.testing.assert_array_equal(verdict.values["w1"], weights["w1"][[0, 2]])
+
+
+def test_neurons_that_the_server_knows_need_no_bitmaps(
+    layout: object, make_plan: Callable, keeping: Callable, update: Update
+) -> None:
+    known = keeping(0, 2)
+    brief = msgspec.structs.replace(update, kept={}, selection=selection_id(layout, known))
+    verdict = screen(messages.encode(brief), make_plan(), layout, known)
+    assert isinstance(verdict, Screened)
+    assert verdict.update == update
+    np.testing.assert_array_equal(verdict.sub_model.kept["hidden"], [0, 2])
+
+
+@pytest.mark.parametrize("others", [None, (0, 3)])
+def test_neurons_that_the_server_does_not_know_are_refused_with_a_reason_of_their_own(
+    layout: object, make_plan: Callable, keeping: Callable, update: Update, others: tuple[int, ...] | None
+) -> None:
+    brief = msgspec.structs.replace(update, kept={}, selection=selection_id(layout, keeping(0, 2)))
+    verdict = screen(messages.encode(brief), make_plan(), layout, keeping(*others) if others else None)
+    assert verdict == Refused(SELECTION_UNKNOWN)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +82,9 @@ def test_sub_models_of_any_width_up_to_the_plans_are_taken_and_no_wider(
     layout: object, weights: dict, make_plan: Callable[..., RoundPlan], keeping: Callable, update: Update
 ) -> None:
     for kept in (keeping(3), keeping(0, 2), keeping(0, 1, 3)):
-        values = tensor_codec.encode(gather(layout, kept, weights), sub_shapes(layout, kept.widths), "float16")
+        values = tensor_codec.encode(
+            gather(layout, kept, weights), sub_shapes(layout, kept.widths), tensor_codec.Codec("float16")
+        )
         changed = msgspec.structs.replace(update, kept=to_bitmaps(layout, kept), values=values)
         verdict = screen(messages.encode(changed), make_plan(keep=0.5), layout)
         if kept.widths["hidden"] <= 2:
@@ -91,7 +113,10 @@ LARGE_SCALE = np.ldexp(np.float32(1), 100).tobytes()
         ({"kept": {"hidden": b"\x08"}}, "past its 4 neurons"),
         ({"kept": {"hidden": b"\x80\x00"}}, "has 2 bytes, expected 1"),
         ({"kept": {"hidden": b"\x80"}}, "tensor bytes: expected"),
-        ({"values": b""}, "tensor bytes: expected"),
+        ({"values": b""}, "section is missing"),
+        ({"values": b"\x02"}, "method must be 0 or 1"),
+        ({"top_k": 0.5}, "update has top_k 0.5, expected 1.0"),
+        ({"kept": {}, "selection": bytes(8)}, "does not know this selection"),
         ({"scores": bytes(12)}, "has scores, expected none"),
     ],
 )
@@ -109,7 +134,7 @@ def test_scores_are_taken_where_the_plan_asks_and_only_such_that_can_be_read(
         plan = make_plan(**{"resync_round": 3, "selection": "fisher-cohort", **changes})
         return screen(messages.encode(msgspec.structs.replace(update, scores=scores)), plan, layout)
 
-    one = np.float32(1).tobytes()
+    one = b"\0" + np.float32(1).tobytes()
     assert isinstance(verdict(one + np.arange(4, dtype=np.float16).tobytes()), Screened)
     assert isinstance(verdict(b""), Screened)
     for scores, changes in [
@@ -126,7 +151,9 @@ def test_values_out_of_range_are_refused(
     layout: object, make_plan: Callable, update: Update, scale: bytes, reason: str
 ) -> None:
     verdict = screen(
-        messages.encode(msgspec.structs.replace(update, values=scale + update.values[4:])), make_plan(), layout
+        messages.encode(msgspec.structs.replace(update, values=update.values[:1] + scale + update.values[5:])),
+        make_plan(),
+        layout,
     )
     assert isinstance(verdict, Refused)
     assert reason in verdict.reason

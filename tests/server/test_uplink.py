@@ -324,8 +324,10 @@ def test_a_payload_of_one_chunk_never_touches_the_disk(tmp_path: Path, clock: Cl
     assert len(send(uplink, b"short", 0)) == 1
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_the_largest_honest_update_fits(layout: object, weights: dict, precision: str) -> None:
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8", "ternary"])
+@pytest.mark.parametrize("keep_values", [0.3, 1.0])
+def test_the_largest_honest_update_fits(layout: object, weights: dict, precision: str, keep_values: float) -> None:
+    codec = tensor_codec.Codec(precision, keep_values)
     whole = full_sub_model(layout)
     update = Update(
         run="r" * 64,
@@ -337,9 +339,10 @@ def test_the_largest_honest_update_fits(layout: object, weights: dict, precision
         loss=1.0,
         kept=to_bitmaps(layout, whole),
         precision=precision,
-        values=tensor_codec.encode(weights, sub_shapes(layout, whole.widths), precision),
+        top_k=keep_values,
+        values=tensor_codec.encode(weights, sub_shapes(layout, whole.widths), codec),
     )
     context = Context("update", "f" * 64, update.run, update.round, "d" * 64)
     sealed = seal(messages.encode(update), context, (new_identity(), new_identity()), new_identity().public)
-    limit = max_update_size(layout, precision)
+    limit = max_update_size(layout, codec)
     assert len(sealed) <= limit < len(update.values) + 2400

@@ -52,8 +52,8 @@ def test_one_full_step_on_every_device_is_centralised_sgd_on_the_union(
     runtime = PortableRuntime.open(tmp_path, layout, threads=1)
     whole = full_sub_model(layout)
     for examples in shares:
-        update = train_update(LocalWork(plan, layout, examples, generator), Choice(whole), parameters, runtime)
-        values = decode(update.values, sub_shapes(layout, whole.widths), "float32")
+        update = train_update(LocalWork(plan, layout, examples, generator), Choice(whole), parameters, runtime).update
+        values = decode(update.values, sub_shapes(layout, whole.widths), update.codec)
         mean.add(Contribution(whole, values, update.examples))
     federated, _ = FedAvg().apply(parameters, mean.mean(), {})
 

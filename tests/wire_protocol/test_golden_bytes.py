@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 
 from wire_protocol import messages, sub_model, tensor_codec
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
@@ -26,9 +27,8 @@ from wire_protocol.messages import (
     Update,
     Want,
 )
-from wire_protocol.neuron_scores import encode_scores
 from wire_protocol.sub_model import SubModel
-from wire_protocol.tensor_codec import Precision
+from wire_protocol.tensor_codec import Codec
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -46,11 +46,12 @@ FULL = {
     "fc1.bias": -np.arange(10, dtype=np.float32),
     "fc2.weight": np.arange(20, dtype=np.float32).reshape(2, 10) * 1024,
 }
+ERROR = {"float32": 0, "float16": 0, "int8": 0.01, "int4": 0.1, "ternary": 0.51}
 SHAPES = sub_model.sub_shapes(LAYOUT, KEPT.widths)
 
 
-def values(precision: Precision) -> bytes:
-    return tensor_codec.encode(sub_model.gather(LAYOUT, KEPT, FULL), SHAPES, precision)
+def values(precision: str) -> bytes:
+    return tensor_codec.encode(sub_model.gather(LAYOUT, KEPT, FULL), SHAPES, Codec(precision), compress=False)
 
 
 MESSAGES: dict[str, Message] = {
@@ -68,6 +69,8 @@ MESSAGES: dict[str, Message] = {
         keep=0.3,
         selection="fisher",
         precision="float16",
+        top_k=1.0,
+        downlink="float16",
         noise_stddev=0.0,
         training=LocalTraining(optimizer="momentum", momentum=0.5, proximal=0.25, clip_gradient=5.0, scale_kept=True),
         ranking={"fc1": b"\x01\x00\x00\x00\x00\x00\x00\x00"},
@@ -83,7 +86,7 @@ MESSAGES: dict[str, Message] = {
         kept=sub_model.to_bitmaps(LAYOUT, KEPT),
         precision="float16",
         values=values("float16"),
-        scores=encode_scores(LAYOUT, {"fc1": np.arange(10, dtype=np.float32)}),
+        scores=tensor_codec.encode({"fc1": np.arange(10)}, {"fc1": (10,)}, Codec("float16"), compress=False),
     ),
     "decline": Decline(run="run-1", round=3, cause="training"),
     "slice": Slice(run="run-1", round=3, model_version=2, precision="float16", values=values("float16")),
@@ -102,23 +105,47 @@ def test_messages_have_these_bytes(name: str) -> None:
     assert messages.decode(golden, type(MESSAGES[name])) == MESSAGES[name]
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_tensors_have_these_bytes(precision: Precision) -> None:
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8", "int4", "ternary"])
+def test_tensors_have_these_bytes(precision: str) -> None:
     golden = (GOLDEN / f"tensors_{precision}.bin").read_bytes()
     assert values(precision) == golden
-    for name, array in tensor_codec.decode(golden, SHAPES, precision).items():
-        np.testing.assert_array_equal(array, sub_model.gather(LAYOUT, KEPT, FULL)[name])
+    for name, array in tensor_codec.decode(golden, SHAPES, Codec(precision)).items():
+        wanted = sub_model.gather(LAYOUT, KEPT, FULL)[name]
+        np.testing.assert_allclose(array, wanted, rtol=0, atol=np.abs(wanted).max() * ERROR[precision])
 
 
 def test_golden_tensors_are_what_the_document_says() -> None:
     weight, bias, reader = [0, 0.125, 1.75, 1.875, 2.25, 2.375], [-0.0, -7, -9], [0, 7168, 9216, 10240, 17408, 19456]
     float32 = struct.pack("<15f", *weight, *bias, *reader)
-    assert (GOLDEN / "tensors_float32.bin").read_bytes() == float32
+    assert (GOLDEN / "tensors_float32.bin").read_bytes() == b"\0" + float32
     tensors = ((weight, 2.0**-13), (bias, 2.0**-11), (reader, 1.0))
     float16 = b"".join(
         struct.pack(f"<f{len(entries)}e", scale, *(entry / scale for entry in entries)) for entries, scale in tensors
     )
-    assert float16 == (GOLDEN / "tensors_float16.bin").read_bytes()
+    assert b"\0" + float16 == (GOLDEN / "tensors_float16.bin").read_bytes()
+
+
+def test_golden_levels_are_what_the_document_says() -> None:
+    """What `docs/wire-protocol.md` shows of the int4 file."""
+    scales, levels = (0.33984375, 1.2890625, 2784.0), ([0, 0, 5, 6, 7, 7], [0, -5, -7], [0, 3, 3, 4, 6, 7])
+    codes = [level + 8 for tensor in levels for level in tensor] + [8]
+    packed = bytes(high << 4 | low for high, low in zip(codes[::2], codes[1::2], strict=True))
+    halves = b"".join(struct.pack("<f", scale)[2:] for scale in scales)
+    assert (GOLDEN / "tensors_int4.bin").read_bytes() == b"\0" + halves + packed
+
+
+def test_golden_bytes_of_part_of_the_values_in_sections_of_both_kinds() -> None:
+    """8 signs of 4000 values, 499 skipped before each. Only decoded, as versions of zstd differ in their frames."""
+    codec, shapes = Codec("ternary", 0.002), {"x": (4000,)}
+    golden = (GOLDEN / "tensors_top_k.bin").read_bytes()
+    head = struct.pack("<BII", 0, 8, len(golden) - 9 - 1 - 3)
+    frame = golden[9 : len(golden) - 4]
+    assert golden.startswith(head + b"\1\x28\xb5\x2f\xfd")
+    assert zstandard.ZstdDecompressor().decompress(frame[1:]) == b"\xff" * 8 + struct.pack("<I", 499) * 8
+    assert golden.endswith(b"\0" + struct.pack("<f", 2.0)[2:] + bytes([0b10101010]))
+    expected = np.zeros(4000, dtype=np.float32)
+    expected[499::500] = [2, -2] * 4
+    np.testing.assert_array_equal(tensor_codec.decode(golden, shapes, codec)["x"], expected)
 
 
 def test_every_golden_file_is_tested() -> None:
@@ -129,5 +156,5 @@ def test_every_golden_file_is_tested() -> None:
         "sealed_slice",
         "sealed_update",
     }  # test_golden_envelopes
-    tested = {*MESSAGES, *envelopes, "tensors_float32", "tensors_float16"}
+    tested = {*MESSAGES, *envelopes, *(f"tensors_{name}" for name in (*ERROR, "top_k"))}
     assert {path.stem for path in GOLDEN.glob("*.bin")} == tested

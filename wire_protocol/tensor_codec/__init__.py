@@ -1,0 +1,23 @@
+"""Arrays to bytes and back: precisions, top-k, entropy coding, bounds on size."""
+
+from wire_protocol.tensor_codec.codec import (
+    Codec,
+    DownlinkPrecision,
+    Precision,
+    Shapes,
+    decode,
+    encode,
+    expected_size,
+    largest_size,
+)
+
+__all__ = [
+    "Codec",
+    "DownlinkPrecision",
+    "Precision",
+    "Shapes",
+    "decode",
+    "encode",
+    "expected_size",
+    "largest_size",
+]

@@ -1,0 +1,216 @@
+"""Arrays to bytes and back, in wire order, without names or shapes: both ends know them from the layout.
+
+A `Codec` says how: the precision of a value, and the fraction of values sent, those of largest magnitude over all
+tensors (one threshold leaves 35 % less behind in L2 than one for each tensor, measured on updates; Aji and Heafield
+2017). What is left out decodes to 0, so a codec that leaves values out is biased and wants error feedback.
+
+    all values     section(values)
+    some values    positions, section(values)
+
+Values are floats (`floats`) or levels (`levels`), sections are compressed where that is smaller (`compression`).
+Decoding is total: any bytes give finite float32 arrays of the asked shapes, or `ProtocolError`, and it takes at most
+four times the memory of those arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import log2, prod
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wire_protocol.errors import InvalidValueError, ProtocolError, require
+from wire_protocol.sub_model import Arrays
+from wire_protocol.tensor_codec import floats, levels
+from wire_protocol.tensor_codec.compression import DENSE_LEVEL, SPARSE_LEVEL, open_section, section
+from wire_protocol.tensor_codec.positions import (
+    LARGEST_HEAD,
+    largest_positions,
+    pack_positions,
+    top_mask,
+    unpack_positions,
+)
+
+DownlinkPrecision = Literal["float32", "float16", "int8", "int4"]
+"""Of models and slices; they are rounded to nearest, which three levels are too few for."""
+Precision = Literal["float32", "float16", "int8", "int4", "ternary"]
+Shapes = Mapping[str, tuple[int, ...]]
+
+Form = Literal["float32", "float16", "int8", "int4", "ternary", "signs"]
+
+_METHOD_BYTES = 1
+_EXPECTED_BITS: dict[Form, float] = {
+    "float32": 29.6, "float16": 14.6, "int8": 6.3, "int4": 2.2, "ternary": 0.77, "signs": 1.0,
+}  # fmt: skip
+_EXPECTED_KEPT_BITS: dict[Form, float] = {**_EXPECTED_BITS, "int8": 7.0, "int4": 3.2}
+_EXPECTED_OF_ENTROPY = 0.73
+"""What positions take of the entropy of independent ones. All three tables: real updates of a LeNet."""
+
+
+@dataclass(frozen=True)
+class Codec:
+    """`precision` of each value sent; `keep_values`, in (0, 1], is the fraction of values sent, 1 for all."""
+
+    precision: Precision
+    keep_values: float = 1.0
+
+    def __post_init__(self) -> None:
+        names = get_args(Precision)
+        require(self.precision in names, "precision", self.precision, f"one of {', '.join(names)}")
+        require(0 < self.keep_values <= 1, "keep_values", self.keep_values, "above 0 and at most 1")
+
+    @property
+    def sparse(self) -> bool:
+        """Whether values are left out."""
+        return self.keep_values < 1
+
+    @property
+    def form(self) -> Form:
+        """How the values sent stand in bytes: of ternary values left after a choice only the signs are of use."""
+        return "signs" if self.precision == "ternary" and self.sparse else self.precision
+
+    def kept_of(self, size: int) -> int:
+        """Values sent of `size`, at most."""
+        return min(size, max(1, round(self.keep_values * size)))
+
+
+def largest_size(shapes: Shapes, codec: Codec) -> int:
+    """Bytes that arrays of these shapes take at most; exactly these where nothing is left out or compressed."""
+    counts = _counts(shapes)
+    if not codec.sparse:
+        return _METHOD_BYTES + _body_bytes(counts, codec)
+    size = sum(counts)
+    count = codec.kept_of(size)
+    return largest_positions(count, size) + _METHOD_BYTES + _largest_body(count, len(counts), codec)
+
+
+def expected_size(shapes: Shapes, codec: Codec) -> int:
+    """Bytes that arrays of these shapes may be expected to take, for planning; an estimate, not a bound."""
+    counts = _counts(shapes)
+    size = sum(counts)
+    share = codec.kept_of(size) / max(size, 1)
+    if codec.sparse and share < 1:
+        entropy = -share * log2(share) - (1 - share) * log2(1 - share)
+        bits = size * (entropy * _EXPECTED_OF_ENTROPY + share * _EXPECTED_KEPT_BITS[codec.form])
+    else:
+        bits = size * _EXPECTED_BITS[codec.form]
+    return min(largest_size(shapes, codec), round(bits / 8) + LARGEST_HEAD + floats.SCALE_BYTES * len(counts))
+
+
+def encode(
+    arrays: Arrays,
+    shapes: Shapes,
+    codec: Codec,
+    generator: np.random.Generator | None = None,
+    *,
+    compress: bool = True,
+) -> bytes:
+    """Encode `arrays` in the order of `shapes`; raises `InvalidValueError` on a wrong shape or a value not finite.
+
+    With a `generator`, levels are rounded at random and without bias; without one to the nearest, which always gives
+    the same values. `compress` False also gives the same bytes everywhere, as versions of zstd differ in theirs.
+    """
+    values, counts = _flat(arrays, shapes), _counts(shapes)
+    if not codec.sparse:
+        return section(_pack(values, counts, codec, generator), DENSE_LEVEL if compress else None)
+    mask = top_mask(values, codec.kept_of(len(values)))
+    body = _pack(values[mask], _kept_counts(mask, counts), codec, generator)
+    return pack_positions(mask) + section(body, SPARSE_LEVEL if compress else None)
+
+
+def decode(payload: bytes, shapes: Shapes, codec: Codec) -> dict[str, NDArray[np.float32]]:
+    """Decode float32 arrays of the given shapes; raises `ProtocolError` on anything that `encode` cannot give."""
+    counts = _counts(shapes)
+    most = largest_size(shapes, codec)
+    if len(payload) > most:
+        raise ProtocolError(f"tensor bytes: expected at most {most} for {codec}, got {len(payload)}")
+    content = memoryview(payload)
+    values = _decode_sparse(content, counts, codec) if codec.sparse else _decode_dense(content, counts, codec)
+    arrays, offset = {}, 0
+    for (name, shape), count in zip(shapes.items(), counts, strict=True):
+        array = values[offset : offset + count].reshape(shape)
+        if not np.isfinite(array).all():
+            raise ProtocolError(f"tensor {name} holds a value that is not finite")
+        arrays[name] = array
+        offset += count
+    return arrays
+
+
+def _decode_dense(content: memoryview, counts: Sequence[int], codec: Codec) -> NDArray[np.float32]:
+    return _unpack(open_section(content, _body_bytes(counts, codec)), counts, codec)
+
+
+def _decode_sparse(content: memoryview, counts: Sequence[int], codec: Codec) -> NDArray[np.float32]:
+    size = sum(counts)
+    mask, rest = unpack_positions(content, codec.kept_of(size), size)
+    kept = _kept_counts(mask, counts)
+    sent = _unpack(open_section(rest, _body_bytes(kept, codec)), kept, codec)
+    values = np.zeros(size, dtype=np.float32)
+    values[mask] = sent
+    return values
+
+
+def _counts(shapes: Shapes) -> list[int]:
+    return [prod(shape) for shape in shapes.values()]
+
+
+def _kept_counts(mask: NDArray[np.bool_], counts: Sequence[int]) -> list[int]:
+    ends = np.cumsum([0, *counts])
+    return [int(np.count_nonzero(mask[start:end])) for start, end in pairwise(ends)]
+
+
+def _flat(arrays: Arrays, shapes: Shapes) -> NDArray[np.float32]:
+    parts = [np.zeros(0, dtype=np.float32)]
+    for name, shape in shapes.items():
+        with np.errstate(over="ignore"):
+            array = np.asarray(arrays[name], dtype=np.float32)
+        if array.shape != shape:
+            raise InvalidValueError(f"{name} must have shape {shape}, got {array.shape}")
+        if not np.isfinite(array).all():
+            raise InvalidValueError(f"{name} must be finite, got NaN or infinity (did the training diverge?)")
+        parts.append(array.ravel())
+    return np.concatenate(parts)
+
+
+def _body_bytes(counts: Sequence[int], codec: Codec) -> int:
+    form, total = codec.form, sum(counts)
+    if form == "float32":
+        return 4 * total
+    if form == "float16":
+        return 2 * total + floats.SCALE_BYTES * len(counts)
+    return levels.packed_bytes(total, levels.block_count(counts), form)
+
+
+def _largest_body(total: int, tensors: int, codec: Codec) -> int:
+    """Of `total` values, however they are spread over the tensors."""
+    form = codec.form
+    if form == "float32" or form == "float16":  # noqa: PLR1714 - mypy narrows by comparison only
+        return _body_bytes([total, *([0] * (tensors - 1))], codec)
+    return levels.packed_bytes(total, total // levels.BLOCK + min(total, tensors), form)
+
+
+def _pack(
+    values: NDArray[np.float32], counts: Sequence[int], codec: Codec, generator: np.random.Generator | None
+) -> bytes:
+    form = codec.form
+    if form == "float32":
+        return floats.pack_float32(values)
+    if form == "float16":
+        return floats.pack_float16(values, counts)
+    return levels.pack(values, counts, form, generator)
+
+
+def _unpack(body: bytes | memoryview, counts: Sequence[int], codec: Codec) -> NDArray[np.float32]:
+    expected = _body_bytes(counts, codec)
+    if len(body) != expected:
+        raise ProtocolError(f"tensor bytes: expected {expected} for {codec.precision}, got {len(body)}")
+    form = codec.form
+    if form == "float32":
+        return floats.unpack_float32(body)
+    if form == "float16":
+        return floats.unpack_float16(body, counts)
+    return levels.unpack(body, counts, form)
