@@ -13,13 +13,15 @@ from wire_protocol.errors import ProtocolError
 from wire_protocol.messages import MAX_WANTED, Manifest
 
 PATH = "models/" + "0" * 64
-PAYLOAD = bytes(range(200))
-MANIFEST = manifest_of(PAYLOAD, 1)
-OTHER = Manifest(sha256=bytes(32), size=200, chunk_bytes=1)
+CHUNK = 1024
+SIZE = 200 * CHUNK
+PAYLOAD = bytes(range(200)) * CHUNK
+MANIFEST = manifest_of(PAYLOAD, CHUNK)
+OTHER = Manifest(sha256=bytes(32), size=SIZE, chunk_bytes=CHUNK)
 
 
 def transfer() -> FileTransfer:
-    return FileTransfer(PATH, 200, 0.0, None, ())
+    return FileTransfer(PATH, SIZE, 0.0, None, ())
 
 
 def take_all(moving: FileTransfer, indices: tuple[int, ...], now: float) -> None:
@@ -68,9 +70,9 @@ def test_another_payload_counts_only_where_questions_stay_without_answer():
 
 
 def test_one_that_is_too_large_or_known_to_be_wrong_is_refused_and_silence_ends_it():
-    with pytest.raises(ProtocolError, match="200 bytes, expected at most 199"):
-        FileTransfer(PATH, 199, 0.0, None, ()).announced(MANIFEST, 0.0)
-    assert not FileTransfer(PATH, 200, 0.0, None, (MANIFEST.sha256,)).announced(MANIFEST, 0.0)
+    with pytest.raises(ProtocolError, match=f"{SIZE} bytes, expected at most {SIZE - 1}"):
+        FileTransfer(PATH, SIZE - 1, 0.0, None, ()).announced(MANIFEST, 0.0)
+    assert not FileTransfer(PATH, SIZE, 0.0, None, (MANIFEST.sha256,)).announced(MANIFEST, 0.0)
     assert not transfer().hopeless(PATIENCE_SECONDS)
     assert transfer().hopeless(PATIENCE_SECONDS + 1)
 
@@ -86,14 +88,14 @@ def test_waits_grow_with_the_jitter_up_to_a_ceiling():
 
 
 def test_what_came_is_found_again_and_what_is_not_whole_or_too_large_is_not(tmp_path):
-    part, manifest = SealedPart(tmp_path / "x.sealed", 200), manifest_of(PAYLOAD, 70)
+    part, manifest = SealedPart(tmp_path / "x.sealed", SIZE), manifest_of(PAYLOAD, 70 * CHUNK)
     assert part.begun() is None
     part.begin(manifest)
     for index in (2, 0):
         part.keep(manifest, index, chunk(PAYLOAD, manifest, index))
     found, arrived = part.begun()
     assert (found, arrived.missing()) == (manifest, (1,))
-    with pytest.raises(ProtocolError, match="chunk 1 has 69 bytes, expected 70"):
+    with pytest.raises(ProtocolError, match="chunk 1 has 69 bytes, expected 71680"):
         part.keep(manifest, 1, bytes(69))
     with pytest.raises(ProtocolError, match="SHA-256"):
         part.payload(manifest)
