@@ -1,11 +1,12 @@
 """Updates a second that one server process receives, opens, verifies, spools and answers, from hundreds of devices.
 
-    python -m benchmarks.update_load --devices 500 --rounds 5 --json load.json
+    python -m benchmarks.update_load --devices 10 500 1000 --json load.json
 
 A real mosquitto, `fisherfleet serve` in a process of its own, and this process in place of the devices: light MQTT
 clients that hold updates sealed beforehand, announce them when a plan comes, send what the server asks for and wait for
 receipts. An update is a whole MLP for digits at float16, 102 kB. A round's rate is its updates over the time from its
-plan to its last receipt; the first round is not counted. All share the machine's processors.
+plan to its last receipt; the first round is not counted. All share the machine's processors. Peak memory is the
+server's.
 """
 
 from __future__ import annotations
@@ -123,13 +124,13 @@ def make_party(folder: Path, devices: int) -> Party:
 
 
 def sealed_updates(party: Party, rounds: int) -> dict[tuple[str, int], bytes]:
-    """Each device's update for each round, of zeros, sealed."""
+    """Each device's update for each round, the same random values, sealed."""
     layout = party.manifest.layout
     whole = full_sub_model(layout)
     shapes = sub_shapes(layout, whole.widths)
-    values = encode_tensors(
-        {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, shapes, Codec("float16")
-    )
+    generator = np.random.default_rng(0)
+    drawn = {name: generator.standard_normal(shape, np.float32) * 1e-3 for name, shape in shapes.items()}
+    values = encode_tensors(drawn, shapes, Codec("float16"), compress=False)
     kept = to_bitmaps(layout, whole)
     counts = {"examples": 1, "trained": 1, "scored": 0, "loss": 1.0}
     payloads = {}
@@ -194,46 +195,72 @@ async def swarm_on(broker: BrokerUrl, payloads: dict[tuple[str, int], bytes]) ->
             each.close()
 
 
-async def rates(party: Party, rounds: int) -> list[float]:
-    """Updates a second of each round after the first."""
+@dataclass(frozen=True)
+class Load:
+    """Updates a second of each round after the first, and the server's peak resident memory in MB (10^6 bytes)."""
+
+    rates: list[float]
+    server_mb: float
+
+
+async def carry(party: Party, rounds: int) -> Load:
+    """Carry all updates of all rounds to a server."""
+    server_mb = 0.0
     payloads = sealed_updates(party, rounds)
     async with embedded_broker(party.folder / "broker") as broker:
         with serving(party, broker, rounds) as server:
             async with swarm_on(broker, payloads) as swarm, asyncio.timeout(PATIENCE_SECONDS):
                 while server.poll() is None:
+                    server_mb = peak_mb(server.pid) or server_mb
                     await asyncio.sleep(POLL_SECONDS)
     count = len(party.devices)
     if swarm.refused or any(clock.receipts < count for clock in swarm.rounds.values()) or len(swarm.rounds) < rounds:
         log = (party.folder / "server.log").read_text()[-2000:]
         raise SystemExit(f"the server did not count every update: {swarm.refused[:3]} {swarm.rounds}\n{log}")
-    return [count / (clock.ended - clock.began) for _, clock in sorted(swarm.rounds.items())][1:]
+    return Load([count / (clock.ended - clock.began) for _, clock in sorted(swarm.rounds.items())][1:], server_mb)
 
 
-def measure(devices: int, rounds: int) -> tuple[list[float], int]:
-    """Rates of the rounds, and the size of an update in bytes."""
+def peak_mb(process: int) -> float:
+    """Peak resident memory of a process, 0 once it is gone."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0.0
+    peaks = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(peaks[0].split()[1]) * 1024 / 1e6 if peaks else 0.0
+
+
+def measure(devices: int, rounds: int) -> tuple[Load, int]:
+    """The load carried, and the size of an update in bytes."""
     with TemporaryDirectory() as folder:
         party = make_party(Path(folder), devices)
         size = len(next(iter(sealed_updates(party, 1).values())))
-        return asyncio.run(rates(party, rounds)), size
+        return asyncio.run(carry(party, rounds)), size
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = benchmark_parser("Updates a second that one server process takes in.")
-    parser.add_argument("--devices", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = benchmark_parser("Updates a second that one server process takes in, and the memory it needs.")
+    parser.add_argument("--devices", type=int, nargs="+", default=[10, 500, 1000], help="fleets (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=4, help="rounds of each fleet (default: %(default)s)")
     options = parser.parse_args()
-    found, size = measure(options.devices, options.rounds)
-    rate = median(found)
-    row = {
-        "devices": str(options.devices),
-        "bytes an update": str(size),
-        "updates / s": f"{rate:.0f}",
-        "MB / s": f"{rate * size / 1e6:.1f}",
-        "slowest and fastest round": f"{min(found):.0f} to {max(found):.0f}",
-        "processors": str(os.cpu_count()),
-    }
-    publish("received, opened, verified, spooled and answered", [row], {"updates_per_s": found}, options.json)
+    rows, figures = [], []
+    for devices in options.devices:
+        load, size = measure(devices, options.rounds)
+        rate = median(load.rates)
+        figures.append({"devices": devices, "updates_per_s": load.rates, "server_mb": load.server_mb})
+        rows.append(
+            {
+                "devices": str(devices),
+                "bytes an update": str(size),
+                "updates / s": f"{rate:.0f}",
+                "MB / s": f"{rate * size / 1e6:.1f}",
+                "slowest and fastest round": f"{min(load.rates):.0f} to {max(load.rates):.0f}",
+                "server's peak MB": f"{load.server_mb:.0f}",
+            }
+        )
+    title = f"received, opened, verified, spooled and answered; {os.cpu_count()} processors for all"
+    publish(title, rows, {"fleets": figures}, options.json)
 
 
 if __name__ == "__main__":

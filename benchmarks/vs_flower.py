@@ -54,8 +54,8 @@ def main() -> None:
     ours: list[float] = []
     flower: list[float] = []
     for _ in range(options.turns):
-        rates, size = measure(options.devices, options.rounds)
-        ours += rates
+        load, size = measure(options.devices, options.rounds)
+        ours += load.rates
         flower += flower_rates(options.flower_python, options.devices, options.rounds, size)
     figures = {"ours_updates_per_s": median(ours), "flower_updates_per_s": median(flower)}
     row = {"devices": str(options.devices), "bytes an update": str(size)}
