@@ -9,8 +9,16 @@ PIP := -m pip install --quiet --disable-pip-version-check
 emulate: .venv/server.installed
 	@.venv/bin/fisherfleet emulate $(ARGS)
 
+# Without ARGS in two processes, as most machines have two processors: the compiler's tests beside all others.
+COMPILER_TESTS := tests/model_export tests/wire_protocol tests/fuzz
 test: check .venv-edge/installed
+ifeq ($(ARGS),)
+	@.venv/bin/pytest -p no:cacheprovider $(COMPILER_TESTS) & compiler=$$!; \
+	.venv/bin/pytest $(addprefix --ignore=,$(COMPILER_TESTS)); others=$$?; \
+	wait $$compiler && exit $$others
+else
 	.venv/bin/pytest $(ARGS)
+endif
 
 check: .venv/dev.installed
 	.venv/bin/ruff check .
