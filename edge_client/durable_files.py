@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from edge_client.errors import ConfigError, DamagedFileError
+from wire_protocol.durable_files import sync_folder
 
 UNFINISHED = ".new"
 """Ends the name of a file that is still being written."""
@@ -54,17 +55,6 @@ def write_durably(path: Path, pieces: Iterable[bytes]) -> None:
             fresh.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's names to disk, where the system can."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_checked(path: Path, content: bytes) -> None:

@@ -21,10 +21,11 @@ from pathlib import Path
 from threading import Event
 from typing import IO
 
-from edge_client.durable_files import is_of_disk, sync_folder
+from edge_client.durable_files import is_of_disk
 from edge_client.errors import BundleError, UnreachableError
 from edge_client.tls_words import explain
 from wire_protocol.backoff import full_jitter
+from wire_protocol.durable_files import sync_folder
 
 logger = logging.getLogger(__name__)
 

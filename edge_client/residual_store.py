@@ -12,12 +12,12 @@ Of the newest runs, `KEPT_RUNS` are kept.
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
+from edge_client.durable_files import read_checked, write_checked
 from edge_client.error_feedback import Residual, no_residual
+from edge_client.errors import DamagedFileError
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import Arrays, full_sub_model, sub_shapes
@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 KEPT_RUNS = 4
 _CODEC = Codec("float16")
-_HASH_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -40,15 +39,10 @@ class ResidualStore:
         """The residual to add to the next update of a run; zeros where there is none."""
         shapes = sub_shapes(layout, full_sub_model(layout).widths)
         try:
-            with self._settled(run).open("rb") as file:
-                content = file.read(_HASH_BYTES + largest_size(shapes, _CODEC) + 1)
-            digest, body = content[:_HASH_BYTES], content[_HASH_BYTES:]
-            if sha256(body).digest() != digest:
-                raise ProtocolError("its hash differs")
-            return decode(body, shapes, _CODEC)
+            return decode(read_checked(self._settled(run), largest_size(shapes, _CODEC)), shapes, _CODEC)
         except FileNotFoundError:
             return no_residual(layout)
-        except (OSError, ProtocolError) as error:
+        except (OSError, DamagedFileError, ProtocolError) as error:
             logger.warning("run %s: its residual counts as zero: %s", run, error)
             return no_residual(layout)
 
@@ -59,12 +53,7 @@ class ResidualStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._forget_old(run)
-            temporary = self.folder / f"{run}.new"
-            with temporary.open("wb") as file:
-                file.write(sha256(body).digest() + body)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._pending(run, number))
+            write_checked(self._pending(run, number), body)
         except OSError as error:
             logger.warning("run %s round %d: its residual is lost: %s", run, number, error)
 
@@ -79,7 +68,7 @@ class ResidualStore:
 
     def _forget_old(self, run: str) -> None:
         """Updates that were never answered may not have been counted: what they left out is not known."""
-        for pending in self.folder.glob(f"{run}.*.pending"):
+        for pending in self.folder.glob(f"{run}.*.pending*"):
             pending.unlink(missing_ok=True)
         files = sorted(self.folder.iterdir(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
         kept = {run}

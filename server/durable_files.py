@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from server.errors import StorageError
+from wire_protocol.durable_files import sync_folder
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -29,12 +30,3 @@ def make_folder(folder: Path) -> None:
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names added to or taken from a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

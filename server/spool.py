@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.durable_files import make_folder, sync_folder
+from server.durable_files import make_folder
 from server.errors import DamagedError, StorageError
+from wire_protocol.durable_files import sync_folder
 
 _SUFFIX = ".segment"
 

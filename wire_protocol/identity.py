@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from wire_protocol.durable_files import sync_folder
 from wire_protocol.errors import FisherfleetError, InvalidValueError, require
 from wire_protocol.topics import require_identifier
 
@@ -122,6 +123,7 @@ def save_identities(path: Path, identities: Sequence[Identity]) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
+    sync_folder(path.parent)
 
 
 def load_identities(path: Path) -> tuple[Identity, ...]:
