@@ -14,7 +14,7 @@ The receiver gets the very bytes that it would have fetched whole, and checks th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from wire_protocol.errors import InvalidValueError, ProtocolError, require
 from wire_protocol.sub_model import Arrays
 from wire_protocol.tensor_codec import Codec, Shapes, decode, encode
+
+DifferencePrecision = Literal["int8", "int4", "ternary"]
 
 
 @dataclass(frozen=True)
