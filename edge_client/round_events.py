@@ -56,10 +56,14 @@ class Tick(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanArrived(Event):
-    """A plan came, again or for the first time; `remaining` is the time in seconds until its deadline."""
+    """A plan came, again or for the first time; `remaining` is the time in seconds until its deadline.
+
+    `drawn` says whether this device takes part in its round.
+    """
 
     plan: RoundPlan
     remaining: float
+    drawn: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

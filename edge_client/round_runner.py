@@ -58,12 +58,14 @@ class RoundRunner:
 
     def plan_arrived(self, plan: RoundPlan, remaining: float) -> None:
         """A plan came, with so many seconds until its deadline."""
-        newest = self._host.state.memory.newest.get(plan.run, 0)
+        newest, drawn = self._host.state.memory.newest.get(plan.run, 0), plan.draws(self._name)
         if plan.round < newest:
             self._ignore(plan, f"round {newest} came before it; a run that begins anew needs another name")
         elif plan.round > newest and remaining <= 0:
             self._ignore(plan, f"its deadline was {-remaining:.0f} s ago by this device's clock")
-        self._host.post(partial(ev.PlanArrived, plan=plan, remaining=remaining))
+        elif plan.round > newest and not drawn:
+            logger.info("%s: this device is not drawn for it", self._where(plan))
+        self._host.post(partial(ev.PlanArrived, plan=plan, remaining=remaining, drawn=drawn))
 
     def slice_arrived(self, content: Slice) -> None:
         """A whole slice came."""

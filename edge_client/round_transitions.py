@@ -60,10 +60,11 @@ def remember_selection(phase: Phase, event: UpdateAccepted) -> Step:
 
 
 def begin_if_new(phase: Idle, event: PlanArrived) -> Step:
-    """Begin the round unless it was begun before or its deadline is past."""
-    newest = phase.memory.newest.get(event.plan.run, 0)
-    if event.remaining <= 0 or event.plan.round <= newest:
+    """Begin the round unless it was begun before, its deadline is past, or the device was not drawn for it."""
+    if not _is_new(phase, event):
         return phase, ()
+    if not event.drawn:
+        return Idle(phase.memory.with_round(event.plan.run, event.plan.round)), ()
     return _begin(phase.memory, Task(event.plan, event.now + event.remaining), event.now)
 
 
@@ -72,9 +73,9 @@ def prolong_or_replace(phase: Phase, event: PlanArrived) -> Step:
     assert isinstance(phase, Busy)
     if event.remaining > 0 and _same_round(phase.task.plan, event.plan.run, event.plan.round):
         return replace(phase, task=replace(phase.task, expires=event.now + event.remaining)), ()
-    following, commands = begin_if_new(Idle(phase.memory), event)
-    if not commands:
+    if not _is_new(phase, event):
         return phase, ()
+    following, commands = begin_if_new(Idle(phase.memory), event)
     if isinstance(phase, Storing):
         return following, commands
     return following, (GiveUp(phase.task.plan, "a newer plan came"), *commands)
@@ -171,6 +172,10 @@ def _fetch(phase: Busy, selection: Selection | None, failures: int = 0) -> Step:
 
 def _store(phase: Busy, storing: Storing) -> Step:
     return storing, (Store(phase.task.plan, storing.payload, storing.selection),)
+
+
+def _is_new(phase: Idle | Busy, event: PlanArrived) -> bool:
+    return event.remaining > 0 and event.plan.round > phase.memory.newest.get(event.plan.run, 0)
 
 
 def _is_ours(phase: Busy, event: RoundEvent) -> bool:

@@ -97,6 +97,13 @@ def _add_run_options(add: Callable[..., None], default: RunConfig) -> None:
     add("--top-k", "fraction of an update's values that is sent, in (0, 1]", type=float, default=default.top_k)
     add("--downlink", "precision of models and slices", choices=get_args(DownlinkPrecision), default=default.downlink)
     add("--noise-stddev", "of Gaussian noise on every value sent", type=float, default=default.noise_stddev)
+    add(
+        "--participation",
+        "rate at which devices are drawn for a round, in (0, 1]",
+        type=float,
+        default=default.participation,
+    )
+    add("--participation-seed", "of these draws", type=int, default=default.participation_seed)
     add("--min-devices", "devices online before the first round", type=int, default=default.min_devices)
     add("--round-seconds", "time limit of a round", type=float, default=default.round_seconds)
     add_combining_options(add)
@@ -118,6 +125,8 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         downlink=arguments.downlink,
         noise_stddev=arguments.noise_stddev,
         training=take_training(vars(arguments)),
+        participation=arguments.participation,
+        participation_seed=arguments.participation_seed,
         min_devices=arguments.min_devices,
         round_seconds=arguments.round_seconds,
         quorum=arguments.quorum,

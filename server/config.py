@@ -18,7 +18,7 @@ from wire_protocol.chunking import DEFAULT_CHUNK_BYTES
 from wire_protocol.errors import require
 from wire_protocol.examples import Examples
 from wire_protocol.local_training import LocalTraining
-from wire_protocol.messages import SelectionPolicy, require_noise_fits
+from wire_protocol.messages import MAX_COUNT, SelectionPolicy, require_noise_fits
 from wire_protocol.tensor_codec import Codec, DownlinkPrecision, Precision
 
 SCALED_AND_CLIPPED = LocalTraining(clip_gradient=5.0, scale_kept=True)
@@ -33,8 +33,9 @@ class RunConfig:
     afresh every `resync_every` rounds. `min_devices` must be online before the first round opens (also after a
     restart, unless a round was open then); `round_seconds` is a round's time limit, and `quorum` how many updates it
     needs before it can close: with fewer it is prolonged. With `give_up` the run ends in an error as soon as no device
-    online has an update to give, instead of trying again. `aggregation` and `server_optimizer` say how updates become
-    the next model. The rest is what `RoundPlan` asks of devices.
+    online has an update to give, instead of trying again. Of the devices online each round takes those that
+    `participation` and `participation_seed` draw (`wire_protocol.participation`). `aggregation` and `server_optimizer`
+    say how updates become the next model. The rest is what `RoundPlan` asks of devices.
     """
 
     run: str = "run"
@@ -54,6 +55,8 @@ class RunConfig:
     round_seconds: float = 60.0
     quorum: int = 1
     give_up: bool = False
+    participation: float = 1.0
+    participation_seed: int = 0
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     server_optimizer: ServerOptimizerConfig = field(default_factory=ServerOptimizerConfig)
 
@@ -62,12 +65,14 @@ class RunConfig:
         for name in ("rounds", "resync_every", "local_steps", "batch_size", "min_devices", "quorum"):
             count = getattr(self, name)
             require(isinstance(count, int) and count >= 1, name, count, "an integer of at least 1")
-        for name in ("keep", "top_k"):
+        for name in ("keep", "top_k", "participation"):
             share = getattr(self, name)
             require(0 < share <= 1, name, share, "above 0 and at most 1")
         for name in ("learning_rate", "round_seconds"):
             amount = getattr(self, name)
             require(amount > 0 and isfinite(amount), name, amount, "above 0 and finite")
+        seed = self.participation_seed
+        require(0 <= seed <= MAX_COUNT, "participation_seed", seed, "0 to 2^53")
         noise = self.noise_stddev
         require(noise >= 0 and isfinite(noise), "noise_stddev", noise, "at least 0 and finite")
         for name, kind in (("selection", SelectionPolicy), ("precision", Precision), ("downlink", DownlinkPrecision)):

@@ -5,8 +5,8 @@ so the shell sends one after every event and at least twice a second. Times are 
 
     Waiting --enough online--> Collecting --all heard, or deadline, with a quorum--> Applying --RoundApplied--> Waiting
     Collecting --deadline without a quorum--> Collecting, with a later deadline
-    Collecting --deadline without an update, everyone online refused--> Waiting, the round is given up
-    Collecting --everyone online refused, if the run is to give up then--> Finished
+    Collecting --deadline without an update, everyone drawn who is online refused--> Waiting, the round is given up
+    Collecting --everyone drawn who is online refused, if the run is to give up then--> Finished
     Waiting --all rounds closed--> Finished
 
 A round closes early once every device that was online when it opened, and is online now, was counted or refused, and
@@ -14,6 +14,10 @@ at least `quorum` were counted. A device that joins during a round is counted wh
 waited for. A device that was refused takes part in a prolonged round no more, so where only such devices are online, a
 round with a new number gives everyone another chance. Neurons are chosen at a resync: in the run's first round and
 every `resync_every` rounds after it.
+
+Who takes part in a round is drawn by its number (`wire_protocol.participation`). Only those drawn are waited for, and a
+number that draws fewer than `quorum` of the devices online (or than all of them, where they are fewer) is passed over,
+so that no round waits for nobody; a round whose drawn devices all left is given up at its deadline.
 
 A process that starts anew begins from what the last one left: a round that was open stays open, with those it expected
 presumed online until they or the broker say otherwise.
@@ -24,6 +28,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from wire_protocol.errors import require
+from wire_protocol.participation import takes_part
+
+_DRAWS_TRIED = 100_000
+"""At one `Tick`, for a round that draws enough devices; the next `Tick` tries the following numbers."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,7 @@ class CloseRound:
 
 @dataclass(frozen=True)
 class AbandonRound:
-    """Nobody was counted in time and everyone online was refused: forget the round."""
+    """Nobody was counted in time and nobody online can be: forget the round."""
 
     round: int
 
@@ -128,7 +136,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Collecting:
-    """A round is open; `expected` were online when it opened."""
+    """A round is open; `expected` were online when it opened, and drawn for it."""
 
     round: int
     deadline: float
@@ -162,6 +170,8 @@ class Schedule:
     round_seconds: float
     quorum: int = 1
     give_up: bool = False
+    participation: float = 1.0
+    participation_seed: int = 0
 
     def __post_init__(self) -> None:
         require(self.rounds >= 0, "rounds", self.rounds, "at least 0")
@@ -169,6 +179,14 @@ class Schedule:
         require(self.min_devices >= 1, "min_devices", self.min_devices, "at least 1")
         require(self.round_seconds > 0, "round_seconds", self.round_seconds, "above 0")
         require(self.quorum >= 1, "quorum", self.quorum, "at least 1")
+        require(0 < self.participation <= 1, "participation", self.participation, "above 0 and at most 1")
+
+    def drawn(self, number: int, devices: frozenset[str]) -> frozenset[str]:
+        """Those of `devices` who take part in round `number`."""
+        if self.participation == 1:
+            return devices
+        rate, seed = self.participation, self.participation_seed
+        return frozenset(device for device in devices if takes_part(rate, seed, number, device))
 
 
 @dataclass(frozen=True)
@@ -235,10 +253,10 @@ def _decide(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
             return replace(state, phase=Finished()), (Finish(),)
         case Waiting(needed) if len(state.online) >= needed:
             return _open(state, now)
-        case Collecting(number, deadline) as phase if _nobody_can(phase, state.online) and (
-            now >= deadline or state.schedule.give_up
+        case Collecting(number, deadline) as phase if _nobody_can(phase, state) and (
+            now >= deadline or (state.schedule.give_up and phase.refused)
         ):
-            return _forget(state, number)
+            return _forget(state, phase)
         case Collecting(number, deadline) as phase if now >= deadline and len(phase.counted) < state.schedule.quorum:
             later = now + state.schedule.round_seconds
             return replace(state, phase=replace(phase, deadline=later)), (ExtendRound(number, later),)
@@ -247,14 +265,16 @@ def _decide(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
     return state, ()
 
 
-def _forget(state: State, number: int) -> tuple[State, tuple[Command, ...]]:
-    if state.schedule.give_up:
-        return replace(state, phase=Finished()), (GiveUp(number),)
-    return replace(state, phase=Waiting(needed=1)), (AbandonRound(number),)
+def _forget(state: State, phase: Collecting) -> tuple[State, tuple[Command, ...]]:
+    if state.schedule.give_up and phase.refused:
+        return replace(state, phase=Finished()), (GiveUp(phase.round),)
+    return replace(state, phase=Waiting(needed=1)), (AbandonRound(phase.round),)
 
 
-def _nobody_can(phase: Collecting, online: frozenset[str]) -> bool:
-    return bool(online) and not phase.counted and online <= phase.refused
+def _nobody_can(phase: Collecting, state: State) -> bool:
+    if not state.online or phase.counted:
+        return False
+    return state.schedule.drawn(phase.round, state.online) <= phase.refused
 
 
 def _all_heard(phase: Collecting, state: State) -> bool:
@@ -263,11 +283,24 @@ def _all_heard(phase: Collecting, state: State) -> bool:
 
 
 def _open(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
-    number = state.next_round
+    number, expected = _next_drawing(state)
+    if not expected:
+        return replace(state, next_round=number), ()
     chosen = state.resync_round
     if chosen is None or number - chosen >= state.schedule.resync_every:
         chosen = number
     deadline = now + state.schedule.round_seconds
-    phase = Collecting(number, deadline, expected=state.online)
+    phase = Collecting(number, deadline, expected)
     opened = replace(state, phase=phase, next_round=number + 1, resync_round=chosen)
     return opened, (OpenRound(number, chosen, deadline),)
+
+
+def _next_drawing(state: State) -> tuple[int, frozenset[str]]:
+    """The first number that draws enough devices and whom it draws; nobody where many numbers were tried in vain."""
+    enough = min(state.schedule.quorum, len(state.online))
+    end = state.next_round + max(1, _DRAWS_TRIED // len(state.online))
+    for number in range(state.next_round, end):
+        drawn = state.schedule.drawn(number, state.online)
+        if len(drawn) >= enough:
+            return number, drawn
+    return end, frozenset()

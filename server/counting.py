@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from server.receipts import LONGEST_REASON
 from server.records import Batch, RefusalRecord, Selection, UpdateRecord
 from server.round_work import RoundWork
-from server.screening import Refused, screen
+from server.screening import Refused, not_drawn, screen
 from server.update_rows import UpdateRows
 from server.uplink import Complete
 from wire_protocol import messages
@@ -104,7 +104,7 @@ class Counting:
         body = self._open(complete)
         if isinstance(body, Refused):
             return TurnedAway(complete, body.reason, is_the_devices=False)
-        verdict = screen(body, plan, self._layout, known)
+        verdict = not_drawn(complete.part.device, plan) or screen(body, plan, self._layout, known)
         if isinstance(verdict, Refused):
             return TurnedAway(complete, verdict.reason, is_the_devices=True)
         return _Good(complete, verdict.sub_model, messages.encode(verdict.update))

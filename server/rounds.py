@@ -37,6 +37,7 @@ from server.receipts import ReceiptBook
 from server.records import OpeningRecord, RoundRecord
 from server.registry import Registry
 from server.reminder import Reminder
+from server.round_plan import Opening, round_plan
 from server.round_work import RoundWork
 from server.run_history import Standing
 from server.server_optimizers.choice import server_optimizer
@@ -164,7 +165,7 @@ class Rounds:
             case coordinator.CloseRound():
                 await self._close()
             case coordinator.AbandonRound(number):
-                logger.warning("round %d: given up, as every device online declined or was refused", number)
+                logger.warning("round %d: given up, as no device drawn for it that is online has an update", number)
                 await self._write("giving up", self._at.store.abandon_round, self._at.config.run, number)
             case coordinator.GiveUp(number):
                 await self._write("giving up", self._at.store.abandon_round, self._at.config.run, number)
@@ -202,7 +203,9 @@ class Rounds:
 
     async def _open(self, command: coordinator.OpenRound) -> None:
         model = await self._write(f"round {command.round}", self._publish_model, self._at.config.downlink)
-        opening = OpeningRecord(self._plan(command, model), self.online, self._at.clocks.wall())
+        assert isinstance(self._state.phase, Collecting)
+        expected = self._state.phase.expected
+        opening = OpeningRecord(self._plan(command, model), expected, self._at.clocks.wall())
         plan = opening.plan
         await self._write(f"round {plan.round}", self._at.store.open_round, opening)
         if plan.resync:
@@ -211,7 +214,7 @@ class Rounds:
         self.work = RoundWork(plan, ReceiptBook(), self._at.spool.segment(plan.round, 0), self._at.clocks.steady())
         self._slices_are_due = False
         self._say_plan(plan)
-        logger.debug("round %d is open for %d devices", plan.round, len(self.online))
+        logger.debug("round %d is open for %d devices", plan.round, len(expected))
         await self._send_slices(self.work)
 
     def _publish_model(self, downlink: DownlinkPrecision) -> str:
@@ -221,7 +224,7 @@ class Rounds:
         plan = work.plan
         for device in sorted(self.selections.keys() & self.online):
             keys = self._at.registry.keys(device)
-            if not keys or work.book.has_answered(device):
+            if not keys or work.book.has_answered(device) or not plan.draws(device):
                 continue
             payload = await asyncio.to_thread(self._slice, device, keys, plan)
             self._at.downlink.slice_(device, plan, payload)
@@ -231,27 +234,16 @@ class Rounds:
         return self._at.downlink.sealed_slice(device, keys, plan, message)
 
     def _plan(self, command: coordinator.OpenRound, model: str) -> RoundPlan:
-        config = self._at.config
-        return RoundPlan(
-            run=config.run,
+        opening = Opening(
             round=command.round,
             resync_round=command.resync_round,
             model_version=self._version,
             bundle=self._at.bundle.id,
             model=model,
             deadline=self._at.clocks.wall_at(command.deadline),
-            local_steps=config.local_steps,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            keep=config.keep,
-            selection=config.selection,
-            precision=config.precision,
-            top_k=config.top_k,
-            downlink=config.downlink,
-            noise_stddev=config.noise_stddev,
-            training=config.training,
-            ranking=self._ranking if command.round == command.resync_round else {},
+            ranking=self._ranking,
         )
+        return round_plan(self._at.config, opening)
 
     async def _extend(self, command: coordinator.ExtendRound) -> None:
         assert self.work is not None
@@ -313,4 +305,6 @@ def _schedule(config: RunConfig) -> Schedule:
         round_seconds=config.round_seconds,
         quorum=config.quorum,
         give_up=config.give_up,
+        participation=config.participation,
+        participation_seed=config.participation_seed,
     )

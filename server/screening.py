@@ -55,7 +55,10 @@ class Refused:
 
 
 def screen(payload: bytes, plan: RoundPlan, layout: Layout, known: SubModel | None = None) -> Screened | Refused:
-    """Decode an update of the open round `plan` and check it; `known` are the neurons of the device's last slice."""
+    """Decode an update of the open round `plan` and check it; `known` are the neurons of the device's last slice.
+
+    Whether its device was drawn is `not_drawn`'s to say.
+    """
     if declined := _declined(payload):
         return declined
     try:
@@ -73,6 +76,13 @@ def screen(payload: bytes, plan: RoundPlan, layout: Layout, known: SubModel | No
         if largest > LARGEST_MAGNITUDE:
             return Refused(f"{name} holds a value of magnitude {largest:.3g}, expected at most {LARGEST_MAGNITUDE:g}")
     return screened
+
+
+def not_drawn(device: str, plan: RoundPlan) -> Refused | None:
+    """The refusal of a device that does not take part in the round, None where it does."""
+    if plan.draws(device):
+        return None
+    return Refused(f"device {device} was not drawn for round {plan.round} (participation {plan.participation:g})")
 
 
 def read_screened(body: bytes, layout: Layout) -> Screened:

@@ -18,6 +18,7 @@ from wire_protocol import topics
 from wire_protocol.errors import ProtocolError, require
 from wire_protocol.layout import MAX_GROUPS, Layout
 from wire_protocol.local_training import PLAIN, LocalTraining
+from wire_protocol.participation import takes_part
 from wire_protocol.sub_model import SELECTION_ID_BYTES, widths_at
 from wire_protocol.tensor_codec import Codec, DownlinkPrecision, Precision
 
@@ -67,7 +68,7 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     `top_k` of their values of largest magnitude; models and slices at `downlink`. `noise_stddev` is the standard
     deviation of Gaussian noise that the device adds to every value it sends; alone it is no privacy guarantee.
     `ranking` is the fleet's own order of neurons (`neuron_scores`), in a resync by the selection `fisher-cohort` once
-    there were scores.
+    there were scores. Who takes part is drawn at the rate `participation`, in (0, 1], by `participation_seed`.
     """
 
     run: str
@@ -88,6 +89,8 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     noise_stddev: float = 0.0
     training: LocalTraining = PLAIN
     ranking: dict[str, bytes] = {}
+    participation: float = 1.0
+    participation_seed: int = 0
 
     def __post_init__(self) -> None:
         _require_round(self.run, self.round)
@@ -103,11 +106,17 @@ class RoundPlan(Message, frozen=True, tag="plan"):
         _require_fraction("top_k", self.top_k)
         require(0 <= self.noise_stddev < float("inf"), "noise_stddev", self.noise_stddev, "at least 0 and finite")
         require_noise_fits(self.selection, self.noise_stddev)
+        _require_fraction("participation", self.participation)
+        _require_count("participation_seed", self.participation_seed)
 
     @property
     def resync(self) -> bool:
         """Whether every device takes the whole model and chooses its neurons in this round."""
         return self.round == self.resync_round
+
+    def draws(self, device: str) -> bool:
+        """Whether the device takes part in this round; see `participation`."""
+        return takes_part(self.participation, self.participation_seed, self.round, device)
 
     def largest_widths(self, layout: Layout) -> dict[str, int]:
         """Neurons that a device keeps of each group, at most."""

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.edge_client.scripted_server import (
+    DEVICE,
     RUN,
     Scene,
     ScriptedServer,
@@ -110,3 +111,18 @@ async def test_a_newer_plan_ends_the_training_at_hand(tmp_path, scene):
             await server.publish_plan(replace(scene.plan(2, scene.model, "float32"), resync_round=2))
             update, _ = await server.update(2)
             assert update.trained == 80
+
+
+async def test_a_device_is_silent_in_rounds_that_do_not_draw_it(tmp_path, scene):
+    sampled = [replace(scene.plan(number, scene.model, "float32"), participation=0.4) for number in range(1, 20)]
+    silent = next(plan for plan in sampled if not plan.draws(DEVICE))
+    drawn = next(plan for plan in sampled if plan.draws(DEVICE) and plan.round > silent.round)
+    with broker(tmp_path) as port, web_server(scene.pages) as (url, asked):
+        config = device_config(tmp_path, port, url)
+        async with scripted_server(port) as server, running(config):
+            assert (await server.state()).online
+            await server.publish_plan(replace(silent, bundle="f" * 64))
+            await server.publish_plan(drawn)
+            part, _ = await server.manifest()
+    assert part.round == drawn.round
+    assert not any("f" * 64 in path for path in asked)

@@ -85,6 +85,7 @@ AGAIN = PlanArrived(now=NOW, plan=P5, remaining=50)
 LATE = PlanArrived(now=NOW, plan=plan(6), remaining=0)
 NEWER = PlanArrived(now=NOW, plan=plan(6), remaining=50)
 RESYNC = PlanArrived(now=NOW, plan=plan(6, resync_round=6), remaining=50)
+NOT_DRAWN = PlanArrived(now=NOW, plan=plan(6), remaining=50, drawn=False)
 OTHER_RUN = PlanArrived(now=NOW, plan=plan(1, 1, run="s"), remaining=50)
 ACCEPTED = UpdateAccepted(now=NOW, selection=chosen(number=5))
 
@@ -124,6 +125,9 @@ CHANGES = [
     ),
     *(changes(phase, NEWER, NEXT, OVERTAKEN, *NEXT_COMMANDS) for phase in BUSY if phase != STORING),
     changes(STORING, NEWER, NEXT, *NEXT_COMMANDS),
+    changes(IDLE, NOT_DRAWN, Idle(BEGUN)),
+    *(changes(phase, NOT_DRAWN, Idle(BEGUN), OVERTAKEN) for phase in BUSY if phase != STORING),
+    changes(STORING, NOT_DRAWN, Idle(BEGUN)),
     *(changes(phase, AGAIN, replace(phase, task=Task(P5, NOW + 50))) for phase in BUSY),
     # a receipt
     *(
@@ -250,7 +254,10 @@ payloads = st.sampled_from([PAYLOAD, b"x"])
 contents = st.one_of(
     st.tuples(st.just(Tick), st.just({})),
     st.tuples(st.sampled_from([ModelFetched, SliceRefused, Stored, StoreFailed]), rounds),
-    st.tuples(st.just(PlanArrived), st.fixed_dictionaries({"plan": plans, "remaining": st.floats(-10, 100)})),
+    st.tuples(
+        st.just(PlanArrived),
+        st.fixed_dictionaries({"plan": plans, "remaining": st.floats(-10, 100), "drawn": st.booleans()}),
+    ),
     st.tuples(st.just(SliceArrived), st.builds(a_slice, numbers, runs).map(lambda content: {"content": content})),
     st.tuples(st.just(UpdateAccepted), selections.map(lambda own: {"selection": own})),
     st.tuples(st.just(FetchFailed), rounds.map(lambda mine: {**mine, "reason": "x"})),

@@ -26,6 +26,7 @@ from server.coordinator import (
     step,
 )
 from wire_protocol.errors import InvalidValueError
+from wire_protocol.participation import takes_part
 
 SCHEDULE = Schedule(rounds=2, resync_every=5, min_devices=2, round_seconds=10.0)
 A, B, C = DeviceOnline("a"), DeviceOnline("b"), DeviceOnline("c")
@@ -315,3 +316,67 @@ def test_a_round_that_was_open_goes_on(events: list[object], commands: list[obje
 def test_after_a_kill_between_rounds_those_online_are_presumed_so() -> None:
     past = Past(closed=1, resync_round=1, online=frozenset("ab"))
     assert play(begin(SCHEDULE, 2, past), Tick(0))[1] == [OpenRound(2, 1, 10.0)]
+
+
+SAMPLED = replace(SCHEDULE, participation=0.3, participation_seed=5, min_devices=1)
+FLEET = [f"device-{number}" for number in range(20)]
+
+
+def drawn(number: int, online: list[str] = FLEET) -> frozenset[str]:
+    return frozenset(device for device in online if takes_part(0.3, 5, number, device))
+
+
+def all_online(schedule: Schedule, online: list[str] = FLEET) -> State:
+    return play(begin(schedule), *map(DeviceOnline, online))[0]
+
+
+def test_only_those_drawn_are_waited_for() -> None:
+    state, commands = play(all_online(SAMPLED), Tick(0))
+    assert commands == [OPENED]
+    assert 1 < len(drawn(1)) < len(FLEET)
+    assert state.phase == Collecting(1, 10.0, drawn(1))
+    heard = [counted(device) for device in drawn(1)]
+    assert play(state, *heard[:-1], Tick(1))[1] == []
+    assert play(state, *heard, Tick(1))[1] == [CloseRound(1)]
+
+
+@pytest.mark.parametrize("quorum", [1, 5])
+def test_numbers_that_draw_too_few_are_passed_over(quorum: int) -> None:
+    online = FLEET[:8]
+    number = next(number for number in range(1, 1000) if len(drawn(number, online)) >= quorum)
+    state, commands = play(all_online(replace(SAMPLED, quorum=quorum), online), Tick(0))
+    assert commands == [OpenRound(number, number, 10.0)]
+    assert state.phase == Collecting(number, 10.0, drawn(number, online))
+    assert state.next_round == number + 1
+
+
+def test_a_quorum_larger_than_the_fleet_asks_for_all_of_it() -> None:
+    number = next(number for number in range(1, 1000) if len(drawn(number, ["a", "b"])) == 2)
+    assert play(all_online(replace(SAMPLED, quorum=5), ["a", "b"]), Tick(0))[1] == [OpenRound(number, number, 10.0)]
+
+
+def test_a_tick_tries_many_numbers_but_not_all_and_the_next_goes_on() -> None:
+    hopeless = replace(SAMPLED, participation=2**-53)
+    state, commands = play(all_online(hopeless, ["a"]), Tick(0))
+    again, more = play(state, Tick(1))
+    assert commands + more == []
+    assert state.phase == Waiting(1)
+    assert again.next_round == 2 * state.next_round - 1 > 1000
+
+
+def test_a_round_whose_drawn_devices_left_is_given_up_at_its_deadline_and_another_opened() -> None:
+    state, _ = play(all_online(SAMPLED), Tick(0), *map(DeviceOffline, drawn(1)))
+    assert play(state, Tick(9))[1] == []
+    left = [device for device in FLEET if device not in drawn(1)]
+    number = next(number for number in range(2, 1000) if drawn(number, left))
+    state, commands = play(state, Tick(10), Tick(10))
+    assert commands == [AbandonRound(1), OpenRound(number, 1, 20.0)]
+    assert state.phase == Collecting(number, 20.0, drawn(number, left))
+
+
+def test_a_run_that_is_to_give_up_does_so_when_all_drawn_refused_and_not_when_they_left() -> None:
+    asked = replace(SAMPLED, give_up=True)
+    state, _ = play(all_online(asked), Tick(0))
+    refusals = [UpdateRefused(device, 1) for device in drawn(1)]
+    assert play(state, *refusals, Tick(1))[1] == [GiveUp(1)]
+    assert play(state, *map(DeviceOffline, drawn(1)), Tick(1), Tick(10))[1] == [AbandonRound(1)]

@@ -90,6 +90,15 @@ def test_a_batch_is_judged_one_by_one_and_counted_together(scene: Scene) -> None
     assert set(scene.store.updates.selections("run", 3)) == {"a", "b"}
 
 
+def test_an_update_of_a_device_that_was_not_drawn_is_refused_and_says_so(scene: Scene) -> None:
+    scene.work.plan = msgspec.structs.replace(scene.plan, participation=0.2)
+    verdicts = scene.count(*(scene.complete(name, scene.body(1.0)) for name in "abc"))
+    taken = {one.complete.part.device for one in verdicts if isinstance(one, Counted)}
+    assert taken == {name for name in "abc" if scene.work.plan.draws(name)} == {"c"}
+    reasons = {one.reason for one in verdicts if isinstance(one, TurnedAway)}
+    assert reasons == {f"device {name} was not drawn for round 3 (participation 0.2)" for name in "ab"}
+
+
 def test_another_update_of_a_device_is_in_conflict_and_the_same_is_counted(scene: Scene) -> None:
     first, second = scene.complete("a", scene.body(1.0)), scene.complete("a", scene.body(2.0))
     assert isinstance(scene.count(first)[0], Counted)

@@ -11,6 +11,7 @@ from wire_protocol import chunking, messages, tensor_codec
 from wire_protocol.envelope import Context, sign
 from wire_protocol.identity import new_identity
 from wire_protocol.messages import Decline, DeviceState, Message, Need, RoundPlan
+from wire_protocol.participation import takes_part
 from wire_protocol.sub_model import gather, sub_shapes
 
 CHUNK_BYTES = 50
@@ -223,3 +224,18 @@ async def test_an_update_of_a_revoked_device_is_refused(
         assert (await a.send(plan, a.update(plan, keeping(0), 0.5))).accepted
         await run
     assert records[0].updates_accepted == 1
+
+
+async def test_a_round_waits_for_those_drawn_only_and_refuses_the_others(
+    running: Callable, connected: Callable, keeping: Callable, serving: Callable
+) -> None:
+    seed = next(seed for seed in range(100) if takes_part(0.5, seed, 1, "a") and not takes_part(0.5, seed, 1, "b"))
+    settings = running(rounds=1, min_devices=2, participation=0.5, participation_seed=seed)
+    async with serving(settings) as (_, run, records), connected("a") as a, connected("b") as b:
+        plan = await a.next_plan(1)
+        assert (plan.draws("a"), plan.draws("b")) == (True, False)
+        refused = await b.send(plan, b.update(plan, keeping(0, 1), 1.0, examples=1))
+        assert (refused.accepted, refused.reason) == (False, "device b was not drawn for round 1 (participation 0.5)")
+        assert (await a.send(plan, a.update(plan, keeping(0, 1), 1.0, examples=1))).accepted
+        await run
+    assert (records[0].updates_accepted, records[0].updates_rejected) == (1, 1)

@@ -1,0 +1,48 @@
+"""The plan of a round, from what the run asks of devices and what is known when the round opens. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from server.config import RunConfig
+from wire_protocol.messages import RoundPlan
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A round that is to open, as in `RoundPlan`; `ranking` only goes out in a resync."""
+
+    round: int
+    resync_round: int
+    model_version: int
+    bundle: str
+    model: str
+    deadline: float
+    ranking: Mapping[str, bytes]
+
+
+def round_plan(config: RunConfig, opening: Opening) -> RoundPlan:
+    """The plan that devices get."""
+    return RoundPlan(
+        run=config.run,
+        round=opening.round,
+        resync_round=opening.resync_round,
+        model_version=opening.model_version,
+        bundle=opening.bundle,
+        model=opening.model,
+        deadline=opening.deadline,
+        local_steps=config.local_steps,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        keep=config.keep,
+        selection=config.selection,
+        precision=config.precision,
+        top_k=config.top_k,
+        downlink=config.downlink,
+        noise_stddev=config.noise_stddev,
+        training=config.training,
+        ranking=dict(opening.ranking) if opening.round == opening.resync_round else {},
+        participation=config.participation,
+        participation_seed=config.participation_seed,
+    )
