@@ -1,28 +1,27 @@
 """A federated run in one process without a network, on the cores that devices and server use: for comparing methods.
 
-Deterministic by seed: devices are visited in order, so equal settings give equal figures.
+Deterministic by seed: devices are visited in order, so equal settings give equal figures. `fisherfleet simulate` does
+the same on a virtual clock, with devices and links that differ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from safetensors.numpy import load_file
 
+from devices.emulation.in_memory_device import Graphs, decode_model, decode_slice
+from devices.emulation.in_memory_server import InMemoryServer
 from edge_client.error_feedback import feeds_back, no_residual
-from edge_client.fisher import FisherScorer
 from edge_client.local_update import Choice, LocalWork, choose, train_update
-from edge_client.training.portable import PortableRuntime
-from server.aggregation.contribution import Contribution
 from server.aggregation.masked_mean import WeightedMean
 from server.aggregation.rule import AggregationRule
-from server.cohort import Cohort
 from server.evaluation import Evaluator
-from server.resync import encode_model
+from server.screening import Refused
 from server.server_optimizers.fed_avg import FedAvg
 from server.server_optimizers.optimizer import ServerOptimizer
 from wire_protocol import messages
@@ -32,9 +31,8 @@ from wire_protocol.layout import Layout
 from wire_protocol.local_training import PLAIN, LocalTraining
 from wire_protocol.messages import RoundPlan, SelectionPolicy
 from wire_protocol.model_difference import Coding, DifferencePrecision, encode_difference
-from wire_protocol.neuron_scores import decode_scores
 from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, gather, sub_shapes
-from wire_protocol.tensor_codec import Codec, DownlinkPrecision, Precision, decode, encode
+from wire_protocol.tensor_codec import Codec, DownlinkPrecision, Precision, decode
 
 _NO_HASH = "0" * 64
 
@@ -124,42 +122,41 @@ def accuracies(
 ) -> Iterator[Round]:
     """Train and yield every round; `on_values` is told the round and the decoded arrays of every update."""
     layout = fleet.manifest.layout
-    runtime = PortableRuntime.open(fleet.bundle, layout, threads=1)
-    scorer = FisherScorer.open(fleet.bundle, layout, threads=1)
+    graphs = Graphs.open(fleet.bundle, layout)
     evaluator = Evaluator(fleet.bundle / EVALUATE, 1)
-    parameters = load_file(fleet.bundle / WEIGHTS)
-    rule, moments = server.rule(layout), server.optimizer.init(parameters)
+    operator = InMemoryServer(layout, server.rule(layout), server.optimizer, load_file(fleet.bundle / WEIGHTS))
     generators = [np.random.default_rng([fleet.seed, number]) for number in range(len(fleet.shares))]
-    choices: dict[int, Choice] = {}
+    kept: dict[int, SubModel] = {}
     residuals: dict[int, Arrays] = {}
-    ranking: dict[str, bytes] = {}
     resynced: Arrays | None = None
     for number in range(1, method.rounds + 1):
-        plan, cohort, up, down = method.plan(number, ranking), Cohort(layout), 0, 0
-        contributions: list[Contribution] = []
+        plan, up, down = method.plan(number, operator.ranking), 0, 0
+        opened = operator.open_round(plan)
         feeding = method.error_feedback and feeds_back(plan)
-        whole = _resynced(method, layout, parameters, resynced) if plan.resync else None
+        whole = _resynced(method, layout, operator, plan, resynced) if plan.resync else None
         resynced = resynced if whole is None else whole.arrays
         for device, examples in enumerate(fleet.shares):
             residual = residuals.get(device, no_residual(layout)) if feeding else None
             work = LocalWork(plan, layout, examples, generators[device], residual=residual)
-            if whole is not None:
-                choices[device] = choose(work, whole.arrays, lambda: scorer)
-            choice = choices[device]
-            base = _received(plan, choice.sub_model, layout, parameters) if whole is None else whole
-            arrays = base.arrays if whole is None else gather(layout, choice.sub_model, base.arrays)
-            update, left = train_update(work, replace(choice, known=whole is None), arrays, runtime)
+            if whole is None:
+                choice = Choice(kept[device], known=True)
+                base = _slice(operator, plan, choice.sub_model)
+                arrays = base.arrays
+            else:
+                choice, base = choose(work, whole.arrays, lambda: graphs.scorer), whole
+                arrays = gather(layout, choice.sub_model, whole.arrays)
+            kept[device] = choice.sub_model
+            update, left = train_update(work, choice, arrays, graphs.runtime)
             if left is not None:
                 residuals[device] = left
-            values = decode(update.values, sub_shapes(layout, choice.sub_model.widths), update.codec)
-            on_values(number, values)
-            contributions.append(Contribution(choice.sub_model, values, update.examples))
-            if plan.resync and update.scores:
-                cohort.add(decode_scores(layout, update.scores))
-            up, down = up + len(messages.encode(update)), down + base.bytes_taken
-        ranking = cohort.ranking() if plan.resync else ranking
-        parameters, moments = server.optimizer.apply(parameters, rule.aggregate(contributions), moments)
-        yield Round(evaluator.evaluate(parameters, fleet.test).accuracy, up, down)
+            body = messages.encode(update)
+            heard = opened.hear(str(device), body, choice.sub_model)
+            if isinstance(heard, Refused):
+                raise AssertionError(heard.reason)
+            on_values(number, heard.values)
+            up, down = up + len(body), down + base.bytes_taken
+        operator.close_round(opened)
+        yield Round(evaluator.evaluate(operator.parameters, fleet.test).accuracy, up, down)
 
 
 class _Received(NamedTuple):
@@ -167,18 +164,19 @@ class _Received(NamedTuple):
     bytes_taken: int
 
 
-def _resynced(method: Method, layout: Layout, parameters: Arrays, before: Arrays | None) -> _Received:
+def _resynced(
+    method: Method, layout: Layout, operator: InMemoryServer, plan: RoundPlan, before: Arrays | None
+) -> _Received:
     """The whole model as every device receives it at a resync; `before` is that of the resync before."""
-    shapes, codec = sub_shapes(layout, full_sub_model(layout).widths), Codec(method.downlink)
     if before is None or method.difference is None:
-        payload = encode_model(layout, parameters, method.downlink)
-        return _Received(decode(payload, shapes, codec), len(payload))
-    coded = encode_difference(parameters, before, Coding(shapes, codec, Codec(method.difference)))
+        payload = operator.whole_model(plan)
+        return _Received(decode_model(layout, plan, payload), len(payload))
+    shapes, codec = sub_shapes(layout, full_sub_model(layout).widths), Codec(method.downlink)
+    coded = encode_difference(operator.parameters, before, Coding(shapes, codec, Codec(method.difference)))
     return _Received(decode(coded.whole, shapes, codec), len(coded.difference))
 
 
-def _received(plan: RoundPlan, sub_model: SubModel, layout: Layout, parameters: Arrays) -> _Received:
+def _slice(operator: InMemoryServer, plan: RoundPlan, sub_model: SubModel) -> _Received:
     """What a device receives of the parameters in a slice, and the bytes it takes."""
-    shapes = sub_shapes(layout, sub_model.widths)
-    payload = encode(gather(layout, sub_model, parameters), shapes, plan.downlink_codec)
-    return _Received(decode(payload, shapes, plan.downlink_codec), len(payload))
+    payload = operator.slice_(plan, sub_model)
+    return _Received(decode_slice(operator.layout, sub_model, payload), len(payload))

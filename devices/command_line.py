@@ -18,6 +18,8 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "emulate": Command("devices.emulation.__main__", "train a fleet of simulated devices on this machine"),
+    "simulate": Command("devices.emulation.simulate_command", "train thousands of virtual devices on a virtual clock"),
+    "devices": Command("devices.profiles.__main__", "list the kinds of devices that can be simulated: profiles"),
     "export": Command("model_export.__main__", "turn a PyTorch model into a bundle of training graphs"),
     "serve": Command("server.__main__", "run a federated training on your fleet through your MQTT broker"),
     "fleet": Command(

@@ -15,6 +15,14 @@ class FleetError(FisherfleetError):
     """The emulated devices' process ended while the run was going on; the text holds the end of its log."""
 
 
+class ProfileError(FisherfleetError):
+    """A device profile cannot be used; the text names file, key, value and what is legal."""
+
+
+class SimulationError(FisherfleetError):
+    """A fleet cannot be simulated as asked; the text says what is missing."""
+
+
 class ProvisioningError(FisherfleetError):
     """A fleet folder cannot be made, read or changed as asked."""
 

@@ -1,0 +1,48 @@
+"""A device's side of a round without a device: what it receives, decoded, and the graphs that it runs.
+
+For fleets in one process, virtual or in a benchmark; the work itself is `edge_client.local_update`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_client.fisher import FisherScorer
+from edge_client.training.portable import PortableRuntime
+from wire_protocol import messages
+from wire_protocol.layout import Layout
+from wire_protocol.messages import RoundPlan, Slice
+from wire_protocol.sub_model import SubModel, full_sub_model, sub_shapes
+from wire_protocol.tensor_codec import Codec, decode
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """A bundle's graphs, opened once for all devices of a process."""
+
+    layout: Layout
+    runtime: PortableRuntime
+    scorer: FisherScorer
+
+    @classmethod
+    def open(cls, bundle: Path, layout: Layout) -> Graphs:
+        """Load them, each for one thread; raises `TrainingError`."""
+        return cls(
+            layout, PortableRuntime.open(bundle, layout, threads=1), FisherScorer.open(bundle, layout, threads=1)
+        )
+
+
+def decode_model(layout: Layout, plan: RoundPlan, content: bytes) -> dict[str, NDArray[np.float32]]:
+    """The whole model as a device has it; raises `ProtocolError`."""
+    return decode(content, sub_shapes(layout, full_sub_model(layout).widths), plan.downlink_codec)
+
+
+def decode_slice(layout: Layout, sub_model: SubModel, content: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays of an encoded `Slice`; raises `ProtocolError`."""
+    received = messages.decode(content, Slice)
+    return decode(received.values, sub_shapes(layout, sub_model.widths), Codec(received.precision))

@@ -1,0 +1,82 @@
+"""The server's cores without a server: models and slices out, updates in, and the next model from them.
+
+For fleets in one process, virtual or in a benchmark. What it does to bytes is what the server does: it encodes by
+`server.resync`, judges by `server.screening`, folds in the order in which it is told, and steps by the server optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from server import resync
+from server.aggregation.fold import fold
+from server.aggregation.rule import AggregationRule
+from server.cohort import Cohort
+from server.compute_account import Compute
+from server.screening import Refused, Screened, not_drawn, read_screened, screen
+from server.server_optimizers.optimizer import ServerOptimizer, State
+from wire_protocol import messages
+from wire_protocol.layout import Layout
+from wire_protocol.messages import RoundPlan
+from wire_protocol.sub_model import Arrays, SubModel
+
+
+@dataclass
+class InMemoryRound:
+    """A round that is open: its plan and the encoded updates that count, decoded anew each time it is iterated over."""
+
+    plan: RoundPlan
+    layout: Layout
+    bodies: list[bytes] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.bodies)
+
+    def __iter__(self) -> Iterator[Screened]:
+        for body in self.bodies:
+            yield read_screened(body, self.layout)
+
+    def hear(self, device: str, body: bytes, known: SubModel | None) -> Screened | Refused:
+        """Judge what a device says, an encoded `Update` or `Decline`; a good update counts.
+
+        `known` are the neurons of the device's slice.
+        """
+        verdict = not_drawn(device, self.plan) or screen(body, self.plan, self.layout, known)
+        if isinstance(verdict, Screened):
+            self.bodies.append(messages.encode(verdict.update))
+        return verdict
+
+
+@dataclass
+class InMemoryServer:
+    """A model and what makes the next one of it; `ranking` is the fleet's, by the last resync's scores."""
+
+    layout: Layout
+    rule: AggregationRule
+    optimizer: ServerOptimizer
+    parameters: Arrays
+    ranking: Mapping[str, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._moments: State = self.optimizer.init(self.parameters)
+
+    def whole_model(self, plan: RoundPlan) -> bytes:
+        """What a device downloads at a resync."""
+        return resync.encode_model(self.layout, self.parameters, plan.downlink)
+
+    def slice_(self, plan: RoundPlan, sub_model: SubModel) -> bytes:
+        """The encoded `Slice` for a device that keeps these neurons."""
+        return resync.encode_slice(self.layout, self.parameters, sub_model, plan)
+
+    def open_round(self, plan: RoundPlan) -> InMemoryRound:
+        """A round by this plan, with no update yet."""
+        return InMemoryRound(plan, self.layout)
+
+    def close_round(self, closing: InMemoryRound) -> Compute:
+        """Make the next model of a round's updates, of which there is at least one; returns what they cost."""
+        folded = fold(self.layout, closing, self.rule)
+        if closing.plan.resync and closing.plan.selection == "fisher-cohort":
+            self.ranking = Cohort(self.layout).hear(closing).ranking()
+        self.parameters, self._moments = self.optimizer.apply(self.parameters, folded.aggregate, self._moments)
+        return folded.compute
