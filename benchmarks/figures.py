@@ -22,11 +22,16 @@ def benchmark_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def publish(title: str, rows: Sequence[Mapping[str, str]], figures: Mapping[str, Any], json_file: Path | None) -> None:
-    """Print `rows`, all with the same columns, as a table; write `figures` to `json_file` if there is one."""
+def print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:
+    """Print `rows`, all with the same columns, at least one."""
     table = Table(*rows[0], title=title)
     for row in rows:
         table.add_row(*row.values())
     Console(width=None if sys.stdout.isatty() else WIDTH_IN_FILES).print(table)
+
+
+def publish(title: str, rows: Sequence[Mapping[str, str]], figures: Mapping[str, Any], json_file: Path | None) -> None:
+    """Print `rows` as a table; write `figures` to `json_file` if there is one."""
+    print_table(title, rows)
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,8 @@ from edge_client.error_feedback import feeds_back, no_residual
 from edge_client.local_update import Choice, LocalWork, choose, train_update
 from server.aggregation.masked_mean import WeightedMean
 from server.aggregation.rule import AggregationRule
-from server.evaluation import Evaluator
+from server.compute_account import Compute
+from server.evaluation import Evaluation, Evaluator
 from server.screening import Refused
 from server.server_optimizers.fed_avg import FedAvg
 from server.server_optimizers.optimizer import ServerOptimizer
@@ -31,7 +33,8 @@ from wire_protocol.layout import Layout
 from wire_protocol.local_training import PLAIN, LocalTraining
 from wire_protocol.messages import RoundPlan, SelectionPolicy
 from wire_protocol.model_difference import Coding, DifferencePrecision, encode_difference
-from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, gather, sub_shapes
+from wire_protocol.neuron_scores import Scores
+from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, gather, sub_shapes, widths_at
 from wire_protocol.tensor_codec import Codec, DownlinkPrecision, Precision, decode
 
 _NO_HASH = "0" * 64
@@ -85,13 +88,35 @@ class Method:
 
 @dataclass(frozen=True)
 class Fleet:
-    """A bundle, each device's examples, the held-out test examples, and the seed of all chance on devices."""
+    """A bundle, each device's examples, the held-out test examples, and the seed of all chance on devices.
+
+    `caps` has for each device the fraction of the neurons that it can afford, in (0, 1]; empty where all can afford
+    what the plan says.
+    """
 
     bundle: Path
     manifest: BundleManifest
     shares: Sequence[Examples]
     test: Examples
     seed: int
+    caps: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Capped:
+    """A `Fitting` of a device that can afford this fraction of every group, whatever its scores."""
+
+    layout: Layout
+    cap: float
+
+    def everything_fits(self) -> bool:
+        """Never: where it did, the plan alone would do."""
+        return False
+
+    def widths(self, scores: Scores | None) -> Mapping[str, int]:
+        """The cap's share of every group."""
+        del scores
+        return widths_at(self.layout, self.cap)
 
 
 @dataclass(frozen=True)
@@ -109,12 +134,21 @@ def _ignore(number: int, values: Arrays) -> None:
     del number, values
 
 
-class Round(NamedTuple):
-    """Held-out accuracy in [0, 1] after a round, bytes of all updates, bytes of all slices and whole models."""
+@dataclass(frozen=True)
+class Round:
+    """Bytes of all updates, bytes of all slices and whole models, and the multiply-accumulates of a round."""
 
-    accuracy: float
     bytes_up: int
     bytes_down: int
+    compute: Compute
+    evaluate: Callable[[], Evaluation]
+
+    @cached_property
+    def accuracy(self) -> float:
+        """Held-out accuracy in [0, 1] after the round; measured when it is first asked for."""
+        accuracy = self.evaluate().accuracy
+        assert accuracy is not None
+        return accuracy
 
 
 def accuracies(
@@ -143,7 +177,8 @@ def accuracies(
                 base = _slice(operator, plan, choice.sub_model)
                 arrays = base.arrays
             else:
-                choice, base = choose(work, whole.arrays, lambda: graphs.scorer), whole
+                fitting = _fitting(fleet, method, device)
+                choice, base = choose(work, whole.arrays, lambda: graphs.scorer, fitting), whole
                 arrays = gather(layout, choice.sub_model, whole.arrays)
             kept[device] = choice.sub_model
             update, left = train_update(work, choice, arrays, graphs.runtime)
@@ -155,8 +190,13 @@ def accuracies(
                 raise AssertionError(heard.reason)
             on_values(number, heard.values)
             up, down = up + len(body), down + base.bytes_taken
-        operator.close_round(opened)
-        yield Round(evaluator.evaluate(operator.parameters, fleet.test).accuracy, up, down)
+        compute = operator.close_round(opened)
+        yield Round(up, down, compute, partial(evaluator.evaluate, operator.parameters, fleet.test))
+
+
+def _fitting(fleet: Fleet, method: Method, device: int) -> Capped | None:
+    capped = bool(fleet.caps) and fleet.caps[device] < method.keep
+    return Capped(fleet.manifest.layout, fleet.caps[device]) if capped else None
 
 
 class _Received(NamedTuple):

