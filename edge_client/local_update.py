@@ -17,7 +17,7 @@ from edge_client.local_data import batches, in_order
 from edge_client.noise import add_gaussian_noise
 from edge_client.selection.policies import is_by_scores, select, sends_scores
 from edge_client.selection.policy import Ground
-from edge_client.training.activation_scaling import consumer_factors
+from edge_client.training.hidden_gain import gains
 from edge_client.training.runtime import StepRule, TrainingRuntime
 from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout
@@ -140,9 +140,8 @@ def train_update(work: LocalWork, choice: Choice, base: Arrays, runtime: Trainin
     """
     plan = work.plan
     drawn = batches(work.examples, plan.batch_size, plan.local_steps, work.generator)
-    widths = choice.sub_model.widths
-    factors = consumer_factors(work.layout, widths) if plan.training.scale_kept else {}
-    result = runtime.train(base, drawn, plan.learning_rate, StepRule(plan.training, factors))
+    rule = StepRule(plan.training, gains(work.layout, plan.training.hidden_gain))
+    result = runtime.train(base, drawn, plan.learning_rate, rule)
     change = {name: array - base[name] for name, array in result.parameters.items()}
     values, residual = _encode_change(work, choice.sub_model, change)
     update = Update(

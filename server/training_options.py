@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -10,7 +9,7 @@ from wire_protocol.local_training import LocalTraining, Optimizer
 
 
 def add_training_options(group: Any, default: LocalTraining) -> None:
-    """Add `--optimizer --momentum --proximal --clip-gradient --scale-kept` to a parser or a group of one."""
+    """Add `--optimizer --momentum --proximal --clip-gradient --hidden-gain` to a parser or a group of one."""
 
     def add(flag: str, text: str, **how: Any) -> None:
         group.add_argument(flag, help=f"{text} (default: %(default)s)", **how)
@@ -19,8 +18,8 @@ def add_training_options(group: Any, default: LocalTraining) -> None:
     add("--momentum", "decay of the optimizers momentum and adam", type=float, default=default.momentum)
     add("--proximal", "FedProx's mu, 0 for none", type=float, default=default.proximal)
     add("--clip-gradient", "largest norm of a batch's gradient, 0 for any", type=float, default=default.clip_gradient)
-    scale = "scale kept neurons by 1/sqrt(fraction kept)"
-    add("--scale-kept", scale, action=argparse.BooleanOptionalAction, default=default.scale_kept)
+    gain = "what parameters that read hidden neurons descend by, 1 for as all others"
+    add("--hidden-gain", gain, type=float, default=default.hidden_gain)
 
 
 def take_training(options: Mapping[str, Any]) -> LocalTraining:

@@ -16,20 +16,21 @@ class LocalTraining(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     `momentum`, from 0 to below 1, is the decay of the gradients' running mean in the optimizers `momentum` and `adam`.
     `proximal` is the mu of FedProx, 0 for none. A batch's gradient is clipped to the L2 norm `clip_gradient`, 0 for no
-    clipping. With `scale_kept` the kept neurons of a group are scaled by 1/sqrt(fraction kept) where later layers read
-    them, forward and backward.
+    clipping. Parameters that read a group of neurons descend as `hidden_gain` times something else, which moves them
+    faster than those that read the input, in plain descent by the gain's square; 1 treats all alike.
     """
 
     optimizer: Optimizer = "sgd"
     momentum: float = 0.9
     proximal: float = 0.0
     clip_gradient: float = 0.0
-    scale_kept: bool = False
+    hidden_gain: float = 1.0
 
     def __post_init__(self) -> None:
         require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0 and below 1")
         require(0 <= self.proximal < float("inf"), "proximal", self.proximal, "at least 0 and finite")
         require(0 <= self.clip_gradient < float("inf"), "clip_gradient", self.clip_gradient, "at least 0 and finite")
+        require(0 < self.hidden_gain < float("inf"), "hidden_gain", self.hidden_gain, "above 0 and finite")
 
 
 PLAIN = LocalTraining()

@@ -55,6 +55,6 @@ class EmulationSettings:
         require(self.dataset != "npz" or self.data is not None, "data", self.data, "an .npz file for dataset npz")
         require(self.runtime in get_args(Runtime), "runtime", self.runtime, f"one of {get_args(Runtime)}")
         fits = self.runtime != "ort-training" or self.training == PLAIN
-        legal = "plain SGD with runtime ort-training: --optimizer sgd --proximal 0 --clip-gradient 0 --no-scale-kept"
+        legal = "plain SGD with runtime ort-training: --optimizer sgd --proximal 0 --clip-gradient 0 --hidden-gain 1"
         require(fits, "training", self.training, legal)
         require(not self.out.exists() or self.out.is_dir(), "out", str(self.out), "a folder")

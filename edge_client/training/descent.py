@@ -1,13 +1,13 @@
 """Local steps on one gradient graph: gradient, clipped, then the proximal term, then the optimizer's step.
 
-With w the parameters as the device received them (w_0) and moved, s their factors (`activation_scaling`) and f the mean
-loss of a batch on parameters s w, a step is::
+With w the parameters as the device received them (w_0) and moved, s their gains (`hidden_gain`) and f the mean loss of
+a batch, v = w / s is what descends, and a step is::
 
-    g = s grad f(s w),   g = g min(1, clip / |g|)       the norm over all parameters
-    g = g + mu (w - w_0)                                the gradient of mu/2 |w - w_0|^2: FedProx, Li et al. 2020
-    w = w - optimizer(g)
+    g = s grad f(w),     g = g min(1, clip / |g|)       the norm over all parameters
+    g = g + mu (v - v_0)                                the gradient of mu/2 |v - v_0|^2: FedProx, Li et al. 2020
+    w = w - s optimizer(g)
 
-The graph reads s w where it stands and the products with s happen on gradients and steps, so nothing is copied.
+The graph reads w where it stands and the products with s happen on gradients and steps, so nothing is copied.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Descent:
     """Descends from a copy of `given`. All parameters are one vector, and so are all gradients."""
 
     def __init__(self, session: Session, given: Arrays, learning_rate: float, rule: StepRule) -> None:
-        self._given, self._rule = given, rule
+        self._rule = rule
         self._weights, self._read = _one_vector(given)
         self._gradients, parts = _one_vector(given)
         for name, array in given.items():
-            np.multiply(array, np.float32(rule.factors.get(name, 1.0)), out=self._read[name])
-        self._scaled = [(parts[name], np.float32(factor)) for name, factor in rule.factors.items()]
+            self._read[name][...] = array
+        self._scaled = [(parts[name], np.float32(gain)) for name, gain in rule.gains.items()]
         self._pull = _Pull(given, rule, self._weights) if rule.training.proximal else None
         self._optimizer = open_optimizer(rule.training, learning_rate, self._weights.size)
         self._loss = np.zeros((), dtype=np.float32)
@@ -63,16 +63,11 @@ class Descent:
 
     def parameters(self) -> dict[str, NDArray[Any]]:
         """The parameters where the descent stands; one that never moved is to the bit what was given."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            for name, factor in self._rule.factors.items():
-                start = self._given[name] * np.float32(factor)
-                np.subtract(self._read[name], start, out=start)
-                np.add(self._given[name], start / np.float32(factor), out=self._read[name])
         return self._read
 
     def _scale(self) -> None:
-        for part, factor in self._scaled:
-            np.multiply(part, factor, out=part)
+        for part, gain in self._scaled:
+            np.multiply(part, gain, out=part)
 
 
 class _Pull:
@@ -81,14 +76,14 @@ class _Pull:
     def __init__(self, given: Arrays, rule: StepRule, weights: NDArray[Any]) -> None:
         self._weights, self._start = weights, weights.copy()
         self._moved, parts = _one_vector(given)
-        self._scaled = [(parts[name], np.float32(factor)) for name, factor in rule.factors.items()]
+        self._scaled = [(parts[name], np.float32(gain)) for name, gain in rule.gains.items()]
         self._proximal = np.float32(rule.training.proximal)
 
     def add_to(self, gradients: NDArray[Any]) -> None:
         """Add proximal x (parameters - parameters at the start)."""
         np.subtract(self._weights, self._start, out=self._moved)
-        for part, factor in self._scaled:
-            np.divide(part, factor, out=part)
+        for part, gain in self._scaled:
+            np.divide(part, gain, out=part)
         self._moved *= self._proximal
         gradients += self._moved
 

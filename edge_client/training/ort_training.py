@@ -66,8 +66,8 @@ class OrtTrainingRuntime:
         """See `TrainingRuntime.train`; takes plain steps only."""
         if not rule.is_plain:
             raise TrainingError(
-                'runtime "ort-training" takes plain SGD only (optimizer "sgd", proximal 0, clip_gradient 0, no scaling '
-                f'of kept neurons), got {rule.training}; set runtime = "auto" or "portable"'
+                'runtime "ort-training" takes plain SGD only (optimizer "sgd", proximal 0, clip_gradient 0, '
+                f'hidden_gain 1), got {rule.training}; set runtime = "auto" or "portable"'
             )
         session = self._ready_session(parameters)
         session.optimizer.set_learning_rate(float(learning_rate))

@@ -28,19 +28,19 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class StepRule:
-    """How a step is made; `factors` multiply parameters before the graph reads them, 1 where none is named.
+    """How a step is made; `gains` are those of parameters, 1 where none is named.
 
     See `descent`, which has the mathematics. Without arguments: parameters -= learning_rate x mean gradient.
     """
 
     training: LocalTraining = PLAIN
-    factors: Mapping[str, float] = field(default_factory=dict)
+    gains: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_plain(self) -> bool:
         """Whether this is stochastic gradient descent and nothing else."""
         training = self.training
-        return training.optimizer == "sgd" and not (training.proximal or training.clip_gradient or self.factors)
+        return training.optimizer == "sgd" and not (training.proximal or training.clip_gradient or self.gains)
 
 
 PLAIN_STEPS = StepRule()

@@ -1,4 +1,4 @@
-"""Local steps against torch's own optimizers, on a network whose kept neurons torch scales where they are read."""
+"""Local steps against torch's own optimizers, on weights that torch multiplies by the gain where they are read."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from safetensors.numpy import load_file
 from torch import nn
 
-from edge_client.training.activation_scaling import consumer_factors
+from edge_client.training.hidden_gain import gains
 from edge_client.training.optimizers import open_optimizer
 from edge_client.training.portable import PortableRuntime
 from edge_client.training.runtime import PLAIN_STEPS, StepRule
@@ -20,6 +20,7 @@ from wire_protocol.sub_model import SubModel, gather
 
 CLASSES = 5
 STEPS = 4
+GAIN = 2.0
 
 
 class Subject:
@@ -30,15 +31,15 @@ class Subject:
         kept = {group.name: np.arange(0, group.size, round(1 / keep)) for group in self.layout.groups}
         self.sub_model = SubModel(kept)
         self.base = gather(self.layout, self.sub_model, load_file(folder / WEIGHTS))
-        self.factors = consumer_factors(self.layout, self.sub_model.widths)
+        self.gains = gains(self.layout, GAIN)
         draw = np.random.default_rng(0)
         self.batches = [
             Examples(draw.standard_normal((8, *input_shape), np.float32), draw.integers(0, CLASSES, 8))
             for _ in range(STEPS)
         ]
 
-    def train(self, rate, training, factors=None):
-        rule = StepRule(training, self.factors if factors is None else factors)
+    def train(self, rate, training, gains=None):
+        rule = StepRule(training, self.gains if gains is None else gains)
         return self.runtime.train(self.base, self.batches, rate, rule).parameters
 
 
@@ -53,27 +54,22 @@ def subject(tmp_path_factory):
 
 
 def in_torch(subject, optimizer, clip=0.0, proximal=0.0):
-    """Train in torch, layers scaling what they read of groups not kept whole."""
-    tensors = {name: torch.from_numpy(array.copy()).requires_grad_() for name, array in subject.base.items()}
+    """Train in torch what times its gain gives the parameters."""
+    gain = {name: subject.gains.get(name, 1.0) for name in subject.base}
+    tensors = {name: torch.from_numpy(array / gain[name]).requires_grad_() for name, array in subject.base.items()}
     starts = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    layers = dict(subject.module.named_modules())
-    hooks = [
-        layers[name.rpartition(".")[0]].register_forward_pre_hook(lambda _, inputs, s=factor: (inputs[0] * s,))
-        for name, factor in subject.factors.items()
-    ]
     steps = optimizer(list(tensors.values()))
     for batch in subject.batches:
         steps.zero_grad()
-        outputs = torch.func.functional_call(subject.module, tensors, torch.from_numpy(batch.x))
+        parameters = {name: gain[name] * tensor for name, tensor in tensors.items()}
+        outputs = torch.func.functional_call(subject.module, parameters, torch.from_numpy(batch.x))
         nn.functional.cross_entropy(outputs, torch.from_numpy(batch.y)).backward()
         if clip:
             torch.nn.utils.clip_grad_norm_(tensors.values(), clip)
         for name, tensor in tensors.items():
             tensor.grad += proximal * (tensor.detach() - starts[name])
         steps.step()
-    for hook in hooks:
-        hook.remove()
-    return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+    return {name: gain[name] * tensor.detach().numpy() for name, tensor in tensors.items()}
 
 
 def assert_same_change(found, expected, base, tolerance=1e-4):
@@ -83,11 +79,9 @@ def assert_same_change(found, expected, base, tolerance=1e-4):
         assert np.abs(found[name] - want).max() <= tolerance * moved + 1e-6, name
 
 
-def test_every_layer_that_reads_cut_neurons_is_scaled_and_nothing_else(subject):
-    readers = {parameter.name for parameter in subject.layout.parameters if any(not c.produces for c in parameter.cuts)}
-    assert set(subject.factors) == readers
-    assert len(readers) >= 2
-    assert all(factor == pytest.approx(2, rel=0.2) for factor in subject.factors.values())
+def test_the_weights_of_every_layer_that_reads_neurons_have_the_gain_and_nothing_else(subject):
+    assert subject.gains == dict.fromkeys(["conv2.weight", "fc1.weight", "fc2.weight", "fc3.weight"], GAIN)
+    assert gains(subject.layout, 1.0) == {}
 
 
 SGD = torch.optim.SGD
@@ -102,7 +96,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_step_on_scaled_weights_is_torchs_step_on_the_scaled_network(subject, case):
+def test_a_step_is_torchs_step_on_the_weights_without_their_gain(subject, case):
     rate, training, optimizer, more = CASES[case]
     expected = in_torch(subject, optimizer, **more)
     # Adam divides by tiny roots where gradients are next to nothing, so float32 shows there.
@@ -115,40 +109,33 @@ def test_each_option_changes_what_is_trained(subject, change):
     assert any(np.abs(plain[name] - other[name]).max() > 1e-3 for name in plain)
 
 
-def test_scaling_changes_what_is_trained_and_leaves_what_does_not_move_to_the_bit(subject):
-    plain, scaled = subject.train(0.1, LocalTraining(), {}), subject.train(0.1, LocalTraining())
-    assert any(np.abs(plain[name] - scaled[name]).max() > 1e-3 for name in plain)
+def test_the_first_step_moves_a_weight_by_the_gains_square_and_what_does_not_move_stays_to_the_bit(subject):
+    first = subject.batches[:1]
+
+    def moved(gains):
+        found = subject.runtime.train(subject.base, first, 0.1, StepRule(LocalTraining(), gains)).parameters
+        return {name: found[name] - subject.base[name] for name in found}
+
+    plain, with_gain = moved({}), moved(subject.gains)
+    for name, change in plain.items():
+        np.testing.assert_allclose(with_gain[name], change * subject.gains.get(name, 1.0) ** 2, atol=1e-6)
     still = subject.train(1e-45, LocalTraining())
     for name, array in subject.base.items():
         np.testing.assert_array_equal(still[name], array)
 
 
-def test_a_layer_that_is_normalised_next_trains_the_same_scaled_or_not(tmp_path):
-    torch.manual_seed(2)
-    first, second = nn.Conv2d(1, 8, 3, bias=False), nn.Conv2d(8, 8, 3, bias=False)
-    module = nn.Sequential(
-        first, nn.ReLU(), second, nn.GroupNorm(1, 8), nn.ReLU(), nn.Flatten(), nn.Linear(288, CLASSES)
-    )
-    subject = Subject(module, (1, 10, 10), tmp_path / "bundle", keep=0.5)
-    before_norm = {"2.weight": subject.factors["2.weight"]}
-    assert before_norm == {"2.weight": pytest.approx(2**0.5)}
-    plain, scaled = subject.train(0.1, LocalTraining(), {}), subject.train(0.1, LocalTraining(), before_norm)
-    assert_same_change(scaled, plain, subject.base, tolerance=2e-3)
-
-
-def test_factors_by_hand():
+def test_gains_by_hand():
     layout = Layout(
         (
             Parameter("w1", (8, 3), (CutAxis(0, "a", produces=True),)),
             Parameter("w2", (9, 16), (CutAxis(0, "b", produces=True), CutAxis(1, "a", block=2))),
             Parameter("w3", (2, 9), (CutAxis(1, "b"),)),
             Parameter("both", (8, 9), (CutAxis(0, "a"), CutAxis(1, "b"))),
+            Parameter("bias", (2,), ()),
         ),
         (NeuronGroup("a", 8), NeuronGroup("b", 9)),
     )
-    assert consumer_factors(layout, {"a": 2, "b": 9}) == {"w2": 2.0, "both": 2.0}
-    assert consumer_factors(layout, {"a": 2, "b": 1}) == {"w2": 2.0, "w3": 3.0, "both": 6.0}
-    assert consumer_factors(layout, {"a": 8, "b": 9}) == {}
+    assert gains(layout, 3.0) == {"w2": 3.0, "w3": 3.0, "both": 3.0}
 
 
 def steps_of(training, rate, gradients):
@@ -171,8 +158,8 @@ def test_steps_by_hand():
 
 def test_what_is_plain():
     assert PLAIN_STEPS.is_plain
-    assert StepRule(LocalTraining(scale_kept=True)).is_plain
+    assert StepRule(LocalTraining(hidden_gain=2.0)).is_plain
     assert StepRule(LocalTraining(momentum=0.5)).is_plain
     others = [{"optimizer": "adam"}, {"optimizer": "momentum"}, {"proximal": 0.1}, {"clip_gradient": 1.0}]
     assert not any(StepRule(LocalTraining(**other)).is_plain for other in others)
-    assert not StepRule(factors={"w": 2.0}).is_plain
+    assert not StepRule(gains={"w": 2.0}).is_plain

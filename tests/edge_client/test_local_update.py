@@ -146,15 +146,17 @@ def test_a_ranking_that_does_not_fit_is_an_error(bundle):
         choose(work, bundle.full, lambda: bundle.scorer)
 
 
-def test_kept_neurons_are_scaled_where_the_plan_says_so_and_full_models_are_not(bundle):
-    def sent(scale_kept, keep):
-        work = bundle.work(training=LocalTraining(scale_kept=scale_kept), keep=keep)
+@pytest.mark.parametrize("keep", [0.5, 1.0])
+def test_readers_of_neurons_descend_by_the_plans_gain_and_the_model_stays_what_it_is(bundle, keep):
+    def sent(hidden_gain, keep):
+        work = bundle.work(training=LocalTraining(hidden_gain=hidden_gain), keep=keep, local_steps=1)
         choice = choose(work, bundle.full, lambda: bundle.scorer)
         base = gather(bundle.layout, choice.sub_model, bundle.full)
         return train_update(work, choice, base, bundle.runtime).update
 
-    assert sent(True, 0.5).loss != sent(False, 0.5).loss
-    assert sent(True, 1.0) == sent(False, 1.0)
+    plain, with_gain = sent(1.0, keep), sent(2.0, keep)
+    assert plain.loss == with_gain.loss
+    assert plain.values != with_gain.values
 
 
 def test_the_update_of_a_whole_model_is_two_steps_of_torchs_sgd_on_all_data(bundle):

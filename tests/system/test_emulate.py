@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from devices.emulation.datasets import load_dataset
 
 COMMAND = [sys.executable, "-m", "devices.command_line", "emulate"]
-ORT_TRAINING = ["--runtime", "ort-training", "--clip-gradient", "0", "--no-scale-kept"]
+ORT_TRAINING = ["--runtime", "ort-training", "--clip-gradient", "0", "--hidden-gain", "1"]
 KEYS = {
     "config": {"devices", "rounds", "keep", "resync_every", "seed", "dataset", "model", "privacy"},
     "rounds": {"round", "accuracy", "loss", "updates_accepted", "bytes_up", "bytes_down", "resync"},
