@@ -13,14 +13,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 import numpy as np
 
 from devices.emulation.in_memory_device import Graphs
 from devices.emulation.virtual_device import Answer, Order, Task, Workbench
 from wire_protocol.bundle_manifest import MANIFEST_NAME, decode_manifest
-from wire_protocol.errors import require
 from wire_protocol.examples import Examples, fit_examples
 
 EngineName = Literal["processes", "ray"]
@@ -46,6 +45,8 @@ class Material:
 
     def write_examples(self, examples: Examples) -> None:
         """Put them there."""
+        self.examples.mkdir(parents=True, exist_ok=True)
+        self.examples.mkdir(parents=True, exist_ok=True)
         np.save(self.examples / INPUTS, examples.x)
         np.save(self.examples / TARGETS, examples.y)
 
@@ -59,8 +60,6 @@ class Material:
 
 def open_engine(name: EngineName, material: Material, workers: int) -> Engine:
     """The engine of this name; raises `SimulationError` where it is not installed."""
-    require(name in get_args(EngineName), "engine", name, " or ".join(get_args(EngineName)))
-    require(workers >= 1, "workers", workers, "at least 1")
     if name == "ray":
         from devices.emulation.ray_engine import RayEngine  # noqa: PLC0415 - Ray only where it is used
 

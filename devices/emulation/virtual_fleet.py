@@ -80,7 +80,7 @@ class VirtualFleet:
 
     def profile(self, device: int) -> Profile:
         """Its kind."""
-        return self.profiles[self.kinds[device]]
+        return self.profiles[int(self.kinds[device])]
 
     def online(self, now: float) -> NDArray[np.bool_]:
         """Who is there at a moment, in seconds from the start."""
