@@ -189,7 +189,7 @@ def _simulation(simulation: Simulation | UnsetType) -> tuple[str, ...]:
         "Up",
         "Down",
         "Energy",
-        "Not heard",
+        "Unheard",
     )
     rows = [_kind_row(kind) for kind in simulation.kinds]
     figures = '<h2>Virtual fleet</h2>\n<dl class="figures">\n' + "\n".join(_card(*card) for card in cards) + "\n</dl>"
@@ -267,12 +267,8 @@ def _devices_table(report: Report) -> str:
         (device.id, str(device.examples), *(_kept(device.kept.get(group), sizes.get(group)) for group in groups))
         for device in report.devices[:MOST_DEVICES]
     ]
-    shown = (
-        "Every device"
-        if len(rows) == len(report.devices)
-        else f"The first {len(rows)} of {len(report.devices)} devices"
-    )
-    return _table(shown, head, rows)
+    every = len(report.devices)
+    return _table("Every device" if len(rows) == every else f"The first {len(rows)} of {every} devices", head, rows)
 
 
 def _kept(kept: int | None, size: int | None) -> str:

@@ -61,7 +61,7 @@ def _run(settings: SimulationSettings, console: Console) -> Finished:
 
         finished = simulate(prepared, show)
     assert isinstance(finished.report.simulation, Simulation)
-    console.print(_table(finished.report.simulation))
+    _print_kinds(finished.report.simulation, console)
     return finished
 
 
@@ -70,19 +70,21 @@ def _remark(entry: VirtualRound) -> str:
     return f"{late} late, at {format_seconds(entry.closed)}"
 
 
-def _table(simulation: Simulation) -> Table:
-    title = (
+def _print_kinds(simulation: Simulation, console: Console) -> None:
+    console.print(
         f"{format_seconds(simulation.seconds)} of fleet time, {format_share(simulation.heard)} of turns heard, "
         f"about {format_energy(simulation.joules)}"
     )
-    table = Table(box=None, pad_edge=False, header_style="dim", title=title, title_justify="left", title_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("profile", no_wrap=True)
     for name in ("devices", "heard", "kept", "up", "down", "energy"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("not heard")
     for kind in simulation.kinds:
         table.add_row(kind.profile, *_cells(kind))
-    return table
+    console.print(table)
+    for kind in simulation.kinds:
+        if words := unheard(kind.fates):
+            console.print(f"{kind.profile} not heard: {words}", soft_wrap=True)
 
 
 def _cells(kind: KindEntry) -> list[str]:
@@ -93,7 +95,6 @@ def _cells(kind: KindEntry) -> list[str]:
         format_bytes(kind.bytes_up),
         format_bytes(kind.bytes_down),
         format_energy(kind.joules),
-        unheard(kind.fates),
     ]
 
 
