@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 
 from msgspec import UnsetType
+from msgspec.structs import replace
 
 from devices.emulation.quantities import (
     DASH,
@@ -222,7 +223,7 @@ def _plots(report: Report) -> str:
     columns = 2 if len(sizes) in (1, 2, 4) else 3
     groups = [
         _figure(f"{escape(group)}", f"of {_count(sizes[group], 'neuron')}", plot)
-        for group, plot in group_plots(report, columns).items()
+        for group, plot in group_plots(_shown(report), columns).items()
     ]
     return "\n".join(
         (
@@ -230,6 +231,11 @@ def _plots(report: Report) -> str:
             *_plot_section("Neurons kept by device", columns, groups),
         )
     )
+
+
+def _shown(report: Report) -> Report:
+    """The report with the devices that the page has room for."""
+    return replace(report, devices=report.devices[:MOST_DEVICES])
 
 
 def _plot_section(title: str, columns: int, figures: Sequence[str]) -> tuple[str, ...]:
