@@ -15,23 +15,22 @@ def test_entries_stand_where_gather_takes_them_from(cut_layout: Layout, make_fle
     for one in make_fleet(20) + make_fleet(1, full=True):
         placement = flat.place(one.sub_model)
         taken = flat.flatten(placement, gather(cut_layout, one.sub_model, flat.split(vector)))
-        where = np.arange(flat.size) if placement.positions is None else placement.positions
-        np.testing.assert_array_equal(taken, vector[where])
+        np.testing.assert_array_equal(taken, vector[flat.positions(placement)])
 
 
-def test_only_the_whole_model_has_no_positions(make_fleet: Callable, cut_layout: Layout) -> None:
+def test_only_the_whole_model_is_whole(make_fleet: Callable, cut_layout: Layout) -> None:
     flat = FlatModel(cut_layout)
-    assert flat.place(make_fleet(1, full=True)[0].sub_model).positions is None
-    assert flat.place(make_fleet(1)[0].sub_model).positions is not None
+    assert flat.place(make_fleet(1, full=True)[0].sub_model).spans is None
+    assert flat.place(make_fleet(1)[0].sub_model).spans is not None
 
 
 def test_selections_are_remembered_within_a_bound_until_they_are_out_of_use(
     make_fleet: Callable, cut_layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, third = (one.sub_model for one in make_fleet(3))
-    sizes = [len(FlatModel(cut_layout).place(one).positions) for one in (first, second, third)]
+    sizes = [len(flat.positions(flat.place(one))) for flat in [FlatModel(cut_layout)] for one in (first, second, third)]
     room = sizes[0] + max(sizes[1:])
-    monkeypatch.setattr(flat_model, "_REMEMBERED_ENTRIES", room)
+    monkeypatch.setattr(flat_model, "_REMEMBERED_POSITIONS", room)
     flat = FlatModel(cut_layout)
     placed = [flat.place(one) for one in (first, second, third)]
     assert flat.place(first) is placed[0]
