@@ -4,15 +4,14 @@ One vector instead of one array a parameter: small models have dozens of paramet
 calls cost more than the arithmetic. Entries of a sub-model, taken in wire order, stand at ascending positions.
 
 In a large parameter they stand in blocks: a neuron brings all of a kernel's entries, or all inputs where none is cut.
-So the vector is divided into parts: of a parameter in blocks, or of consecutive other parameters, in blocks of one.
-No part is so large that its sums do not stay in a processor's cache while several updates are added to them.
+So the vector is divided into parts: one parameter in blocks, or consecutive others in blocks of one entry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 from math import prod
 from typing import Any
 
@@ -29,16 +28,15 @@ _REMEMBERED_POSITIONS = 2**23
 """Positions remembered: 32 MB. Devices keep their selection for several rounds, and those of a cohort share one."""
 _SHORTEST_BLOCK, _SMALLEST_IN_BLOCKS = 16, 2**14
 """Entries of a block, and of a parameter, from which on blocks are faster than entries one by one."""
-_LARGEST_PART = 2**17
-"""Entries of a part, unless one block has more: 1 MB of sums."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """`full` of the model's vector, as blocks of `block` entries, each of which a sub-model keeps or drops whole."""
+    """`full` of the model's vector, in blocks of `block` entries; `kept` says which of them a sub-model keeps."""
 
     full: slice
     block: int
+    kept: KeptPositions
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,9 @@ class FlatModel:
         self._used: set[bytes] = set()
         self._remembered = 0
         self._shapes = {parameter.name: parameter.shape for parameter in layout.parameters}
-        self._stretches = _stretches(layout)
         self.layout = layout
         self.size = layout.element_count
-        self.parts = tuple(part for stretch in self._stretches for part in stretch.parts)
+        self.parts = _parts(layout)
 
     def place(self, sub_model: SubModel) -> Placement:
         """Where the sub-model's entries stand."""
@@ -123,38 +120,23 @@ class FlatModel:
         if shapes == self._shapes:
             return Placement(shapes, None)
         spans, sent = [], 0
-        for stretch in self._stretches:
-            blocks = stretch.kept.of(sub_model)
-            ends = [0, len(blocks)] if len(stretch.parts) == 1 else np.searchsorted(blocks, stretch.bounds).tolist()
-            for part, first, (start, stop) in zip(stretch.parts, stretch.bounds, pairwise(ends), strict=False):
-                entries = (stop - start) * part.block
-                spans.append(Span(slice(sent, sent + entries), blocks[start:stop] - blocks.dtype.type(first)))
-                sent += entries
+        for part in self.parts:
+            blocks = part.kept.of(sub_model)
+            entries = len(blocks) * part.block
+            spans.append(Span(slice(sent, sent + entries), blocks))
+            sent += entries
         return Placement(shapes, tuple(spans))
 
 
-@dataclass(frozen=True)
-class _Stretch:
-    """Consecutive parameters with blocks of one length, their parts, and the blocks at which these begin and end."""
-
-    kept: KeptPositions
-    parts: tuple[Part, ...]
-    bounds: tuple[int, ...]
-
-
-def _stretches(layout: Layout) -> list[_Stretch]:
-    """A parameter in blocks is a stretch, and so are consecutive ones that are not."""
-    stretches, start = [], 0
+def _parts(layout: Layout) -> tuple[Part, ...]:
+    parts, start = [], 0
     dtype = np.int32 if layout.element_count < 2**31 else np.int64
     for _, group in groupby(layout.parameters, lambda one: one.name if _block(one) > 1 else ""):
         parameters = tuple(group)
-        block, size = _block(parameters[0]), sum(prod(one.shape) for one in parameters)
-        together = max(1, _LARGEST_PART // block)
-        bounds = (*range(0, size // block, together), size // block)
-        parts = [Part(slice(start + a * block, start + b * block), block) for a, b in pairwise(bounds)]
-        stretches.append(_Stretch(KeptPositions(parameters, block, dtype), tuple(parts), bounds))
-        start += size
-    return stretches
+        block, stop = _block(parameters[0]), start + sum(prod(one.shape) for one in parameters)
+        parts.append(Part(slice(start, stop), block, KeptPositions(parameters, block, dtype)))
+        start = stop
+    return tuple(parts)
 
 
 def _block(parameter: Parameter) -> int:

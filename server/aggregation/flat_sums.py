@@ -1,96 +1,78 @@
-"""Sums, over contributions, of float32 entries times a factor, in float64, at their places in a flat model.
+"""Sums of float32 entries times a factor, in float64, at their places in a flat model.
 
-Contributions wait until they have `_WAITING` entries together. Then they are added part by part of the model, so that
-a part's sums stay in the processor's cache: contributions of the whole model one after the other, and those of
-sub-models as one product. With d over those that wait, f their factors, x their blocks of entries, one a row, and P
-having a 1 where block j of the part is the i-th that d sent, it is ::
-
-    sum over d of f(d) transposed(P(d)) x(d)
-
-a sparse matrix times a dense one: for each block sent one position is read, and the block is added in one go. Where
-blocks have one entry, the matrix has the entries and the vector the factors.
-
-Contributions wait in the order in which they came, and how many wait together depends on their sizes alone, so equal
-contributions in an equal order give equal bits.
+Entries are done `_TOGETHER` at a time, so that their products are still in the processor's cache when they are added.
+Dense blocks are taken out of the sums, added to and put back: as items of a type as large as a block each move is one
+copy of memory, and one position is read for a block. Single entries are added by `numpy.add.at`, which costs half of
+`sums[positions] += products`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csc_array
 
-from server.aggregation.flat_model import FlatModel, Part, Placement, Span
+from server.aggregation.flat_model import FlatModel, Placement
 
-_WAITING = 2**20
-"""Entries, unless one contribution has more: 4 MB as float32, and at most twice that as float64 while they are added."""
 _TOGETHER = 2**14
-"""Entries of whole models done together, so that products are still in the cache when they are added."""
 
 Values = NDArray[np.float32]
+Sums = NDArray[np.float64]
 
 
 class FlatSums:
-    """Sums, from 0, of all entries of a flat model."""
+    """Sums, from 0, of all entries of a flat model; `total` is them."""
 
     def __init__(self, flat: FlatModel) -> None:
-        self._flat = flat
-        self._sums = np.zeros(flat.size)
-        self._whole: list[tuple[Values, float]] = []
-        self._cut: list[tuple[tuple[Span, ...], Values, float]] = []
-        self._entries = 0
+        self._parts = flat.parts
+        self._together = max(_TOGETHER, *(part.block for part in flat.parts))
+        self._products = np.empty(self._together)
+        self._taken = np.empty(self._together)
+        self._where = np.empty(self._together, dtype=np.intp)
+        self.total = np.zeros(flat.size)
 
     def add(self, placement: Placement, values: Values, factor: float) -> None:
-        """Add `factor` times the placed values, which must not change any more."""
-        if self._entries + len(values) > _WAITING:
-            self._add_waiting()
+        """Add `factor` times the placed values."""
         if placement.spans is None:
-            self._whole.append((values, factor))
-        else:
-            self._cut.append((placement.spans, values, factor))
-        self._entries += len(values)
+            self._add_all(values, factor)
+            return
+        for part, span in zip(self._parts, placement.spans, strict=True):
+            sums, sent = self.total[part.full], values[span.sent]
+            if part.block == 1:
+                self._add_entries(sums, span.blocks, sent, factor)
+            else:
+                self._add_blocks(sums, span.blocks, sent, factor)
 
-    def total(self) -> NDArray[np.float64]:
-        """The sums of all that was added so far."""
-        self._add_waiting()
-        return self._sums
+    def _add_all(self, values: Values, factor: float) -> None:
+        for start in range(0, len(values), self._together):
+            part = slice(start, start + self._together)
+            self.total[part] += self._times(values[part], factor)
 
-    def _add_waiting(self) -> None:
-        if self._whole:
-            self._add_whole()
-        if self._cut:
-            factors = np.array([factor for _, _, factor in self._cut])
-            for number, part in enumerate(self._flat.parts):
-                spans = [spans[number] for spans, _, _ in self._cut]
-                sent = [values[span.sent] for span, (_, values, _) in zip(spans, self._cut, strict=True)]
-                _add_part(self._sums[part.full], part, spans, sent, factors)
-        self._whole, self._cut, self._entries = [], [], 0
+    def _add_entries(self, sums: Sums, places: NDArray[Any], values: Values, factor: float) -> None:
+        for start in range(0, len(places), self._together):
+            part = slice(start, start + self._together)
+            np.add.at(sums, self._indices(places[part]), self._times(values[part], factor))
 
-    def _add_whole(self) -> None:
-        products = np.empty(_TOGETHER)
-        for start in range(0, self._flat.size, _TOGETHER):
-            sums = self._sums[start : start + _TOGETHER]
-            times = products[: len(sums)]
-            for values, factor in self._whole:
-                np.copyto(times, values[start : start + _TOGETHER])
-                np.multiply(times, factor, out=times)
-                np.add(sums, times, out=sums)
+    def _add_blocks(self, sums: Sums, places: NDArray[Any], values: Values, factor: float) -> None:
+        block = len(values) // len(places)
+        item = np.dtype((np.void, block * sums.itemsize))
+        blocks, together = sums.view(item), self._together // block
+        for start in range(0, len(places), together):
+            where = self._indices(places[start : start + together])
+            products = self._times(values[start * block : (start + together) * block], factor)
+            taken = self._taken[: len(products)]
+            np.take(blocks, where, out=taken.view(item), mode="clip")
+            np.add(taken, products, out=taken)
+            blocks[where] = taken.view(item)
 
+    def _indices(self, places: NDArray[Any]) -> NDArray[np.intp]:
+        where = self._where[: len(places)]
+        np.copyto(where, places)
+        return where
 
-def _add_part(
-    sums: NDArray[np.float64], part: Part, spans: Sequence[Span], sent: Sequence[Values], factors: NDArray[np.float64]
-) -> None:
-    entries = np.concatenate(sent, dtype=np.float64)
-    places = np.concatenate([span.blocks for span in spans])
-    counts = [len(span.blocks) for span in spans]
-    blocks = len(sums) // part.block
-    if part.block == 1:
-        ends = np.cumsum([0, *counts], dtype=places.dtype)
-        sums += csc_array((entries, places, ends), shape=(blocks, len(spans))) @ factors
-    else:
-        ends = np.arange(len(places) + 1, dtype=places.dtype)
-        placing = csc_array((np.repeat(factors, counts), places, ends), shape=(blocks, len(places)))
-        rows = sums.reshape(blocks, part.block)
-        rows += placing @ entries.reshape(-1, part.block)
+    def _times(self, values: Values, factor: float) -> Sums:
+        products = self._products[: len(values)]
+        np.copyto(products, values)
+        np.multiply(products, factor, out=products)
+        return products

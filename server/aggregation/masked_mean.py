@@ -56,7 +56,7 @@ class MaskedMean:
         """The mean of what was added so far."""
         difference: dict[str, NDArray[np.float32]] = {}
         trained: dict[str, NDArray[np.bool_]] = {}
-        sums = self._flat.split(self._sums.total())
+        sums = self._flat.split(self._sums.total)
         for parameter in self._flat.layout.parameters:
             total = sums[parameter.name].reshape(split_shape(parameter))
             behind = self._weights.behind(parameter)
