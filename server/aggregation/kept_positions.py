@@ -56,7 +56,8 @@ class KeptPositions:
     def _steps(self, axis: _Axis, sub_model: SubModel) -> NDArray[Any]:
         cut = axis.cut
         steps = np.arange(axis.size) if cut is None else positions_along(cut, sub_model.kept[cut.group], axis.size)
-        return steps.astype(self._dtype) * self._dtype(axis.stride)
+        placed: NDArray[Any] = steps.astype(self._dtype) * self._dtype(axis.stride)
+        return placed
 
 
 def _axes(parameter: Parameter, block: int) -> list[_Axis]:

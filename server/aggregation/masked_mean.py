@@ -12,11 +12,11 @@ full sub-models and scales of 1 this is FedAvg's mean (McMahan et al. 2017).
 Precision: sums are float64 and the mean is rounded to float32 once. A float32 value times a whole weight up to 2^29 is
 exact in float64, times a scale or another weight it is rounded twice; so with n contributions to a coordinate the sum
 is within (n + 1) 2^-53 of the summed magnitudes, to first order and whatever the order. Sums of weights are exact. In a
-fixed order all is the same bit for bit. Memory is 8 bytes a coordinate, whatever the number of contributions; one of k
-entries takes 8 k bytes more while it is added, and positions are remembered in at most 32 MB.
+fixed order all is the same bit for bit. Memory is 8 bytes a coordinate, whatever the number of contributions, and
+at most 32 MB of positions remembered.
 
-Speed: everything is one vector (`flat_model`); `numpy.add.at` on it costs half of `sums[positions] += values`; weights
-are summed by neurons and not by entries (`weight_sums`). benchmarks/accumulate.py measures it.
+Speed: everything is one vector (`flat_model`), to which dense blocks are added where there are any (`flat_sums`);
+weights are summed by neurons and not by entries (`weight_sums`). benchmarks/accumulate.py measures it.
 """
 
 from __future__ import annotations

@@ -7,8 +7,6 @@ any memory is taken for them, so that a few bytes cannot ask for gigabytes.
 
 from __future__ import annotations
 
-import threading
-
 import zstandard
 
 from wire_protocol.errors import ProtocolError
@@ -20,16 +18,6 @@ SPARSE_LEVEL = 12
 
 _PLAIN, _ZSTD = 0, 1
 _SMALLEST_WINDOW = 1024
-
-
-class _PerThread(threading.local):
-    """A decompressor takes 7 us to make, as long as it takes for 4000 values, and must not be shared by threads."""
-
-    def __init__(self) -> None:
-        self.decompressor = zstandard.ZstdDecompressor()
-
-
-_PER_THREAD = _PerThread()
 
 
 def section(body: bytes, level: int | None) -> bytes:
@@ -65,6 +53,6 @@ def _decompressed(frame: memoryview, most: int) -> bytes:
             raise ProtocolError("tensor bytes: a zstd frame with too large a window or a dictionary")
         if not parameters.content_size:
             raise ProtocolError("tensor bytes: an empty zstd frame")
-        return _PER_THREAD.decompressor.decompress(frame, allow_extra_data=False)
+        return zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise ProtocolError(f"tensor bytes: not a zstd frame: {error}") from error
