@@ -6,8 +6,8 @@
 
 with MACs and activations those of one example's forward pass, 3 passes a step (forward, and backward twice), and the
 profile's multiply-accumulates a second as speed. The constants are those of an x86-64 core, where a step's time is
-within a fifth of what LeNet, DS-CNN, ResNet-8 and MobileNet take at any widths (`python -m benchmarks.virtual_machine`);
-that other boards have the same ones, in proportion to their speed, is assumed. No I/O.
+within a fifth of what LeNet, DS-CNN, ResNet-8 and MobileNet take (`python -m benchmarks.virtual_machine`); that
+other boards have the same ones, in proportion to their speed, is assumed. No I/O.
 """
 
 from __future__ import annotations
