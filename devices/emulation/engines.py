@@ -9,6 +9,7 @@ import multiprocessing
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -19,6 +20,7 @@ import numpy as np
 
 from devices.emulation.in_memory_device import Graphs
 from devices.emulation.virtual_device import Answer, Order, Task, Workbench
+from devices.errors import SimulationError
 from wire_protocol.bundle_manifest import MANIFEST_NAME, decode_manifest
 from wire_protocol.examples import Examples, fit_examples
 
@@ -96,7 +98,10 @@ class Processes(Engine):
     def run(self, order: Order, tasks: Sequence[Task]) -> list[Answer]:
         """See `Engine`."""
         chunks = chunked(tasks, self._workers)
-        return list(chain.from_iterable(self._pool.map(_answer_all, repeat(order, len(chunks)), chunks)))
+        try:
+            return list(chain.from_iterable(self._pool.map(_answer_all, repeat(order, len(chunks)), chunks)))
+        except BrokenProcessPool as error:
+            raise SimulationError("a worker process was ended from outside; was memory short?") from error
 
 
 def chunked(tasks: Sequence[Task], workers: int) -> list[Sequence[Task]]:

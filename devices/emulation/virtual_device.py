@@ -13,7 +13,7 @@ devices of a round are computed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -163,7 +163,7 @@ class _Device:
         body = messages.encode(local.update)
         return replace(answer, body=body, bytes_up=_sent_bytes(body), residual=local.residual)
 
-    def _begin(self) -> tuple[Choice, Mapping[str, NDArray[Any]]]:
+    def _begin(self) -> tuple[Choice, Arrays]:
         task, plan, layout = self._task, self._order.plan, self._graphs.layout
         fitting = self._fitting() if self._order.fitted else None
         if task.selection is not None and fitting is not None:
