@@ -75,6 +75,7 @@ class LiveView:
         self._console = console
         self._rounds = rounds
         self._rows: deque[RoundRow] = deque(maxlen=_MOST_ROWS)
+        self._closed = 0
         self._status = ""
         self._spinner = Spinner("dots")
         self._progress = Progress(
@@ -112,6 +113,7 @@ class LiveView:
     def round_closed(self, row: RoundRow) -> None:
         """Show one more round."""
         self._rows.append(row)
+        self._closed += 1
         self._progress.advance(self._task)
         if not self._console.is_terminal:
             self._print(self._line(row))
@@ -122,13 +124,19 @@ class LiveView:
     def _line(self, row: RoundRow) -> str:
         up, down = format_bytes(row.bytes_up), format_bytes(row.bytes_down)
         return (
-            f"round {row.round}/{self._rounds}: {row.devices_heard}/{row.devices} devices, "
+            f"{self._which(row)}: {row.devices_heard}/{row.devices} devices, "
             f"accuracy {format_share(row.accuracy)}, "
             f"up {up} ({format_saving(row.bytes_up_dense, row.bytes_up)}), "
             f"down {down} ({format_saving(row.bytes_down_dense, row.bytes_down)}), "
             f"compute {format_share(row.compute_fraction)}{', resync' if row.resync else ''}"
             f"{', ' if row.remark else ''}{row.remark}"
         )
+
+    def _which(self, row: RoundRow) -> str:
+        """Numbers of rounds that drew nobody, or came to nothing, are missing."""
+        if row.round == self._closed:
+            return f"round {row.round}/{self._rounds}"
+        return f"round {row.round}, {self._closed}/{self._rounds} closed"
 
     def _render(self) -> Group:
         parts: list[Progress | Spinner | Table] = [self._progress]

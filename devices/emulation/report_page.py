@@ -119,9 +119,11 @@ def _summary(report: Report) -> str:
     config = report.config
     closed = len(report.rounds)
     rounds = _count(closed, "round") if closed == config.rounds else f"stopped after {closed} of {config.rounds} rounds"
+    fitted = isinstance(report.simulation, Simulation) and report.simulation.fitted
+    most = "at most " if fitted else ""
     resync = "every round" if config.resync_every == 1 else f"every {config.resync_every} rounds"
     return (
-        f"{_count(config.devices, 'device')}, {rounds}, {100 * config.keep:g} % of neurons kept, "
+        f"{_count(config.devices, 'device')}, {rounds}, {most}{100 * config.keep:g} % of neurons kept, "
         f"whole model re-sent {resync}, seed {config.seed}"
     )
 
