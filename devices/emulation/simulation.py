@@ -10,7 +10,7 @@ Nothing here depends on how fast the machine is, nor on how many processes compu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from heapq import heappop, heappush
 from math import inf
@@ -50,6 +50,8 @@ WORK_SPREAD, LINK_SPREAD = 0.1, 0.2
 HANDSHAKES = 2
 """Times there and back that an update takes besides its bytes: manifest and need, the rest and the receipt."""
 LOOK_AGAIN_SECONDS = 1.0
+DEVICES_AT_ONCE = 256
+"""Whose slices and residuals are in memory together."""
 MOST_GIVEN_UP = 10
 """Rounds given up one after another before a run is hopeless."""
 
@@ -163,7 +165,11 @@ class Simulation:
         return opened
 
     def _ask(self, opened: _Open, devices: Sequence[int]) -> None:
-        """Have these devices begin, or go on with, the round."""
+        """Have these devices begin, or go on with, the round, some at a time."""
+        for start in range(0, len(devices), DEVICES_AT_ONCE):
+            self._ask_some(opened, devices[start : start + DEVICES_AT_ONCE])
+
+    def _ask_some(self, opened: _Open, devices: Sequence[int]) -> None:
         plan = opened.hearing.plan
         tasks = [self._task(opened, device) for device in devices]
         model = b"" if all(task.slice_ for task in tasks) else opened.model
@@ -285,6 +291,7 @@ class Simulation:
             link = self._links.get(device, LinkEstimate())
             self._links[device] = link.with_receipt(turn.bytes_up, sending)
         opened.turns[device] = turn
+        opened.courses[device] = replace(course, answer=replace(course.answer, body=None, residual=None))
 
     def _share(self, sub_model: SubModel) -> float:
         whole = element_count(self._layout, self._layout.group_sizes)
