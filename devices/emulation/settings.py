@@ -89,8 +89,9 @@ class EmulationSettings(FleetSettings):
     runtime: Runtime = "portable"
 
     def __post_init__(self) -> None:
+        legal = f"1 to {MAX_DEVICES}; `fisherfleet simulate` takes more"
+        require(1 <= self.devices <= MAX_DEVICES, "devices", self.devices, legal)
         super().__post_init__()
-        require(self.devices <= MAX_DEVICES, "devices", self.devices, f"1 to {MAX_DEVICES}; more with simulate")
         require(self.runtime in get_args(Runtime), "runtime", self.runtime, f"one of {get_args(Runtime)}")
         fits = self.runtime != "ort-training" or self.training == PLAIN
         legal = "plain SGD with runtime ort-training: --optimizer sgd --proximal 0 --clip-gradient 0 --no-scale-kept"
