@@ -28,7 +28,7 @@ from server.config import ServiceSettings
 from server.counting import Counting
 from server.courier import Courier
 from server.downlink import Downlink
-from server.errors import AddressError, ServerError, StorageError
+from server.errors import AddressError, BundleError, ServerError, StorageError
 from server.evaluation import Evaluator
 from server.file_post import FilePost, Office, Shelf
 from server.http_server import HttpServer
@@ -185,7 +185,7 @@ class Service:
         try:
             await self._rounds.prepare()
             self._http = HttpServer(create_app(sources), self._settings.host, self._settings.port)
-        except (AddressError, StorageError):
+        except (AddressError, BundleError, StorageError):
             self.close()
             raise
         self._background.append(await self._http.start())

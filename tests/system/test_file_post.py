@@ -46,7 +46,7 @@ class Bench:
         self.devices: dict[str, DeviceCourier] = {}
         self.enrol(*names)
         models = ModelFiles(folder / "server", "run")
-        models.publish(CONTENT)
+        models.encoded.publish(CONTENT)
         bundle = SimpleNamespace(id="0" * 64, file=lambda name: None)
         office = Office(Operator(FLEET, (operator(),)), Registry.load(folder / "devices.json"), Traffic(), self.publish)
         self.sealed = SealedFiles(folder / "server" / "courier", lambda: self.now)

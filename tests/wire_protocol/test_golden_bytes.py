@@ -27,6 +27,7 @@ from wire_protocol.messages import (
     Update,
     Want,
 )
+from wire_protocol.model_difference import ModelDifference
 from wire_protocol.sub_model import SubModel
 from wire_protocol.tensor_codec import Codec
 
@@ -58,7 +59,7 @@ MESSAGES: dict[str, Message] = {
     "plan": RoundPlan(
         run="run-1",
         round=3,
-        resync_round=1,
+        resync_round=3,
         model_version=2,
         bundle="0123456789abcdef" * 4,
         model="fedcba9876543210" * 4,
@@ -74,6 +75,7 @@ MESSAGES: dict[str, Message] = {
         noise_stddev=0.0,
         training=LocalTraining(optimizer="momentum", momentum=0.5, proximal=0.25, clip_gradient=5.0, scale_kept=True),
         ranking={"fc1": b"\x01\x00\x00\x00\x00\x00\x00\x00"},
+        differences=(ModelDifference(base="1" * 64, sha256="2" * 64, size=1000, precision="int4"),),
     ),
     "update": Update(
         run="run-1",

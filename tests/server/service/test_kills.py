@@ -119,7 +119,7 @@ def outcome(state: Path, run: str) -> Outcome:
     )
     counted = tuple((update.round, update.device) for update in store.updates.of_run(run))
     store.close()
-    for folder, most in (("spool", 0), ("partial", 0), ("encoded", 2), ("models", 2)):
+    for folder, most in (("spool", 0), ("partial", 0), ("encoded", 3), ("differences", 1), ("models", 2)):
         assert len([path for path in (state / folder).rglob("*") if path.is_file()]) <= most
     return Outcome((state / "model.safetensors").read_bytes(), rounds, counted)
 
