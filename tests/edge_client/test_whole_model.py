@@ -44,6 +44,7 @@ class Resyncs:
     wholes: list[bytes] = field(default_factory=list)
     asked: dict[str, int] = field(default_factory=dict)
     received: int = 0
+    told: list[int] = field(default_factory=list)
 
     def make(self) -> None:
         base = encode(drawn(0), SHAPES, FLOAT16, compress=False)
@@ -77,7 +78,7 @@ class Resyncs:
 
     def fetch(self, index: int, folder: Path, **changes: object) -> None:
         """Fetch the model of a plan and compare."""
-        arrays = self.model(replace(self.plans[index], **changes), folder).fetch()
+        arrays = self.model(replace(self.plans[index], **changes), folder).fetch(self.told.append)
         for name, array in decode(self.wholes[index], SHAPES, FLOAT16).items():
             np.testing.assert_array_equal(arrays[name], array)
 
@@ -109,6 +110,7 @@ def test_a_device_with_the_base_fetches_differences_only(tmp_path, resyncs):
     sizes = [offer.size for plan in resyncs.plans for offer in plan.differences]
     assert resyncs.received == WHOLE_BYTES + sum(sizes)
     assert max(sizes) < WHOLE_BYTES / 3.5
+    assert not resyncs.told
 
 
 def test_a_device_that_joins_late_or_missed_a_resync_fetches_the_whole(tmp_path, resyncs):
@@ -167,6 +169,7 @@ def test_a_difference_that_leads_elsewhere_gives_way_to_the_whole(tmp_path, resy
     offer = replace(resyncs.plans[1].differences[0], sha256=name_of(content), size=len(content))
     resyncs.fetch(1, tmp_path, differences=(offer,))
     assert resyncs.kinds == ["models", "differences", "models"]
+    assert resyncs.told == [WHOLE_BYTES]
     assert here(tmp_path) == [f"resyncs/{resyncs.plans[1].model}"]
 
 
