@@ -16,7 +16,6 @@ from pathlib import Path
 from threading import Event
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_client.bundle_store import BundleStore
 from edge_client.config import DeviceConfig
@@ -38,7 +37,7 @@ from wire_protocol.errors import FisherfleetError, ProtocolError
 from wire_protocol.examples import Examples, fit_examples
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan, Slice, Update
-from wire_protocol.sub_model import SubModel, full_sub_model, gather, sub_shapes
+from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, gather, sub_shapes
 from wire_protocol.tensor_codec import Codec, decode, largest_size
 
 logger = logging.getLogger(__name__)
@@ -226,7 +225,7 @@ def _full_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
     return sub_shapes(layout, full_sub_model(layout).widths)
 
 
-def _decode_slice(content: Slice, layout: Layout, sub_model: SubModel) -> dict[str, NDArray[np.float32]]:
+def _decode_slice(content: Slice, layout: Layout, sub_model: SubModel) -> Arrays:
     try:
         return decode(content.values, sub_shapes(layout, sub_model.widths), Codec(content.precision))
     except ProtocolError as error:

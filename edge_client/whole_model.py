@@ -10,16 +10,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edge_client.bundle_store import BundleStore, Shelf
 from edge_client.errors import BundleError
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan
 from wire_protocol.model_difference import Coding, ModelDifference, apply_difference
-from wire_protocol.sub_model import full_sub_model, sub_shapes
+from wire_protocol.sub_model import Arrays, full_sub_model, sub_shapes
 from wire_protocol.tensor_codec import Shapes, decode, largest_size
 
 logger = logging.getLogger(__name__)
@@ -44,7 +41,7 @@ class WholeModel:
         difference = self._usable()
         return self._size if difference is None else difference.size
 
-    def fetch(self, require_bytes: Callable[[int], None] = _ignore) -> dict[str, NDArray[np.float32]]:
+    def fetch(self, require_bytes: Callable[[int], None] = _ignore) -> Arrays:
         """The model's full float32 arrays, which are on disk then too.
 
         `require_bytes` is told of the whole's where a difference failed, and may raise. Raises `BundleError`, and
