@@ -65,7 +65,7 @@ class _Transfer:
     asked: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Handed:
     cost: int
     files: PartialPayload | None
@@ -90,7 +90,7 @@ class Uplink:
 
     @property
     def outstanding(self) -> int:
-        """Bytes granted, or handed over and not yet released."""
+        """Bytes granted, or handed over and not yet let go of or released."""
         return self._admission.outstanding
 
     def manifest(self, part: Part, manifest: Manifest) -> Need | None:
@@ -145,6 +145,13 @@ class Uplink:
         due = [device for device in self._due if self._admission.holds(device)]
         self._due.clear()
         return [(device, self._ask(self._transfers[device])) for device in due]
+
+    def let_go(self, part: Part) -> None:
+        """A payload handed over takes no more memory, others may come in its place; it is held until `release`."""
+        handed = self._handed.get(part._replace(chunk=None))
+        if handed is not None:
+            self._admission.release(handed.cost)
+            handed.cost = 0
 
     def release(self, part: Part) -> None:
         """Forget a payload handed over: it was counted, refused, or must be sent again. What came since is kept."""
