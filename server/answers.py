@@ -62,26 +62,33 @@ class Answers:
         Takes all out of `completes`; `let_go` is called in a worker thread for each that was judged, once it takes no
         more memory.
         """
-        answered: list[tuple[str, Receipt]] = []
-        waiting: dict[str, Complete] = {}
-        while completes:
-            complete = completes.popleft()
-            receipt = self.standing(complete.part, complete.sha256)
-            if receipt is not None:
-                answered.append((complete.part.device, receipt))
-            else:
-                waiting.setdefault(complete.part.device, complete)
-        work, number = self._rounds.work, len(waiting)
-        if not waiting or work is None:
+        answered = self._take_answered(completes)
+        work, number = self._rounds.work, len(completes)
+        if not completes or work is None:
             return answered
         try:
             verdicts = await asyncio.to_thread(
-                self._counting.count, work, _taken(waiting), self._rounds.selections, self._clocks.wall(), let_go
+                self._counting.count, work, _taken(completes), self._rounds.selections, self._clocks.wall(), let_go
             )
         except StorageError as error:
             logger.error("round %d: %d updates wait to be counted: %s", work.plan.round, number, error)
             return answered
         return answered + [self._answer(work, verdict) for verdict in verdicts]
+
+    def _take_answered(self, completes: deque[Complete]) -> list[tuple[str, Receipt]]:
+        """Answer what is answered already; what is left in `completes` is to be judged, one of a device."""
+        answered: list[tuple[str, Receipt]] = []
+        devices: set[str] = set()
+        for _ in range(len(completes)):
+            complete = completes.popleft()
+            device = complete.part.device
+            receipt = self.standing(complete.part, complete.sha256)
+            if receipt is not None:
+                answered.append((device, receipt))
+            elif device not in devices:
+                devices.add(device)
+                completes.append(complete)
+        return answered
 
     async def flag_conflicts(self) -> None:
         """Write down updates that were announced after another one of the same device was counted."""
@@ -113,6 +120,6 @@ class Answers:
                 return part.device, self.refuse(part, sha256, reason)
 
 
-def _taken(waiting: dict[str, Complete]) -> Iterator[Complete]:
-    while waiting:
-        yield waiting.pop(next(iter(waiting)))
+def _taken(completes: deque[Complete]) -> Iterator[Complete]:
+    while completes:
+        yield completes.popleft()
