@@ -6,8 +6,9 @@ A device announces a payload and sends only chunks that a `Need` names; the serv
 Invariants: at most one payload a device is under way, of at most `max_payload` bytes; another payload replaces it. All
 are of one round: who calls passes on payloads of the open round only, and the first of a newer round ends all older
 ones, in memory and on disk. A complete payload is handed over once and held until `release`, so that a manifest
-repeated while it is being counted starts nothing; at `let_go` its bytes make room for others. Payloads of several chunks wait in files where there are some, and
-go on where they stopped; in memory what came of a payload is forgotten with its grant.
+repeated while it is being counted starts nothing; at `let_go` its bytes make room for others. Payloads of several
+chunks wait in files where there are some, and go on where they stopped; in memory what came of a payload is forgotten
+with its grant.
 """
 
 from __future__ import annotations
