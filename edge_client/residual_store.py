@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_client.durable_files import read_checked, write_checked
-from edge_client.error_feedback import Residual, no_residual
+from edge_client.error_feedback import no_residual
 from edge_client.errors import DamagedFileError
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import Layout
@@ -35,7 +35,7 @@ class ResidualStore:
 
     folder: Path
 
-    def load(self, run: str, layout: Layout) -> Residual:
+    def load(self, run: str, layout: Layout) -> Arrays:
         """The residual to add to the next update of a run; zeros where there is none."""
         shapes = sub_shapes(layout, full_sub_model(layout).widths)
         try:
