@@ -30,8 +30,8 @@ from wire_protocol.tensor_codec import Codec, largest_size
 from wire_protocol.topics import Part
 
 DEFAULT_BUDGET_BYTES = 5 * 1024 * 1024
-"""Measured with 1,000 devices of 102 kB: 3 MB give 370 updates a second and 1.2 times the memory of 10 devices, 16 MB
-570 (500 devices: 770) and 1.8 times (benchmarks/update_load.py)."""
+"""On their way or waiting to be opened; what was written makes room before it is counted. Peak memory grows by once or
+twice this: with 1,000 devices it is 1.12 times that with 10 (benchmarks/update_load.py)."""
 _HEADER_BYTES = 1024
 _BITMAP_HEADER_BYTES = 16
 
