@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator
 
 from server import coordinator
 from server.clocks import Clocks
@@ -55,26 +56,39 @@ class Answers:
             return refusal(part, sha256, reason)
         return self._rounds.work.book.refuse(part, sha256, reason)
 
-    async def count(self, completes: Sequence[Complete]) -> list[tuple[str, Receipt]]:
-        """Judge and count what came in; the receipts to send, of which those that accept rest on a commit."""
-        answered: list[tuple[str, Receipt]] = []
-        waiting: dict[str, Complete] = {}
-        for complete in completes:
-            receipt = self.standing(complete.part, complete.sha256)
-            if receipt is not None:
-                answered.append((complete.part.device, receipt))
-            else:
-                waiting.setdefault(complete.part.device, complete)
-        work = self._rounds.work
-        if not waiting or work is None:
+    async def count(self, completes: deque[Complete], let_go: Callable[[Part], None]) -> list[tuple[str, Receipt]]:
+        """Judge and count what came in; the receipts to send, of which those that accept rest on a commit.
+
+        Takes all out of `completes`; `let_go` is called in a worker thread for each that was judged, once it takes no
+        more memory.
+        """
+        answered = self._take_answered(completes)
+        work, number = self._rounds.work, len(completes)
+        if not completes or work is None:
             return answered
         try:
-            known = self._rounds.selections
-            verdicts = await asyncio.to_thread(self._counting.count, work, waiting.values(), known, self._clocks.wall())
+            verdicts = await asyncio.to_thread(
+                self._counting.count, work, _taken(completes), self._rounds.selections, self._clocks.wall(), let_go
+            )
         except StorageError as error:
-            logger.error("round %d: %d updates wait to be counted: %s", work.plan.round, len(waiting), error)
+            logger.error("round %d: %d updates wait to be counted: %s", work.plan.round, number, error)
             return answered
         return answered + [self._answer(work, verdict) for verdict in verdicts]
+
+    def _take_answered(self, completes: deque[Complete]) -> list[tuple[str, Receipt]]:
+        """Answer what is answered already; what is left in `completes` is to be judged, one of a device."""
+        answered: list[tuple[str, Receipt]] = []
+        devices: set[str] = set()
+        for _ in range(len(completes)):
+            complete = completes.popleft()
+            device = complete.part.device
+            receipt = self.standing(complete.part, complete.sha256)
+            if receipt is not None:
+                answered.append((device, receipt))
+            elif device not in devices:
+                devices.add(device)
+                completes.append(complete)
+        return answered
 
     async def flag_conflicts(self) -> None:
         """Write down updates that were announced after another one of the same device was counted."""
@@ -92,15 +106,20 @@ class Answers:
                 logger.error("%d conflicts could not be written down: %s", len(taken), error)
 
     def _answer(self, work: RoundWork, verdict: Verdict) -> tuple[str, Receipt]:
-        part, sha256 = verdict.complete.part, verdict.complete.sha256
+        part, sha256 = verdict.part, verdict.sha256
         match verdict:
-            case Counted(_, sub_model):
+            case Counted(sub_model=sub_model):
                 self._rounds.selections[part.device] = sub_model
                 self._rounds.observe(coordinator.UpdateCounted(part.device, part.round))
                 return part.device, work.book.accept(part, sha256)
             case InConflict():
                 return part.device, work.book.conflict(part, sha256)
-            case TurnedAway(_, reason, is_the_devices):
+            case TurnedAway(reason=reason, is_the_devices=is_the_devices):
                 if is_the_devices:
                     self._rounds.observe(coordinator.UpdateRefused(part.device, part.round))
                 return part.device, self.refuse(part, sha256, reason)
+
+
+def _taken(completes: deque[Complete]) -> Iterator[Complete]:
+    while completes:
+        yield completes.popleft()

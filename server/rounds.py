@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import msgspec
 from numpy.typing import NDArray
 
-from server import coordinator, resync
+from server import coordinator
 from server.aggregation.choice import aggregation_rule
 from server.aggregation.fold import Folded, fold
 from server.bundle import Bundle
@@ -33,10 +33,12 @@ from server.downlink import Downlink
 from server.errors import NobodyCanError, StorageError
 from server.evaluation import Evaluation, Evaluator
 from server.model_files import ModelFiles
+from server.model_offers import ModelOffers, Offer
 from server.receipts import ReceiptBook
 from server.records import OpeningRecord, RoundRecord
 from server.registry import Registry
 from server.reminder import Reminder
+from server.resync import encode_slice
 from server.round_plan import Opening, round_plan
 from server.round_work import RoundWork
 from server.run_history import Standing
@@ -49,7 +51,6 @@ from server.uplink import Uplink
 from wire_protocol.examples import Examples
 from wire_protocol.messages import RoundPlan
 from wire_protocol.sub_model import SubModel
-from wire_protocol.tensor_codec import DownlinkPrecision
 
 logger = logging.getLogger(__name__)
 
@@ -93,12 +94,14 @@ class Rounds:
         self.work: RoundWork | None = None
         self._plan_reminder = Reminder()
         self._ranking: dict[str, bytes] = {}
-        self._plan_reminder = Reminder()
+        self._offers = ModelOffers(self._layout, workplace.models)
         self._traffic_closed = workplace.traffic.total
         self._slices_are_due = standing.open_round is not None
         presumed = standing.online | (standing.open_round.expected if standing.open_round else frozenset())
         online = frozenset(device for device in presumed if workplace.registry.keys(device))
-        past = Past(standing.closed, standing.resync_round, online, self._reopen(standing.open_round))
+        self._last_resync = standing.last_resync
+        resync_round = standing.last_resync.round if standing.last_resync else None
+        past = Past(standing.closed, resync_round, online, self._reopen(standing.open_round))
         self._state = coordinator.begin(_schedule(workplace.config), standing.next_round, past)
 
     @property
@@ -122,9 +125,13 @@ class Rounds:
         return commands
 
     async def prepare(self) -> None:
-        """Before the first connection: offer the model of a round that goes on, tidy up after rounds that are over."""
+        """Before the first connection: offer the model of a round that goes on, tidy up after rounds that are over.
+
+        Raises `BundleError` where that model cannot be made again, and `StorageError`.
+        """
         if self.work is not None:
-            await asyncio.to_thread(self._publish_model, self.work.plan.downlink)
+            plan, last_resync = self.work.plan, self._last_resync
+            await asyncio.to_thread(self._offers.publish_again, plan, self.parameters, last_resync)
         number = self.work.plan.round if self.work else None
         await asyncio.to_thread(self._at.spool.delete_others, number)
 
@@ -202,13 +209,15 @@ class Rounds:
         )
 
     async def _open(self, command: coordinator.OpenRound) -> None:
-        model = await self._write(f"round {command.round}", self._publish_model, self._at.config.downlink)
+        resync = command.round == command.resync_round
+        offer = await self._write(f"round {command.round}", self._publish_model, resync)
         assert isinstance(self._state.phase, Collecting)
         expected = self._state.phase.expected
-        opening = OpeningRecord(self._plan(command, model), expected, self._at.clocks.wall())
+        opening = OpeningRecord(self._plan(command, offer), expected, self._at.clocks.wall())
         plan = opening.plan
         await self._write(f"round {plan.round}", self._at.store.open_round, opening)
         if plan.resync:
+            self._last_resync = plan
             self.selections.clear()
         self._at.uplink.clear()
         self.work = RoundWork(plan, ReceiptBook(), self._at.spool.segment(plan.round, 0), self._at.clocks.steady())
@@ -217,8 +226,11 @@ class Rounds:
         logger.debug("round %d is open for %d devices", plan.round, len(expected))
         await self._send_slices(self.work)
 
-    def _publish_model(self, downlink: DownlinkPrecision) -> str:
-        return self._at.models.publish(resync.encode_model(self._layout, self.parameters, downlink))
+    def _publish_model(self, resync: bool) -> Offer:
+        config, last_resync = self._at.config, self._last_resync
+        if resync and last_resync is not None and config.difference != "off":
+            return self._offers.publish_since(last_resync, self.parameters, config.downlink, config.difference)
+        return self._offers.publish(self.parameters, config.downlink, None if resync else last_resync)
 
     async def _send_slices(self, work: RoundWork) -> None:
         plan = work.plan
@@ -230,18 +242,19 @@ class Rounds:
             self._at.downlink.slice_(device, plan, payload)
 
     def _slice(self, device: str, keys: Any, plan: RoundPlan) -> bytes:
-        message = resync.encode_slice(self._layout, self.parameters, self.selections[device], plan)
+        message = encode_slice(self._layout, self.parameters, self.selections[device], plan)
         return self._at.downlink.sealed_slice(device, keys, plan, message)
 
-    def _plan(self, command: coordinator.OpenRound, model: str) -> RoundPlan:
+    def _plan(self, command: coordinator.OpenRound, offer: Offer) -> RoundPlan:
         opening = Opening(
             round=command.round,
             resync_round=command.resync_round,
             model_version=self._version,
             bundle=self._at.bundle.id,
-            model=model,
+            model=offer.model,
             deadline=self._at.clocks.wall_at(command.deadline),
             ranking=self._ranking,
+            differences=offer.differences,
         )
         return round_plan(self._at.config, opening)
 

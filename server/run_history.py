@@ -21,6 +21,7 @@ from server.records import OpeningRecord, RunRecord
 from server.server_optimizers.choice import server_optimizer
 from server.server_optimizers.optimizer import State
 from server.storage import Store
+from wire_protocol.messages import RoundPlan
 from wire_protocol.sub_model import Arrays, SubModel, from_bitmaps
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,9 @@ class Standing:
     """`version` counts the rounds applied to `parameters` (float32, full); `moments` are the server optimizer's state
     after them; `next_round` was never opened before.
 
-    `resync_round` is the last round in which neurons were chosen, None before the first; `selections` are those that
-    counted updates used since. `online` are devices that were online when a process was killed, none when it stopped.
+    `last_resync` is the plan of the last round in which neurons were chosen, None before the first; `selections` are
+    those that counted updates used since. `online` are devices that were online when a process was killed, none when it
+    stopped.
     """
 
     next_round: int
@@ -40,7 +42,7 @@ class Standing:
     version: int
     parameters: dict[str, NDArray[Any]]
     moments: State
-    resync_round: int | None = None
+    last_resync: RoundPlan | None = None
     selections: dict[str, SubModel] = field(default_factory=dict)
     online: frozenset[str] = frozenset()
     open_round: OpeningRecord | None = None
@@ -66,7 +68,7 @@ def resume(store: Store, models: ModelFiles, bundle: Bundle, config: RunConfig, 
         version=version,
         parameters=parameters,
         moments=moments,
-        resync_round=last.resync_round,
+        last_resync=store.plan(config.run, last.resync_round),
         selections={device: from_bitmaps(bundle.layout, bitmaps) for device, bitmaps in kept.items()},
         online=_online(store),
         open_round=_reopened(store, config, now),

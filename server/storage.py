@@ -116,6 +116,13 @@ class Store:
             plan = connection.execute(query.order_by(tables.rounds.c.round.desc()).limit(1)).scalar_one_or_none()
         return None if plan is None else messages.decode(plan, RoundPlan)
 
+    def plan(self, run: str, number: int) -> RoundPlan | None:
+        """The plan of a round, whatever became of it; None when it was never opened."""
+        query = select(tables.rounds.c.plan).where(_is_round(run, number))
+        with self._database.transaction() as connection:
+            plan = connection.execute(query).scalar_one_or_none()
+        return None if plan is None else messages.decode(plan, RoundPlan)
+
     def abandon_round(self, run: str, number: int) -> None:
         """Forget an open round in which nobody was counted."""
         with self._database.transaction() as connection:

@@ -19,6 +19,7 @@ from devices.emulation.emulate import LOGS_FOLDER, OnRound, Prepared, emulate, p
 from devices.emulation.live_view import LiveView, row_of
 from devices.emulation.run_options import PRINT, add_run_options, take_settings, write_json
 from devices.emulation.settings import EmulationSettings, Runtime
+from server.config import Difference
 from server.records import RoundRecord
 from wire_protocol.errors import FisherfleetError
 from wire_protocol.participation import takes_part
@@ -110,7 +111,9 @@ def _parser() -> argparse.ArgumentParser:
         "model.safetensors.",
     )
     groups = add_run_options(parser, EmulationSettings)
-    groups.option(groups.training, "runtime", "what devices train with", choices=get_args(Runtime))
+    option, training = groups.option, groups.training
+    option(training, "difference", "number format of whole models, as differences", choices=get_args(Difference))
+    option(training, "runtime", "what devices train with", choices=get_args(Runtime))
     return parser
 
 

@@ -137,7 +137,13 @@ async def _fleet_process(folder: Path, settings: EmulationSettings, log: Path) -
 
 def _service_settings(prepared: Prepared, fleet: Path, state: Path, broker: BrokerUrl) -> ServiceSettings:
     settings = prepared.settings
-    run = settings.run_config(RUN, min_devices=settings.devices, round_seconds=ROUND_SECONDS, give_up=True)
+    run = settings.run_config(
+        RUN,
+        min_devices=settings.devices,
+        round_seconds=ROUND_SECONDS,
+        give_up=True,
+        difference=settings.difference,
+    )
     return ServiceSettings(
         bundle=prepared.bundle, state=state, broker=broker, fleet=fleet, port=0, test=prepared.dataset.test, run=run
     )

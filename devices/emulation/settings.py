@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from devices.emulation.datasets import DatasetName
 from devices.emulation.engines import EngineName
 from devices.emulation.virtual_fleet import FleetShape, LinkRange
-from server.config import RunConfig
+from server.config import Difference, RunConfig
 from wire_protocol.errors import require
 from wire_protocol.local_training import PLAIN, LocalTraining
 from wire_protocol.messages import SelectionPolicy
@@ -87,6 +87,7 @@ class EmulationSettings(FleetSettings):
     """A fleet of real device code, a real broker and the real server."""
 
     runtime: Runtime = "portable"
+    difference: Difference = RunConfig.difference
 
     def __post_init__(self) -> None:
         legal = f"1 to {MAX_DEVICES}; `fisherfleet simulate` takes more"

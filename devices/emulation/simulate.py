@@ -49,7 +49,7 @@ class Prepared:
 
 def prepare(settings: SimulationSettings) -> Prepared:
     """Load and share the data, build and export the model, draw the fleet; raises `FisherfleetError`."""
-    config = settings.run_config(RUN, round_seconds=settings.round_seconds)
+    config = settings.run_config(RUN, round_seconds=settings.round_seconds, difference="off")
     dataset = load_data(settings)
     shares, devices = _shares(settings, dataset)
     settings = replace(settings, devices=devices)

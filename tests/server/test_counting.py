@@ -1,3 +1,4 @@
+from collections import deque
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_a_batch_is_judged_one_by_one_and_counted_together(scene: Scene) -> None
     decline = scene.complete("c", messages.encode(Decline(run="run", round=3, cause="data")))
     forged = scene.complete("d", scene.body(9.0), sealer="a")
     verdicts = scene.count(good[0], decline, forged, good[1])
-    kinds = {verdict.complete.part.device: verdict for verdict in verdicts}
+    kinds = {verdict.part.device: verdict for verdict in verdicts}
     assert {device for device, verdict in kinds.items() if isinstance(verdict, Counted)} == {"a", "b"}
     assert (type(kinds["c"]), kinds["c"].is_the_devices) == (TurnedAway, True)
     assert (type(kinds["d"]), kinds["d"].is_the_devices) == (TurnedAway, False)
@@ -93,7 +94,7 @@ def test_a_batch_is_judged_one_by_one_and_counted_together(scene: Scene) -> None
 def test_an_update_of_a_device_that_was_not_drawn_is_refused_and_says_so(scene: Scene) -> None:
     scene.work.plan = msgspec.structs.replace(scene.plan, participation=0.2)
     verdicts = scene.count(*(scene.complete(name, scene.body(1.0)) for name in "abc"))
-    taken = {one.complete.part.device for one in verdicts if isinstance(one, Counted)}
+    taken = {one.part.device for one in verdicts if isinstance(one, Counted)}
     assert taken == {name for name in "abc" if scene.work.plan.draws(name)} == {"c"}
     reasons = {one.reason for one in verdicts if isinstance(one, TurnedAway)}
     assert reasons == {f"device {name} was not drawn for round 3 (participation 0.2)" for name in "ab"}
@@ -141,7 +142,22 @@ def test_an_update_that_cannot_be_judged_keeps_no_other_from_being_counted(
 
     monkeypatch.setattr(scene.counting, "_open", fails_for_a)
     verdicts = scene.count(*(scene.complete(name, scene.body(1.0)) for name in "ab"))
-    assert [verdict.complete.part.device for verdict in verdicts] == ["b"]
+    assert [verdict.part.device for verdict in verdicts] == ["b"]
+
+
+def test_each_is_let_go_of_once_its_body_is_written_and_before_the_next_is_looked_at(scene: Scene) -> None:
+    updates = [scene.complete("a", scene.body(1.0)), scene.complete("b", b"garbage"), scene.complete("c", b"none")]
+    updates.append(scene.complete("d", scene.body(2.0)))
+    segment = scene.state / "spool" / "run" / "3.segment"
+    left, told = deque(updates), []
+
+    def let_go(part: Part) -> None:
+        told.append((part.device, len(left), segment.stat().st_size))
+
+    taken = (left.popleft() for _ in updates)
+    scene.counting.count(scene.work, taken, scene.known, 100.0, let_go)
+    body = len(scene.body(1.0))
+    assert told == [("a", 3, body), ("b", 2, body), ("c", 1, body), ("d", 0, 2 * body)]
 
 
 def test_nothing_good_writes_nothing(scene: Scene) -> None:
@@ -156,7 +172,7 @@ def test_an_update_without_bitmaps_is_spooled_with_those_that_the_server_knows(s
     brief = msgspec.structs.replace(update, kept={}, selection=selection_id(scene.layout, scene.kept))
     scene.known["a"] = scene.kept
     verdicts = scene.count(*(scene.complete(device, messages.encode(brief)) for device in "ab"))
-    assert [(type(one), one.complete.part.device) for one in verdicts] == [(TurnedAway, "b"), (Counted, "a")]
+    assert [(type(one), one.part.device) for one in verdicts] == [(TurnedAway, "b"), (Counted, "a")]
     assert verdicts[0].reason == SELECTION_UNKNOWN
     (screened,) = scene.work.updates(scene.store.updates.of_round("run", scene.plan.round), scene.layout)
     assert screened.update == update

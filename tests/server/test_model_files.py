@@ -1,4 +1,3 @@
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -32,25 +31,6 @@ def test_the_newest_two_versions_are_kept(tmp_path: Path, weights: dict) -> None
 def test_a_lost_version_is_named(tmp_path: Path, layout: object) -> None:
     with pytest.raises(BundleError, match=r"7\.safetensors cannot be read"):
         ModelFiles(tmp_path, "run").load_version(7, layout)
-
-
-def test_published_models_are_named_by_content_and_the_last_two_stay(tmp_path: Path) -> None:
-    files = ModelFiles(tmp_path, "run")
-    digests = [files.publish(content) for content in (b"one", b"two", b"two", b"three")]
-    assert digests[0] == sha256(b"one").hexdigest()
-    assert files.encoded_path(digests[0]) is None
-    for digest, content in zip(digests[2:], (b"two", b"three"), strict=True):
-        path = files.encoded_path(digest)
-        assert path is not None
-        assert path.read_bytes() == content
-    assert len(list((tmp_path / "encoded").iterdir())) == 2
-
-
-@pytest.mark.parametrize("name", ["../models", "", "0" * 64, "A" * 64])
-def test_other_names_have_no_path(tmp_path: Path, name: str) -> None:
-    files = ModelFiles(tmp_path, "run")
-    files.publish(b"one")
-    assert files.encoded_path(name) is None
 
 
 def test_moments_come_back_with_their_version_and_leave_with_it(tmp_path: Path, weights: dict) -> None:

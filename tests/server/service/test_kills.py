@@ -22,6 +22,7 @@ import pytest
 from server.cancellation import end_tasks
 from server.records import RoundRecord
 from server.storage import Store
+from wire_protocol.model_difference import ModelDifference
 
 PROGRAM = Path(__file__).with_name("killed_server.py")
 PATIENCE = 120.0
@@ -39,6 +40,7 @@ POINTS = (
     "between the close and the deletion of the segment",
     "before the segment is deleted",
     "before a round is opened",
+    "between the model's difference and the opening",
     "between the opening and the plan",
     "while states are written",
 )
@@ -49,6 +51,7 @@ class Outcome:
     model: bytes
     rounds: tuple[RoundRecord, ...]
     counted: tuple[tuple[int, str], ...]
+    offers: tuple[tuple[str, tuple[ModelDifference, ...]], ...]
 
 
 @asynccontextmanager
@@ -117,11 +120,13 @@ def outcome(state: Path, run: str) -> Outcome:
     rounds = tuple(
         replace(record, seconds=0, bytes_up=0, bytes_down=0, updates_rejected=0) for record in store.rounds(run)
     )
+    plans = [plan for record in rounds if (plan := store.plan(run, record.round)) is not None]
     counted = tuple((update.round, update.device) for update in store.updates.of_run(run))
     store.close()
-    for folder, most in (("spool", 0), ("partial", 0), ("encoded", 2), ("models", 2)):
+    for folder, most in (("spool", 0), ("partial", 0), ("encoded", 3), ("differences", 1), ("models", 2)):
         assert len([path for path in (state / folder).rglob("*") if path.is_file()]) <= most
-    return Outcome((state / "model.safetensors").read_bytes(), rounds, counted)
+    offers = tuple((plan.model, plan.differences) for plan in plans)
+    return Outcome((state / "model.safetensors").read_bytes(), rounds, counted, offers)
 
 
 def everyone(rounds: int) -> tuple[tuple[int, str], ...]:
@@ -134,6 +139,7 @@ async def test_a_server_killed_again_and_again_ends_with_the_same_model(trained:
     assert ends == [0]
     assert undisturbed.counted == everyone(rounds)
     assert [record.resync for record in undisturbed.rounds] == [True, False, False] * 10
+    assert [len(differences) for _, differences in undisturbed.offers] == [0, 0, 0] + [1, 0, 0] * 9
     generator = random.Random(7)
     deaths = [(point, 1, 0.0) for point in POINTS]
     others = [(generator.choice(POINTS), generator.randint(1, 2), 0.0) for _ in range(8)]
