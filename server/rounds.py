@@ -91,8 +91,7 @@ class Rounds:
         self.selections: dict[str, SubModel] = dict(standing.selections)
         self.work: RoundWork | None = None
         self._plan_reminder = Reminder()
-        self._ranking: dict[str, bytes] = {}
-        self._plan_reminder = Reminder()
+        self._ranking = standing.ranking
         self._traffic_closed = workplace.traffic.total
         self._slices_are_due = standing.open_round is not None
         presumed = standing.online | (standing.open_round.expected if standing.open_round else frozenset())
@@ -272,7 +271,7 @@ class Rounds:
         traffic = self._at.traffic.total
         spent = traffic - self._traffic_closed
         record = work.record(folded, self._layout, evaluation, spent, self._at.clocks.steady())
-        await self._write(f"round {number}", self._at.store.close_round, work.plan.run, record)
+        await self._write(f"round {number}", self._at.store.close_round, work.plan.run, record, self._ranking)
         self._traffic_closed = traffic
         self.parameters, self._version, self._moments = parameters, record.model_version, moments
         await self._write(f"round {number}", self._at.spool.delete_others, None)

@@ -32,7 +32,7 @@ class Standing:
     after them; `next_round` was never opened before.
 
     `resync_round` is the last round in which neurons were chosen, None before the first; `selections` are those that
-    counted updates used since. `online` are devices that were online when a process was killed, none when it stopped.
+    counted updates used since, `ranking` is the one made in the last that was closed. `online` are devices that were online when a process was killed, none when it stopped.
     """
 
     next_round: int
@@ -42,6 +42,7 @@ class Standing:
     moments: State
     resync_round: int | None = None
     selections: dict[str, SubModel] = field(default_factory=dict)
+    ranking: dict[str, bytes] = field(default_factory=dict)
     online: frozenset[str] = frozenset()
     open_round: OpeningRecord | None = None
 
@@ -67,6 +68,7 @@ def resume(store: Store, models: ModelFiles, bundle: Bundle, config: RunConfig, 
         parameters=parameters,
         moments=moments,
         resync_round=last.resync_round,
+        ranking=store.ranking(config.run),
         selections={device: from_bitmaps(bundle.layout, bitmaps) for device, bitmaps in kept.items()},
         online=_online(store),
         open_round=_reopened(store, config, now),

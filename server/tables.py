@@ -64,6 +64,7 @@ rounds = Table(
     ),
     Column("seconds", Float, nullable=False, default=0.0),
     Column("model_version", Integer, nullable=False, default=0),
+    Column("ranking", LargeBinary),
 )
 
 devices = Table(
