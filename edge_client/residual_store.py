@@ -49,7 +49,7 @@ class ResidualStore:
             return self._read(self._settled(run), layout)
 
     def propose(self, run: str, number: int, residual: Arrays) -> None:
-        """The update of a round took the residual along and leaves this one, which counts once it is accepted (`settle`)."""
+        """The update of a round took the residual along and leaves this one, if it is accepted (`settle`)."""
         shapes = {name: array.shape for name, array in residual.items()}
         body = encode(residual, shapes, _CODEC)
         try:

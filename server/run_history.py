@@ -32,7 +32,8 @@ class Standing:
     after them; `next_round` was never opened before.
 
     `resync_round` is the last round in which neurons were chosen, None before the first; `selections` are those that
-    counted updates used since, `ranking` is the one made in the last that was closed. `online` are devices that were online when a process was killed, none when it stopped.
+    counted updates used since, `ranking` is the one made in the last that was closed. `online` are devices that were
+    online when a process was killed, none when it stopped.
     """
 
     next_round: int
