@@ -26,14 +26,17 @@ logger = logging.getLogger(__name__)
 
 
 class DeliveryRunner:
-    """The outbox of one device, on its way; `settled` is told of every parcel answered, and whether it was counted."""
+    """The outbox of one device, on its way.
+
+    `settled` is told of every parcel that leaves it, and whether it was counted; None says that it was lost.
+    """
 
     def __init__(
         self,
         name: str,
         store: DeviceStore,
         link: MqttLink,
-        settled: Callable[[Parcel, bool], None],
+        settled: Callable[[Parcel, bool | None], None],
         account: LinkAccount,
     ) -> None:
         self._name = name
@@ -61,7 +64,7 @@ class DeliveryRunner:
     def stored(self, stored: Stored) -> None:
         """A payload has reached the outbox."""
         for parcel in stored.dropped:
-            self._host.post(partial(ev.Removed, parcel=parcel))
+            self._lose(parcel)
         self._host.post(partial(ev.Added, parcel=stored.parcel))
 
     def need_arrived(self, need: Need) -> None:
@@ -103,7 +106,7 @@ class DeliveryRunner:
             logger.warning("%s: sending was cut short: %s", where, error)
         except DamagedFileError as error:
             logger.warning("%s: %s", where, error)
-            self._host.post(partial(ev.Removed, parcel=command.parcel))
+            self._lose(command.parcel)
         except OutboxError as error:
             logger.warning("%s: %s", where, error)
         except Exception:
@@ -134,6 +137,10 @@ class DeliveryRunner:
         else:
             logger.info("%s: counted by the server", self._where(parcel))
         self._settled(parcel, receipt.accepted)
+
+    def _lose(self, parcel: Parcel) -> None:
+        self._host.post(partial(ev.Removed, parcel=parcel))
+        self._settled(parcel, None)
 
     def _where(self, parcel: Parcel) -> str:
         return f"{self._name}: run {parcel.run} round {parcel.round}"

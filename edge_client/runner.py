@@ -123,10 +123,12 @@ class _Device:
     def _on_stored(self, stored: Stored) -> None:
         self._delivery.stored(stored)
 
-    def _on_settled(self, parcel: Parcel, accepted: bool) -> None:
-        self._work.answered(parcel.run, parcel.round, accepted)
+    def _on_settled(self, parcel: Parcel, accepted: bool | None) -> None:
+        if accepted is not None:
+            self._work.answered(parcel.run, parcel.round, accepted)
         if accepted and parcel.selection is not None:
             self._round.update_accepted(parcel.selection)
+        self._round.settled(parcel.run, parcel.round)
 
     def _on_link(self, event: LinkEvent) -> None:
         if isinstance(event, LinkUp):

@@ -67,7 +67,8 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     `top_k` of their values of largest magnitude; models and slices at `downlink`. `noise_stddev` is the standard
     deviation of Gaussian noise that the device adds to every value it sends; alone it is no privacy guarantee.
     `ranking` is the fleet's own order of neurons (`neuron_scores`), in a resync by the selection `fisher-cohort` once
-    there were scores.
+    there were scores. Updates still count when the newest plan is up to `most_stale` model versions ahead; with 0, in
+    their own round only.
     """
 
     run: str
@@ -88,6 +89,7 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     noise_stddev: float = 0.0
     training: LocalTraining = PLAIN
     ranking: dict[str, bytes] = {}
+    most_stale: int = 0
 
     def __post_init__(self) -> None:
         _require_round(self.run, self.round)
@@ -103,11 +105,16 @@ class RoundPlan(Message, frozen=True, tag="plan"):
         _require_fraction("top_k", self.top_k)
         require(0 <= self.noise_stddev < float("inf"), "noise_stddev", self.noise_stddev, "at least 0 and finite")
         require_noise_fits(self.selection, self.noise_stddev)
+        _require_count("most_stale", self.most_stale)
 
     @property
     def resync(self) -> bool:
         """Whether every device takes the whole model and chooses its neurons in this round."""
         return self.round == self.resync_round
+
+    def takes_updates_of(self, earlier: RoundPlan) -> bool:
+        """Whether updates by an earlier plan of the run still count while this is the newest."""
+        return self.most_stale > 0 and 0 <= self.model_version - earlier.model_version <= self.most_stale
 
     def largest_widths(self, layout: Layout) -> dict[str, int]:
         """Neurons that a device keeps of each group, at most."""
