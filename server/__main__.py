@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 from model_export.trained_model import trained_files
 from server.bundle import open_bundle
-from server.combining_options import add_combining_options, chosen_aggregation, chosen_optimizer
+from server.combining_options import add_combining_options, chosen_aggregation, chosen_buffer, chosen_optimizer
 from server.config import RunConfig, ServiceSettings
 from server.durable_files import write_durably
 from server.records import RoundRecord
@@ -121,6 +121,7 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         min_devices=arguments.min_devices,
         round_seconds=arguments.round_seconds,
         quorum=arguments.quorum,
+        buffer=chosen_buffer(arguments),
         aggregation=chosen_aggregation(arguments),
         server_optimizer=chosen_optimizer(arguments),
     )
@@ -170,10 +171,11 @@ def _log_round(record: RoundRecord) -> None:
         if value is not None
     ]
     logger.info(
-        "round %d%s: heard %d device(s), refused %d, %s, %.1f kB up, %.1f kB down, %.1f s",
+        "round %d%s: heard %d device(s)%s, refused %d, %s, %.1f kB up, %.1f kB down, %.1f s",
         record.round,
         " (resync)" if record.resync else "",
         record.updates_accepted,
+        f", {record.updates_late} late" if record.updates_late else "",
         record.updates_rejected,
         ", ".join(tested) or "not tested",
         record.bytes_up / 1000,

@@ -10,6 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import get_args
 
+from server.aggregation.buffered import BufferRule
 from server.aggregation.choice import AggregationConfig
 from server.server_optimizers.choice import ServerOptimizerConfig
 from wire_protocol import topics
@@ -33,8 +34,10 @@ class RunConfig:
     afresh every `resync_every` rounds. `min_devices` must be online before the first round opens (also after a
     restart, unless a round was open then); `round_seconds` is a round's time limit, and `quorum` how many updates it
     needs before it can close: with fewer it is prolonged. With `give_up` the run ends in an error as soon as no device
-    online has an update to give, instead of trying again. `aggregation` and `server_optimizer` say how updates become
-    the next model. The rest is what `RoundPlan` asks of devices.
+    online has an update to give, instead of trying again. With `buffer` the run is asynchronous: a round closes once
+    `buffer.goal` updates of it and of earlier rounds were counted; without, updates count in their own round only.
+    `aggregation` and `server_optimizer` say how updates become the next model. The rest is what `RoundPlan` asks of
+    devices.
     """
 
     run: str = "run"
@@ -54,6 +57,7 @@ class RunConfig:
     round_seconds: float = 60.0
     quorum: int = 1
     give_up: bool = False
+    buffer: BufferRule | None = None
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     server_optimizer: ServerOptimizerConfig = field(default_factory=ServerOptimizerConfig)
 

@@ -10,14 +10,15 @@ Blocking; runs in a worker thread, one batch at a time.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from server.known_selections import KnownSelections
 from server.receipts import LONGEST_REASON
 from server.records import Batch, RefusalRecord, Selection, UpdateRecord
 from server.round_work import RoundWork
 from server.screening import Refused, screen
-from server.update_rows import UpdateRows
+from server.update_rows import Made, UpdateRows
 from server.uplink import Complete
 from wire_protocol import messages
 from wire_protocol.layout import Layout
@@ -32,9 +33,10 @@ Opener = Callable[[Complete], bytes | Refused]
 
 @dataclass(frozen=True)
 class Counted:
-    """The update is durably counted."""
+    """The update, made by `plan`, is durably counted."""
 
     complete: Complete
+    plan: RoundPlan
     sub_model: SubModel
 
 
@@ -49,7 +51,7 @@ class TurnedAway:
 
 @dataclass(frozen=True)
 class InConflict:
-    """Another update of the device is counted in this round."""
+    """Another update of the device and round is counted."""
 
     complete: Complete
 
@@ -62,6 +64,7 @@ class _Good:
     """`body` is the update with its bitmaps, also where it came without them."""
 
     complete: Complete
+    plan: RoundPlan
     sub_model: SubModel
     body: bytes = field(repr=False)
 
@@ -75,17 +78,19 @@ class Counting:
         self._rows = rows
 
     def count(
-        self, work: RoundWork, completes: Iterable[Complete], known: Mapping[str, SubModel], now: float
+        self, work: RoundWork, completes: Iterable[Complete], known: KnownSelections, now: float
     ) -> list[Verdict]:
-        """Judge and count updates of the open round, of different devices; `now` is seconds since the Unix epoch.
+        """Judge updates and count them in the open round; `now` is seconds since the Unix epoch.
 
-        `known` has the neurons of every device whose update was counted since the last resync. Raises `StorageError`
-        when nothing could be written. An update whose judging fails for a reason of ours is left out of the answer.
+        There is one of a device and round, which is the open one or an earlier one whose updates still count. Raises
+        `StorageError` when nothing could be written. An update of any other round, or whose judging fails for a reason
+        of ours, is left out of the answer.
         """
         judged = [
             verdict
             for complete in completes
-            if (verdict := self._judge_safely(complete, work.plan, known.get(complete.part.device))) is not None
+            if (plan := work.plan_of(complete.part.round)) is not None
+            and (verdict := self._judge_safely(complete, plan, known.of(complete.part.device, plan))) is not None
         ]
         good = [one for one in judged if isinstance(one, _Good)]
         refused = [one for one in judged if isinstance(one, TurnedAway)]
@@ -107,11 +112,11 @@ class Counting:
         verdict = screen(body, plan, self._layout, known)
         if isinstance(verdict, Refused):
             return TurnedAway(complete, verdict.reason, is_the_devices=True)
-        return _Good(complete, verdict.sub_model, messages.encode(verdict.update))
+        return _Good(complete, plan, verdict.sub_model, messages.encode(verdict.update))
 
     def _write(
         self, work: RoundWork, good: Sequence[_Good], refused: Sequence[TurnedAway], now: float
-    ) -> dict[str, bytes]:
+    ) -> dict[Made, bytes]:
         if work.segment_is_behind:
             work.segment.commit(self._rows.end(work.plan.run, work.plan.round))
         work.segment_is_behind = True
@@ -119,7 +124,7 @@ class Counting:
         standing = self._rows.commit(
             Batch(
                 updates=tuple(
-                    UpdateRecord(*_key(one.complete), extent.offset, extent.length)
+                    UpdateRecord(*_key(one.complete), extent.offset, extent.length, counted_in=work.plan.round)
                     for one, extent in zip(good, extents, strict=True)
                 ),
                 selections=tuple(self._selection(one) for one in good),
@@ -136,15 +141,16 @@ class Counting:
         return standing
 
     def _selection(self, good: _Good) -> Selection:
-        kept = to_bitmaps(self._layout, good.sub_model)
-        return Selection(good.complete.part.device, kept, good.sub_model.widths)
+        part, kept = good.complete.part, to_bitmaps(self._layout, good.sub_model)
+        return Selection(part.device, part.round, good.plan.resync_round, kept, good.sub_model.widths)
 
 
 def _key(complete: Complete) -> tuple[str, int, str, bytes]:
     return complete.part.run, complete.part.round, complete.part.device, complete.sha256
 
 
-def _verdict(good: _Good, standing: dict[str, bytes]) -> Verdict:
-    if standing[good.complete.part.device] != good.complete.sha256:
+def _verdict(good: _Good, standing: dict[Made, bytes]) -> Verdict:
+    part = good.complete.part
+    if standing[part.round, part.device] != good.complete.sha256:
         return InConflict(good.complete)
-    return Counted(good.complete, good.sub_model)
+    return Counted(good.complete, good.plan, good.sub_model)

@@ -4,7 +4,8 @@
     state/models/{run}/{version}.moments        the server optimizer's state after it, float64; none without a state
     state/encoded/{sha256}                      tensor_codec bytes named by their SHA-256, immutable
 
-Of both the newest two are kept: the current one, and the one that a download or a restart may still need.
+Of versions the newest two are kept: the current one, and the one that a restart may still need. Of encoded models as
+many as asked for, two at least: the current one, and those that a download may still need.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ModelFiles:
-    """Model files of one run in the folder `state`."""
+    """Model files of one run in the folder `state`; `offered` encoded models can be downloaded."""
 
-    def __init__(self, state: Path, run: str) -> None:
+    def __init__(self, state: Path, run: str, offered: int = KEPT) -> None:
+        self._offered = max(KEPT, offered)
         self._versions = state / "models" / run
         self._encoded = state / "encoded"
         self._published: list[str] = []
@@ -67,12 +69,12 @@ class ModelFiles:
         return read_weights(self._version_path(version), layout)
 
     def publish(self, encoded: bytes) -> str:
-        """Offer an encoded model for download, withdraw all but the last two; returns its SHA-256 (hexadecimal)."""
+        """Offer an encoded model for download, withdraw the oldest; returns its SHA-256 (hexadecimal)."""
         digest = sha256(encoded).hexdigest()
         if self.encoded_path(digest) is None:
             write_durably(self._encoded / digest, encoded)
         others = [known for known in self._published if known != digest]
-        self._published = [*others[-(KEPT - 1) :], digest]
+        self._published = [*others[1 - self._offered :], digest]
         for path in self._encoded.iterdir():
             if path.name not in self._published:
                 path.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -117,6 +118,13 @@ class Store:
         with self._database.transaction() as connection:
             plan = connection.execute(query.order_by(tables.rounds.c.round.desc()).limit(1)).scalar_one_or_none()
         return None if plan is None else messages.decode(plan, RoundPlan)
+
+    def recent_plans(self, run: str, oldest_version: int) -> tuple[RoundPlan, ...]:
+        """The plans of the last rounds, the newest first, back to the first that trains an older model version."""
+        query = select(tables.rounds.c.plan).where(tables.rounds.c.run == run).order_by(tables.rounds.c.round.desc())
+        with self._database.transaction() as connection:
+            plans = (messages.decode(plan, RoundPlan) for plan in connection.execute(query).scalars())
+            return tuple(takewhile(lambda plan: plan.model_version >= oldest_version, plans))
 
     def abandon_round(self, run: str, number: int) -> None:
         """Forget an open round in which nobody was counted."""

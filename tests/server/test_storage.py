@@ -145,8 +145,8 @@ def test_what_a_device_says_and_what_it_kept_are_held_apart(store: Store) -> Non
     store.save_devices([DEVICE, other])
     store.updates.commit(
         Batch(
-            (UpdateRecord("run", 1, "a", bytes(32), 0, 1),),
-            (Selection("a", {"hidden": b"\xc0"}, {"hidden": 2}),),
+            (UpdateRecord("run", 1, "a", bytes(32), 0, 1, 1),),
+            (Selection("a", 1, 1, {"hidden": b"\xc0"}, {"hidden": 2}),),
             (),
             6.0,
         )
