@@ -18,9 +18,10 @@ from typing import Any, get_args
 
 from model_export.trained_model import trained_files
 from server.bundle import open_bundle
-from server.combining_options import add_combining_options, chosen_aggregation, chosen_buffer, chosen_optimizer
+from server.combining_options import add_combining_options, chosen_aggregation, chosen_optimizer
 from server.config import RunConfig, ServiceSettings
 from server.durable_files import write_durably
+from server.mode_options import add_mode_options, take_buffer
 from server.records import RoundRecord
 from server.service import Service
 from server.storage import Store
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_service_options(add)
     _add_run_options(add, RunConfig())
+    add_mode_options(parser)
     add_training_options(parser, RunConfig().training)
     return parser
 
@@ -121,7 +123,7 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         min_devices=arguments.min_devices,
         round_seconds=arguments.round_seconds,
         quorum=arguments.quorum,
-        buffer=chosen_buffer(arguments),
+        buffer=take_buffer(vars(arguments)),
         aggregation=chosen_aggregation(arguments),
         server_optimizer=chosen_optimizer(arguments),
     )

@@ -23,6 +23,7 @@ from devices.emulation.report import REPORT_NAME, encode_report
 from devices.emulation.settings import EmulationSettings, Runtime
 from model_export.zoo import ZOO
 from server.config import RunConfig
+from server.mode_options import MODE_OPTIONS, add_mode_options, take_buffer
 from server.records import RoundRecord
 from server.training_options import add_training_options, take_training
 from wire_protocol.errors import FisherfleetError
@@ -42,9 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(argv))
     json_target = options.pop("json")
     chosen = {name: options.pop(name) for name in LocalTraining.__struct_fields__}
+    mode = {name: options.pop(name) for name in MODE_OPTIONS}
     console = Console(stderr=json_target == PRINT, highlight=False)
     try:
-        finished = _run(EmulationSettings(**options, training=take_training(chosen)), console)
+        settings = EmulationSettings(**options, training=take_training(chosen), buffer=take_buffer(mode))
+        finished = _run(settings, console)
     except FisherfleetError as error:
         sys.stderr.write(f"fisherfleet emulate: {error}\n")
         return USAGE_ERROR
@@ -190,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     option(training, "downlink", "number format of models and slices", choices=get_args(DownlinkPrecision))
     option(training, "runtime", "what devices train with", choices=get_args(Runtime))
     option(training, "noise_stddev", "Gaussian noise added to every value sent; not a privacy guarantee", type=float)
+    add_mode_options(training)
     add_training_options(training, RunConfig.training)
     output.add_argument(
         "--out",

@@ -174,6 +174,7 @@ def _service_settings(prepared: Prepared, fleet: Path, state: Path, broker: Brok
         min_devices=settings.devices,
         round_seconds=ROUND_SECONDS,
         give_up=True,
+        buffer=settings.buffer,
     )
     return ServiceSettings(
         bundle=prepared.bundle, state=state, broker=broker, fleet=fleet, port=0, test=prepared.dataset.test, run=run

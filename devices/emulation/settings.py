@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from devices.emulation.datasets import DatasetName
+from server.aggregation.buffered import BufferRule
 from server.config import RunConfig
 from wire_protocol.errors import require
 from wire_protocol.local_training import PLAIN, LocalTraining
@@ -46,6 +47,7 @@ class EmulationSettings:
     learning_rate: float = RunConfig.learning_rate
     noise_stddev: float = RunConfig.noise_stddev
     training: LocalTraining = RunConfig.training
+    buffer: BufferRule | None = None
     alpha: float = DIRICHLET_ALPHA
 
     def __post_init__(self) -> None:
