@@ -34,6 +34,12 @@ def test_a_lost_version_is_named(tmp_path: Path, layout: object) -> None:
         ModelFiles(tmp_path, "run").load_version(7, layout)
 
 
+def test_as_many_models_as_asked_for_can_be_downloaded(tmp_path: Path) -> None:
+    files = ModelFiles(tmp_path, "run", offered=3)
+    digests = [files.publish(content) for content in (b"one", b"two", b"three", b"four")]
+    assert [files.encoded_path(digest) is not None for digest in digests] == [False, True, True, True]
+
+
 def test_published_models_are_named_by_content_and_the_last_two_stay(tmp_path: Path) -> None:
     files = ModelFiles(tmp_path, "run")
     digests = [files.publish(content) for content in (b"one", b"two", b"two", b"three")]

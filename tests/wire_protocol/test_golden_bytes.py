@@ -74,6 +74,7 @@ MESSAGES: dict[str, Message] = {
         noise_stddev=0.0,
         training=LocalTraining(optimizer="momentum", momentum=0.5, proximal=0.25, clip_gradient=5.0, scale_kept=True),
         ranking={"fc1": b"\x01\x00\x00\x00\x00\x00\x00\x00"},
+        most_stale=2,
     ),
     "update": Update(
         run="run-1",
