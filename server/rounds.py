@@ -286,9 +286,18 @@ class Rounds:
             downlink=config.downlink,
             noise_stddev=config.noise_stddev,
             training=config.training,
-            ranking=self._ranking if command.round == command.resync_round else {},
+            ranking=self._ranking_for(command),
             most_stale=0 if config.buffer is None else config.buffer.most_stale,
         )
+
+    def _ranking_for(self, command: coordinator.OpenRound) -> dict[str, bytes]:
+        """In a buffered run also for devices that were busy in the resync round and choose after it."""
+        if command.round == command.resync_round:
+            return self._ranking
+        last = self._recent.get(max(self._recent, default=0))
+        if self._at.config.buffer is None or last is None or last.resync_round != command.resync_round:
+            return {}
+        return last.ranking
 
     async def _extend(self, command: coordinator.ExtendRound) -> None:
         assert self.work is not None

@@ -65,7 +65,8 @@ def resume(store: Store, models: ModelFiles, bundle: Bundle, config: RunConfig, 
     last = store.last_plan(config.run)
     if last is None:
         return Standing(1, 0, version, parameters, moments, online=_online(store))
-    recent = () if config.buffer is None else store.recent_plans(config.run, version - config.buffer.most_stale)
+    buffer = config.buffer
+    recent = () if buffer is None else store.recent_plans(config.run, version - max(1, buffer.most_stale))
     kept = store.updates.selections(config.run, min(plan.resync_round for plan in (last, *recent)))
     return Standing(
         next_round=last.round + 1,

@@ -67,8 +67,8 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     `top_k` of their values of largest magnitude; models and slices at `downlink`. `noise_stddev` is the standard
     deviation of Gaussian noise that the device adds to every value it sends; alone it is no privacy guarantee.
     `ranking` is the fleet's own order of neurons (`neuron_scores`), in a resync by the selection `fisher-cohort` once
-    there were scores. Updates still count when the newest plan is up to `most_stale` model versions ahead; with 0, in
-    their own round only.
+    there were scores, and in a buffered run in the rounds after it too. Updates still count when the newest plan is up
+    to `most_stale` model versions ahead; with 0, in their own round only.
     """
 
     run: str

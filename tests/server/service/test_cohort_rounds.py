@@ -7,10 +7,17 @@ import msgspec
 import numpy as np
 import pytest
 
+from server.aggregation.buffered import BufferRule
 from wire_protocol import messages
 from wire_protocol.local_training import LocalTraining
 from wire_protocol.messages import RoundPlan, Update
 from wire_protocol.neuron_scores import decode_ranking, encode_scores
+
+
+def scored(scene: Any, layout: Any, device: Any, plan: RoundPlan, *scores: float) -> bytes:
+    update = messages.decode(device.body(plan, scene.keeping(0, 1), 0.5), Update)
+    encoded = encode_scores(layout, {"hidden": np.array(scores, np.float32)}) if scores else b""
+    return device.sealed(plan, messages.encode(msgspec.structs.replace(update, scores=encoded)))
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["in one process", "after a restart"])
@@ -21,9 +28,7 @@ async def test_a_resync_brings_the_ranking_by_the_scores_of_the_one_before(
     settings = scene.running(rounds=4, resync_every=2, min_devices=2, selection="fisher-cohort", training=training)
 
     def payload(device: Any, plan: RoundPlan, *scores: float) -> bytes:
-        update = messages.decode(device.body(plan, scene.keeping(0, 1), 0.5), Update)
-        encoded = encode_scores(layout, {"hidden": np.array(scores, np.float32)}) if scores else b""
-        return device.sealed(plan, messages.encode(msgspec.structs.replace(update, scores=encoded)))
+        return scored(scene, layout, device, plan, *scores)
 
     async with scene.connected("a") as a, scene.connected("b") as b, AsyncExitStack() as servers:
         await servers.enter_async_context(scene.serving(settings))
@@ -42,3 +47,21 @@ async def test_a_resync_brings_the_ranking_by_the_scores_of_the_one_before(
             pass
         assert plan.resync
         assert decode_ranking(layout, plan.ranking)["hidden"].tolist() == [0, 2, 1, 3]
+
+
+async def test_in_a_buffered_run_the_rounds_after_a_resync_have_its_ranking_too(scene: Any, layout: Any) -> None:
+    """For devices that were busy when it opened; its own scores are for the next resync."""
+    buffer = BufferRule(1, most_stale=0)
+    settings = scene.running(rounds=4, resync_every=2, selection="fisher-cohort", buffer=buffer)
+    rankings = []
+    async with scene.connected("a") as a, AsyncExitStack() as servers:
+        await servers.enter_async_context(scene.serving(settings))
+        for number, scores in ((1, (1, 2, 3, 0)), (2, ()), (3, (4, 3, 2, 1)), (4, ())):
+            while (plan := await a.plans.get()) is None or plan.round < number:
+                pass
+            rankings.append([decode_ranking(layout, plan.ranking)["hidden"].tolist()] if plan.ranking else [])
+            if number == 3:
+                await servers.aclose()
+                await servers.enter_async_context(scene.serving(settings))
+            assert (await a.send(plan, scored(scene, layout, a, plan, *scores))).accepted
+    assert rankings == [[], [], [[2, 1, 0, 3]], [[2, 1, 0, 3]]]
