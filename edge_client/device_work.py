@@ -16,7 +16,6 @@ from pathlib import Path
 from threading import Event
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_client.bundle_store import BundleStore
 from edge_client.config import DeviceConfig
@@ -37,7 +36,7 @@ from wire_protocol.errors import FisherfleetError, ProtocolError
 from wire_protocol.examples import Examples, fit_examples
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan, Slice, Update
-from wire_protocol.sub_model import SubModel, full_sub_model, gather, sub_shapes
+from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, gather, sub_shapes
 from wire_protocol.tensor_codec import Codec, decode, largest_size
 
 logger = logging.getLogger(__name__)
@@ -200,7 +199,7 @@ class DeviceWork:
         examples = fit_examples(self._examples, manifest, str(self._config.data))
         return _OpenBundle(bundle, manifest, store.files(bundle, manifest, ()), examples)
 
-    def _read_model(self, plan: RoundPlan, layout: Layout, store: BundleStore) -> dict[str, NDArray[np.float32]]:
+    def _read_model(self, plan: RoundPlan, layout: Layout, store: BundleStore) -> Arrays:
         shapes = _full_shapes(layout)
         codec = plan.downlink_codec
         return decode(store.model(plan.model, largest_size(shapes, codec)), shapes, codec)
@@ -229,7 +228,7 @@ def _full_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
     return sub_shapes(layout, full_sub_model(layout).widths)
 
 
-def _decode_slice(content: Slice, layout: Layout, sub_model: SubModel) -> dict[str, NDArray[np.float32]]:
+def _decode_slice(content: Slice, layout: Layout, sub_model: SubModel) -> Arrays:
     try:
         return decode(content.values, sub_shapes(layout, sub_model.widths), Codec(content.precision))
     except ProtocolError as error:

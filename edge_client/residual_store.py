@@ -23,7 +23,7 @@ from threading import Lock
 import numpy as np
 
 from edge_client.durable_files import read_checked, write_checked
-from edge_client.error_feedback import Residual, no_residual
+from edge_client.error_feedback import no_residual
 from edge_client.errors import DamagedFileError
 from wire_protocol.errors import FisherfleetError, ProtocolError
 from wire_protocol.layout import Layout
@@ -43,7 +43,7 @@ class ResidualStore:
     folder: Path
     _lock: Lock = field(default_factory=Lock, compare=False, repr=False)
 
-    def load(self, run: str, layout: Layout) -> Residual:
+    def load(self, run: str, layout: Layout) -> Arrays:
         """The residual to add to the next update of a run; zeros where there is none."""
         with self._lock:
             return self._read(self._settled(run), layout)
