@@ -87,7 +87,7 @@ class ResidualStore:
             write_checked(settled, encode(total, _shapes(layout), _CODEC))
         standing.unlink(missing_ok=True)
 
-    def _read(self, path: Path, layout: Layout) -> Residual:
+    def _read(self, path: Path, layout: Layout) -> Arrays:
         shapes = _shapes(layout)
         try:
             return decode(read_checked(path, largest_size(shapes, _CODEC)), shapes, _CODEC)
