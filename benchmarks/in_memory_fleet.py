@@ -22,6 +22,7 @@ from server.aggregation.masked_mean import WeightedMean
 from server.aggregation.rule import AggregationRule
 from server.cohort import Cohort
 from server.evaluation import Evaluator
+from server.resync import encode_model
 from server.server_optimizers.fed_avg import FedAvg
 from server.server_optimizers.optimizer import ServerOptimizer
 from wire_protocol import messages
@@ -30,16 +31,21 @@ from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout
 from wire_protocol.local_training import PLAIN, LocalTraining
 from wire_protocol.messages import RoundPlan, SelectionPolicy
+from wire_protocol.model_difference import Coding, DifferencePrecision, encode_difference
 from wire_protocol.neuron_scores import decode_scores
 from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, gather, sub_shapes
-from wire_protocol.tensor_codec import DownlinkPrecision, Precision, decode, encode
+from wire_protocol.tensor_codec import Codec, DownlinkPrecision, Precision, decode, encode
 
 _NO_HASH = "0" * 64
 
 
 @dataclass(frozen=True)
 class Method:
-    """How the fleet trains; see `wire_protocol.messages.RoundPlan`."""
+    """How the fleet trains; see `wire_protocol.messages.RoundPlan`.
+
+    `difference` is the precision of whole models at resyncs after the first, as differences from the one before; None
+    sends them whole.
+    """
 
     rounds: int
     keep: float
@@ -52,6 +58,7 @@ class Method:
     precision: Precision = "float16"
     top_k: float = 1.0
     downlink: DownlinkPrecision = "float16"
+    difference: DifferencePrecision | None = None
     error_feedback: bool = True
 
     def plan(self, number: int, ranking: Mapping[str, bytes]) -> RoundPlan:
@@ -126,11 +133,13 @@ def accuracies(
     choices: dict[int, Choice] = {}
     residuals: dict[int, Arrays] = {}
     ranking: dict[str, bytes] = {}
+    resynced: Arrays | None = None
     for number in range(1, method.rounds + 1):
         plan, cohort, up, down = method.plan(number, ranking), Cohort(layout), 0, 0
         contributions: list[Contribution] = []
         feeding = method.error_feedback and feeds_back(plan)
-        whole = _received(plan, full_sub_model(layout), layout, parameters) if plan.resync else None
+        whole = _resynced(method, layout, parameters, resynced) if plan.resync else None
+        resynced = resynced if whole is None else whole.arrays
         for device, examples in enumerate(fleet.shares):
             residual = residuals.get(device, no_residual(layout)) if feeding else None
             work = LocalWork(plan, layout, examples, generators[device], residual=residual)
@@ -158,8 +167,18 @@ class _Received(NamedTuple):
     bytes_taken: int
 
 
+def _resynced(method: Method, layout: Layout, parameters: Arrays, before: Arrays | None) -> _Received:
+    """The whole model as every device receives it at a resync; `before` is that of the resync before."""
+    shapes, codec = sub_shapes(layout, full_sub_model(layout).widths), Codec(method.downlink)
+    if before is None or method.difference is None:
+        payload = encode_model(layout, parameters, method.downlink)
+        return _Received(decode(payload, shapes, codec), len(payload))
+    coded = encode_difference(parameters, before, Coding(shapes, codec, Codec(method.difference)))
+    return _Received(decode(coded.whole, shapes, codec), len(coded.difference))
+
+
 def _received(plan: RoundPlan, sub_model: SubModel, layout: Layout, parameters: Arrays) -> _Received:
-    """What a device receives of the parameters, and the bytes it takes."""
+    """What a device receives of the parameters in a slice, and the bytes it takes."""
     shapes = sub_shapes(layout, sub_model.widths)
     payload = encode(gather(layout, sub_model, parameters), shapes, plan.downlink_codec)
     return _Received(decode(payload, shapes, plan.downlink_codec), len(payload))

@@ -31,6 +31,7 @@ from edge_client.selection.policies import may_score
 from edge_client.training.choose import OpenRuntime, RuntimeSpec, files_for
 from edge_client.training.interruptible import InterruptibleRuntime, InterruptibleScorer
 from edge_client.training.runtime import TrainingRuntime
+from edge_client.whole_model import WholeModel
 from wire_protocol.bundle_manifest import FISHER, BundleManifest
 from wire_protocol.errors import FisherfleetError, ProtocolError
 from wire_protocol.examples import Examples, fit_examples
@@ -127,11 +128,12 @@ class DeviceWork:
         names = list(files_for(self._config.runtime, opened.manifest, plan.largest_widths(layout)))
         if command.selection is None and may_score(plan, layout, narrowed=fitter is not None):
             names.append(FISHER)
+        model = WholeModel(plan, layout, store)
         if fitter is not None:
-            model = plan.model, largest_size(_full_shapes(layout), plan.downlink_codec)
-            fitter.require_bytes(store.bytes_to_fetch(plan.bundle, opened.manifest, names, model))
+            files = store.bytes_to_fetch(plan.bundle, opened.manifest, names)
+            fitter.require_bytes(files + model.bytes_to_fetch())
         store.files(plan.bundle, opened.manifest, names)
-        self._read_model(plan, opened.manifest.layout, store)
+        model.fetch(fitter.require_bytes if fitter is not None else lambda _count: None)
 
     def train(self, command: Train, stop: Event, left_seconds: Callable[[], float] = lambda: inf) -> Trained:
         """Choose neurons unless `command` brings them, train them, encode what changed.
@@ -151,7 +153,7 @@ class DeviceWork:
             choice = Choice(command.selection.sub_model, known=True)
             base = _decode_slice(command.content, layout, choice.sub_model)
         else:
-            full = self._read_model(plan, layout, self._store(stop))
+            full = WholeModel(plan, layout, self._store(stop)).fetch()
             choice = (
                 choose(work, full, scorer, fitting)
                 if command.selection is None
@@ -198,11 +200,6 @@ class DeviceWork:
     def _opened(self, bundle: str, manifest: BundleManifest, store: BundleStore) -> _OpenBundle:
         examples = fit_examples(self._examples, manifest, str(self._config.data))
         return _OpenBundle(bundle, manifest, store.files(bundle, manifest, ()), examples)
-
-    def _read_model(self, plan: RoundPlan, layout: Layout, store: BundleStore) -> Arrays:
-        shapes = _full_shapes(layout)
-        codec = plan.downlink_codec
-        return decode(store.model(plan.model, largest_size(shapes, codec)), shapes, codec)
 
     def _runtime_of(self, opened: _OpenBundle) -> TrainingRuntime:
         if self._runtime is None or self._runtime[0] != opened.bundle:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from server.aggregation.buffered import BufferRule
 from server.aggregation.choice import AggregationConfig
@@ -20,7 +20,11 @@ from wire_protocol.errors import require
 from wire_protocol.examples import Examples
 from wire_protocol.local_training import LocalTraining
 from wire_protocol.messages import SelectionPolicy, require_noise_fits
+from wire_protocol.model_difference import DifferencePrecision
 from wire_protocol.tensor_codec import Codec, DownlinkPrecision, Precision
+
+Difference = Literal["off", DifferencePrecision]
+"""How the whole model of a resync goes to devices that have the last one."""
 
 SCALED_AND_CLIPPED = LocalTraining(clip_gradient=5.0, scale_kept=True)
 """What did best where it was measured (docs/results.md)."""
@@ -51,6 +55,7 @@ class RunConfig:
     precision: Precision = "float16"
     top_k: float = 1.0
     downlink: DownlinkPrecision = "float16"
+    difference: Difference = "int4"
     noise_stddev: float = 0.0
     training: LocalTraining = SCALED_AND_CLIPPED
     min_devices: int = 1
@@ -74,7 +79,8 @@ class RunConfig:
             require(amount > 0 and isfinite(amount), name, amount, "above 0 and finite")
         noise = self.noise_stddev
         require(noise >= 0 and isfinite(noise), "noise_stddev", noise, "at least 0 and finite")
-        for name, kind in (("selection", SelectionPolicy), ("precision", Precision), ("downlink", DownlinkPrecision)):
+        kinds = {"selection": SelectionPolicy, "precision": Precision, "downlink": DownlinkPrecision}
+        for name, kind in (kinds | {"difference": Difference}).items():
             word, words = getattr(self, name), get_args(kind)
             require(word in words, name, word, f"one of {', '.join(words)}")
         require_noise_fits(self.selection, self.noise_stddev)

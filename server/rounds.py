@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import msgspec
 from numpy.typing import NDArray
 
-from server import coordinator, resync
+from server import coordinator
 from server.aggregation.choice import aggregation_rule
 from server.aggregation.fold import Folded, Scale, as_it_is, fold
 from server.bundle import Bundle
@@ -34,10 +34,12 @@ from server.errors import NobodyCanError, StorageError
 from server.evaluation import Evaluation, Evaluator
 from server.known_selections import KnownSelections
 from server.model_files import ModelFiles
+from server.model_offers import ModelOffers, Offer
 from server.receipts import ReceiptBook
 from server.records import OpeningRecord, RoundRecord
 from server.registry import Registry
 from server.reminder import Reminder
+from server.resync import encode_slice
 from server.round_work import RoundWork
 from server.run_history import Standing
 from server.server_optimizers.choice import server_optimizer
@@ -49,7 +51,6 @@ from server.uplink import Uplink
 from wire_protocol.examples import Examples
 from wire_protocol.messages import RoundPlan
 from wire_protocol.sub_model import SubModel
-from wire_protocol.tensor_codec import DownlinkPrecision
 
 logger = logging.getLogger(__name__)
 
@@ -94,11 +95,14 @@ class Rounds:
         self.work: RoundWork | None = None
         self._plan_reminder = Reminder()
         self._ranking = standing.ranking
+        self._offers = ModelOffers(self._layout, workplace.models)
         self._traffic_closed = workplace.traffic.total
         self._slices_are_due = standing.open_round is not None
         presumed = standing.online | (standing.open_round.expected if standing.open_round else frozenset())
         online = frozenset(device for device in presumed if workplace.registry.keys(device))
-        past = Past(standing.closed, standing.resync_round, online, self._reopen(standing.open_round))
+        self._last_resync = standing.last_resync
+        resync_round = standing.last_resync.round if standing.last_resync else None
+        past = Past(standing.closed, resync_round, online, self._reopen(standing.open_round))
         self._state = coordinator.begin(_schedule(workplace.config), standing.next_round, past)
 
     @property
@@ -133,9 +137,13 @@ class Rounds:
         return commands
 
     async def prepare(self) -> None:
-        """Before the first connection: offer the model of a round that goes on, tidy up after rounds that are over."""
+        """Before the first connection: offer the model of a round that goes on, tidy up after rounds that are over.
+
+        Raises `BundleError` where that model cannot be made again, and `StorageError`.
+        """
         if self.work is not None:
-            await asyncio.to_thread(self._publish_model, self.work.plan.downlink)
+            plan, last_resync = self.work.plan, self._last_resync
+            await asyncio.to_thread(self._offers.publish_again, plan, self.parameters, last_resync)
             self._at.uplink.forget_before(self.work.oldest)
         number = self.work.plan.round if self.work else None
         await asyncio.to_thread(self._at.spool.delete_others, number)
@@ -230,10 +238,13 @@ class Rounds:
         return earlier
 
     async def _open(self, command: coordinator.OpenRound) -> None:
-        model = await self._write(f"round {command.round}", self._publish_model, self._at.config.downlink)
-        opening = OpeningRecord(self._plan(command, model), self.online, self._at.clocks.wall())
+        resync = command.round == command.resync_round
+        offer = await self._write(f"round {command.round}", self._publish_model, resync)
+        opening = OpeningRecord(self._plan(command, offer), self.online, self._at.clocks.wall())
         plan = opening.plan
         await self._write(f"round {plan.round}", self._at.store.open_round, opening)
+        if plan.resync:
+            self._last_resync = plan
         earlier, listeners = self._turn_to(plan), self._listeners()
         book = ReceiptBook(plan.round, earlier) if self.work is None else self.work.book.following(plan.round, earlier)
         segment = self._at.spool.segment(plan.round, 0)
@@ -250,8 +261,11 @@ class Rounds:
             return self.online
         return frozenset(filter(self.work.book.has_answered, self.online))
 
-    def _publish_model(self, downlink: DownlinkPrecision) -> str:
-        return self._at.models.publish(resync.encode_model(self._layout, self.parameters, downlink))
+    def _publish_model(self, resync: bool) -> Offer:
+        config, last_resync = self._at.config, self._last_resync
+        if resync and last_resync is not None and config.difference != "off":
+            return self._offers.publish_since(last_resync, self.parameters, config.downlink, config.difference)
+        return self._offers.publish(self.parameters, config.downlink, None if resync else last_resync)
 
     async def _send_slices(self, work: RoundWork, devices: Iterable[str]) -> None:
         plan = work.plan
@@ -263,10 +277,10 @@ class Rounds:
             self._at.downlink.slice_(device, plan, payload)
 
     def _slice(self, device: str, keys: Any, plan: RoundPlan, known: SubModel) -> bytes:
-        message = resync.encode_slice(self._layout, self.parameters, known, plan)
+        message = encode_slice(self._layout, self.parameters, known, plan)
         return self._at.downlink.sealed_slice(device, keys, plan, message)
 
-    def _plan(self, command: coordinator.OpenRound, model: str) -> RoundPlan:
+    def _plan(self, command: coordinator.OpenRound, offer: Offer) -> RoundPlan:
         config = self._at.config
         return RoundPlan(
             run=config.run,
@@ -274,7 +288,7 @@ class Rounds:
             resync_round=command.resync_round,
             model_version=self._version,
             bundle=self._at.bundle.id,
-            model=model,
+            model=offer.model,
             deadline=self._at.clocks.wall_at(command.deadline),
             local_steps=config.local_steps,
             batch_size=config.batch_size,
@@ -288,6 +302,7 @@ class Rounds:
             training=config.training,
             ranking=self._ranking_for(command),
             most_stale=0 if config.buffer is None else config.buffer.most_stale,
+            differences=offer.differences,
         )
 
     def _ranking_for(self, command: coordinator.OpenRound) -> dict[str, bytes]:

@@ -33,10 +33,10 @@ class Standing:
     """`version` counts the rounds applied to `parameters` (float32, full); `moments` are the server optimizer's state
     after them; `next_round` was never opened before.
 
-    `resync_round` is the last round in which neurons were chosen, None before the first; `selections` are those of the
-    devices' newest counted updates; `recent` are the plans of a buffered run whose updates may still count; `ranking`
-    is the one made in the last resync round that was closed. `online` are devices that were online when a process was
-    killed, none when it stopped.
+    `last_resync` is the plan of the last round in which neurons were chosen, None before the first; `selections` are
+    those of the devices' newest counted updates; `recent` are the plans of a buffered run whose updates may still
+    count; `ranking` is the one made in the last resync round that was closed. `online` are devices that were online
+    when a process was killed, none when it stopped.
     """
 
     next_round: int
@@ -44,7 +44,7 @@ class Standing:
     version: int
     parameters: dict[str, NDArray[Any]]
     moments: State
-    resync_round: int | None = None
+    last_resync: RoundPlan | None = None
     selections: dict[str, Known] = field(default_factory=dict)
     recent: tuple[RoundPlan, ...] = ()
     ranking: dict[str, bytes] = field(default_factory=dict)
@@ -74,7 +74,7 @@ def resume(store: Store, models: ModelFiles, bundle: Bundle, config: RunConfig, 
         version=version,
         parameters=parameters,
         moments=moments,
-        resync_round=last.resync_round,
+        last_resync=store.plan(config.run, last.resync_round),
         ranking=store.ranking(config.run),
         selections={
             device: Known(chosen, from_bitmaps(bundle.layout, bitmaps)) for device, (chosen, bitmaps) in kept.items()

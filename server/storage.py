@@ -126,6 +126,13 @@ class Store:
             plans = (messages.decode(plan, RoundPlan) for plan in connection.execute(query).scalars())
             return tuple(takewhile(lambda plan: plan.model_version >= oldest_version, plans))
 
+    def plan(self, run: str, number: int) -> RoundPlan | None:
+        """The plan of a round, whatever became of it; None when it was never opened."""
+        query = select(tables.rounds.c.plan).where(_is_round(run, number))
+        with self._database.transaction() as connection:
+            plan = connection.execute(query).scalar_one_or_none()
+        return None if plan is None else messages.decode(plan, RoundPlan)
+
     def abandon_round(self, run: str, number: int) -> None:
         """Forget an open round in which nobody was counted."""
         with self._database.transaction() as connection:

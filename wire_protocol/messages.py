@@ -15,9 +15,10 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from wire_protocol import topics
-from wire_protocol.errors import ProtocolError, require
+from wire_protocol.errors import ProtocolError, require, require_hex_sha256
 from wire_protocol.layout import MAX_GROUPS, Layout
 from wire_protocol.local_training import PLAIN, LocalTraining
+from wire_protocol.model_difference import MAX_DIFFERENCES, ModelDifference
 from wire_protocol.sub_model import SELECTION_ID_BYTES, widths_at
 from wire_protocol.tensor_codec import Codec, DownlinkPrecision, Precision
 
@@ -46,9 +47,8 @@ MAX_PATH = 512
 MAX_FILE_BYTES = 64 * 2**20
 """Of a file that is fetched over MQTT: either end holds it in memory when it seals or opens it."""
 
-_HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
-_FILE_PATH = re.compile(rf"bundles/[0-9a-f]{{64}}/{_NAME}(/{_NAME})*|models/[0-9a-f]{{64}}")
+_FILE_PATH = re.compile(rf"bundles/[0-9a-f]{{64}}/{_NAME}(/{_NAME})*|(models|differences)/[0-9a-f]{{64}}")
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
@@ -67,8 +67,9 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     `top_k` of their values of largest magnitude; models and slices at `downlink`. `noise_stddev` is the standard
     deviation of Gaussian noise that the device adds to every value it sends; alone it is no privacy guarantee.
     `ranking` is the fleet's own order of neurons (`neuron_scores`), in a resync by the selection `fisher-cohort` once
-    there were scores, and in a buffered run in the rounds after it too. Updates still count when the newest plan is up
-    to `most_stale` model versions ahead; with 0, in their own round only.
+    there were scores, and in a buffered run in the rounds after it too. `differences`, in a resync only, give the model
+    to devices that have an earlier one. Updates still count when the newest plan is up to `most_stale` model versions
+    ahead; with 0, in their own round only.
     """
 
     run: str
@@ -90,13 +91,14 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     training: LocalTraining = PLAIN
     ranking: dict[str, bytes] = {}
     most_stale: int = 0
+    differences: Annotated[tuple[ModelDifference, ...], msgspec.Meta(max_length=MAX_DIFFERENCES)] = ()
 
     def __post_init__(self) -> None:
         _require_round(self.run, self.round)
         require(1 <= self.resync_round <= self.round, "resync_round", self.resync_round, f"1 to {self.round}")
         _require_count("model_version", self.model_version)
-        _require_hex_sha256("bundle", self.bundle)
-        _require_hex_sha256("model", self.model)
+        require_hex_sha256("bundle", self.bundle)
+        require_hex_sha256("model", self.model)
         require(isfinite(self.deadline), "deadline", self.deadline, "finite")
         _require_count("local_steps", self.local_steps, least=1)
         _require_count("batch_size", self.batch_size, least=1)
@@ -106,6 +108,8 @@ class RoundPlan(Message, frozen=True, tag="plan"):
         require(0 <= self.noise_stddev < float("inf"), "noise_stddev", self.noise_stddev, "at least 0 and finite")
         require_noise_fits(self.selection, self.noise_stddev)
         _require_count("most_stale", self.most_stale)
+        count, most = len(self.differences), MAX_DIFFERENCES if self.resync else 0
+        require(count <= most, "differences", count, f"at most {MAX_DIFFERENCES} in a resync, else none")
 
     @property
     def resync(self) -> bool:
@@ -252,7 +256,12 @@ class Want(Message, frozen=True, tag="want"):
 
     def __post_init__(self) -> None:
         legal = len(self.path) <= MAX_PATH and _FILE_PATH.fullmatch(self.path) is not None
-        require(legal, "path", self.path, f"bundles/HASH/FILE or models/HASH of at most {MAX_PATH} characters")
+        require(
+            legal,
+            "path",
+            self.path,
+            f"bundles/HASH/FILE, models/HASH or differences/HASH of at most {MAX_PATH} characters",
+        )
         if self.sha256 or self.missing:
             _require_sha256(self.sha256)
         require(len(self.missing) <= MAX_WANTED, "missing", self.missing, f"at most {MAX_WANTED} chunk numbers")
@@ -307,10 +316,6 @@ def _require_fraction(field: str, value: float) -> None:
 
 def _require_sha256(digest: bytes) -> None:
     require(len(digest) == SHA256_BYTES, "sha256", digest, f"{SHA256_BYTES} bytes")
-
-
-def _require_hex_sha256(field: str, digest: str) -> None:
-    require(_HEX_SHA256.fullmatch(digest) is not None, field, digest, "64 lower-case hexadecimal digits")
 
 
 _M = TypeVar("_M", bound=Message)

@@ -22,7 +22,7 @@ from devices.emulation.quantities import format_saving, format_seconds, format_s
 from devices.emulation.report import REPORT_NAME, encode_report
 from devices.emulation.settings import EmulationSettings, Runtime
 from model_export.zoo import ZOO
-from server.config import RunConfig
+from server.config import Difference, RunConfig
 from server.mode_options import MODE_OPTIONS, add_mode_options, take_buffer
 from server.records import RoundRecord
 from server.training_options import add_training_options, take_training
@@ -191,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     option(training, "precision", "number format of updates", choices=get_args(Precision))
     option(training, "top_k", "fraction of an update's values that is sent, the largest; the rest waits", type=float)
     option(training, "downlink", "number format of models and slices", choices=get_args(DownlinkPrecision))
+    option(training, "difference", "number format of whole models, as differences", choices=get_args(Difference))
     option(training, "runtime", "what devices train with", choices=get_args(Runtime))
     option(training, "noise_stddev", "Gaussian noise added to every value sent; not a privacy guarantee", type=float)
     add_mode_options(training)

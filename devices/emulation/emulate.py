@@ -169,6 +169,7 @@ def _service_settings(prepared: Prepared, fleet: Path, state: Path, broker: Brok
         precision=settings.precision,
         top_k=settings.top_k,
         downlink=settings.downlink,
+        difference=settings.difference,
         noise_stddev=settings.noise_stddev,
         training=settings.training,
         min_devices=settings.devices,

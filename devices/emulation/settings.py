@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from devices.emulation.datasets import DatasetName
 from server.aggregation.buffered import BufferRule
-from server.config import RunConfig
+from server.config import Difference, RunConfig
 from wire_protocol.errors import require
 from wire_protocol.local_training import PLAIN, LocalTraining
 from wire_protocol.messages import SelectionPolicy
@@ -41,6 +41,7 @@ class EmulationSettings:
     precision: Precision = RunConfig.precision
     top_k: float = RunConfig.top_k
     downlink: DownlinkPrecision = RunConfig.downlink
+    difference: Difference = RunConfig.difference
     runtime: Runtime = "portable"
     local_steps: int = RunConfig.local_steps
     batch_size: int = RunConfig.batch_size

@@ -1,3 +1,4 @@
+from collections import deque
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -85,7 +86,7 @@ def test_a_batch_is_judged_one_by_one_and_counted_together(scene: Scene) -> None
     decline = scene.complete("c", messages.encode(Decline(run="run", round=3, cause="data")))
     forged = scene.complete("d", scene.body(9.0), sealer="a")
     verdicts = scene.count(good[0], decline, forged, good[1])
-    kinds = {verdict.complete.part.device: verdict for verdict in verdicts}
+    kinds = {verdict.part.device: verdict for verdict in verdicts}
     assert {device for device, verdict in kinds.items() if isinstance(verdict, Counted)} == {"a", "b"}
     assert (type(kinds["c"]), kinds["c"].is_the_devices) == (TurnedAway, True)
     assert (type(kinds["d"]), kinds["d"].is_the_devices) == (TurnedAway, False)
@@ -137,7 +138,22 @@ def test_an_update_that_cannot_be_judged_keeps_no_other_from_being_counted(
 
     monkeypatch.setattr(scene.counting, "_open", fails_for_a)
     verdicts = scene.count(*(scene.complete(name, scene.body(1.0)) for name in "ab"))
-    assert [verdict.complete.part.device for verdict in verdicts] == ["b"]
+    assert [verdict.part.device for verdict in verdicts] == ["b"]
+
+
+def test_each_is_let_go_of_once_its_body_is_written_and_before_the_next_is_looked_at(scene: Scene) -> None:
+    updates = [scene.complete("a", scene.body(1.0)), scene.complete("b", b"garbage"), scene.complete("c", b"none")]
+    updates.append(scene.complete("d", scene.body(2.0)))
+    segment = scene.state / "spool" / "run" / "3.segment"
+    left, told = deque(updates), []
+
+    def let_go(part: Part) -> None:
+        told.append((part.device, len(left), segment.stat().st_size))
+
+    taken = (left.popleft() for _ in updates)
+    scene.counting.count(scene.work, taken, scene.known, 100.0, let_go)
+    body = len(scene.body(1.0))
+    assert told == [("a", 3, body), ("b", 2, body), ("c", 1, body), ("d", 0, 2 * body)]
 
 
 def test_nothing_good_writes_nothing(scene: Scene) -> None:
@@ -152,7 +168,7 @@ def test_an_update_without_bitmaps_is_spooled_with_those_that_the_server_knows(s
     brief = msgspec.structs.replace(update, kept={}, selection=selection_id(scene.layout, scene.kept))
     scene.known.note("a", scene.plan, scene.kept)
     verdicts = scene.count(*(scene.complete(device, messages.encode(brief)) for device in "ab"))
-    assert [(type(one), one.complete.part.device) for one in verdicts] == [(TurnedAway, "b"), (Counted, "a")]
+    assert [(type(one), one.part.device) for one in verdicts] == [(TurnedAway, "b"), (Counted, "a")]
     assert verdicts[0].reason == SELECTION_UNKNOWN
     (screened,) = scene.work.updates(scene.store.updates.of_round("run", scene.plan.round), scene.layout)
     assert screened.update == update
@@ -176,7 +192,7 @@ def test_an_update_of_an_earlier_round_is_judged_by_its_own_plan_and_counted_in_
         scene.complete("b", scene.body(9.0), plan=earlier),
         scene.complete("c", scene.body(9.0, too_old), plan=too_old),
     )
-    assert [(type(one), one.complete.part.device, one.complete.part.round) for one in verdicts] == [
+    assert [(type(one), one.part.device, one.part.round) for one in verdicts] == [
         (TurnedAway, "b", 2),
         (Counted, "a", 3),
         (Counted, "a", 2),

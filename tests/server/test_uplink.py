@@ -239,6 +239,24 @@ def test_who_does_not_fit_waits_for_a_release_first_come_first_served(make: Call
     assert uplink.outstanding == 50
 
 
+def test_a_payload_let_go_of_makes_room_once_and_is_held_until_its_release(make: Callable[..., Uplink]) -> None:
+    uplink = make(budget=25)
+    assert uplink.manifest(part(), MANIFEST) == ALL
+    assert uplink.manifest(part(device="b"), MANIFEST) is None
+    send(uplink, PAYLOAD, 0, 1, 2)
+    uplink.let_go(part(2))
+    assert uplink.tick() == [("b", ALL)]
+    assert uplink.manifest(part(), MANIFEST) is None
+    uplink.let_go(part())
+    uplink.release(part())
+    uplink.let_go(part())
+    assert uplink.outstanding == 25
+    assert uplink.manifest(part(), MANIFEST) is None
+    assert len(send(uplink, PAYLOAD, 0, 1, 2, device="b")) == 1
+    uplink.release(part(device="b"))
+    assert uplink.tick() == [("a", ALL)]
+
+
 def test_a_payload_larger_than_the_budget_goes_alone(make: Callable[..., Uplink]) -> None:
     uplink = make(budget=10)
     assert uplink.manifest(part(device="a"), MANIFEST) == ALL

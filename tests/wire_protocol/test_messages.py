@@ -23,6 +23,7 @@ from wire_protocol.messages import (
     Update,
     Want,
 )
+from wire_protocol.model_difference import MAX_DIFFERENCES, ModelDifference
 
 HASH = "0123456789abcdef" * 4
 NAN, INFINITY = float("nan"), float("inf")
@@ -40,6 +41,7 @@ PLAN = RoundPlan(
     learning_rate=0.1,
     keep=0.25,
 )
+DIFFERENCE = ModelDifference(base=HASH, sha256=HASH, size=9, precision="int4")
 UPDATE = Update(
     run="r1",
     round=3,
@@ -92,6 +94,34 @@ def test_resync_is_the_round_that_chooses() -> None:
     assert msgspec.structs.replace(PLAN, resync_round=3).resync
 
 
+def test_differences_are_few_and_of_a_resync() -> None:
+    resync = msgspec.structs.replace(PLAN, resync_round=3)
+    for plan, most in ((PLAN, 0), (resync, MAX_DIFFERENCES)):
+        msgspec.structs.replace(plan, differences=(DIFFERENCE,) * most)
+        with pytest.raises(InvalidValueError, match=f"differences must be at most .*, got {most + 1}"):
+            msgspec.structs.replace(plan, differences=(DIFFERENCE,) * (most + 1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"base": HASH.upper()},
+        {"sha256": HASH[1:]},
+        {"size": 0},
+        {"size": 1.5},
+        {"precision": "float32"},
+        {"precision": None},
+        {"surplus": 1},
+    ],
+)
+def test_a_difference_that_is_none_is_refused(change: dict[str, object]) -> None:
+    fields = {**fields_of(PLAN), "resync_round": 3, "differences": [msgspec.to_builtins(DIFFERENCE)]}
+    assert messages.decode(msgspec.msgpack.encode(fields), RoundPlan).differences == (DIFFERENCE,)
+    fields["differences"] = [msgspec.to_builtins(DIFFERENCE) | change]
+    with pytest.raises(ProtocolError):
+        messages.decode(msgspec.msgpack.encode(fields), RoundPlan)
+
+
 @pytest.mark.parametrize("message", ALL, ids=lambda message: type(message).__name__)
 def test_an_unknown_version_is_refused_before_anything_else(message: Message) -> None:
     for fields in ({"v": 2}, {"v": 2, "type": 5, "surplus": None}, {**fields_of(message), "v": 0}):
@@ -137,6 +167,8 @@ def test_what_follows_a_message_is_refused() -> None:
         "",
         f"models/{HASH.upper()}",
         f"models/{HASH}/x",
+        f"differences/{HASH}/x",
+        f"models/{HASH}/since/{HASH}",
         f"bundles/{HASH}",
         f"bundles/{HASH}/",
         f"bundles/{HASH}/../x",
@@ -148,12 +180,13 @@ def test_what_follows_a_message_is_refused() -> None:
     ],
 )
 def test_a_path_that_no_file_has_is_refused(path: str) -> None:
-    with pytest.raises(InvalidValueError, match=r"^path must be bundles/HASH/FILE or models/HASH"):
+    with pytest.raises(InvalidValueError, match=r"^path must be bundles/HASH/FILE, models/HASH or"):
         Want(path=path)
 
 
 def test_a_want_asks_for_few_chunks_of_a_payload_it_names() -> None:
-    assert Want(path=f"bundles/{HASH}/rung-1/checkpoint").missing == ()
+    for path in (f"bundles/{HASH}/rung-1/checkpoint", f"differences/{HASH}"):
+        assert Want(path=path).missing == ()
     with pytest.raises(InvalidValueError, match="sha256"):
         Want(path=WANT.path, missing=(0,))
     for missing in ((-1,), (messages.MAX_CHUNKS,), tuple(range(messages.MAX_WANTED + 1))):

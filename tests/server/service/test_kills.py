@@ -23,6 +23,7 @@ from server.cancellation import end_tasks
 from server.records import RoundRecord
 from server.storage import Store
 from wire_protocol.messages import RoundPlan
+from wire_protocol.model_difference import ModelDifference
 
 PROGRAM = Path(__file__).with_name("killed_server.py")
 PATIENCE = 120.0
@@ -42,6 +43,7 @@ POINTS = (
     "between the close and the deletion of the segment",
     "before the segment is deleted",
     "before a round is opened",
+    "between the model's difference and the opening",
     "between the opening and the plan",
     "while states are written",
 )
@@ -52,6 +54,7 @@ class Outcome:
     model: bytes
     rounds: tuple[RoundRecord, ...]
     counted: tuple[Count, ...]
+    offers: tuple[tuple[str, tuple[ModelDifference, ...]], ...]
 
 
 @asynccontextmanager
@@ -135,7 +138,7 @@ def trained(
             failed = [task.exception() for task in work if task.done()]
             await end_tasks(work)
             assert not failed
-        return outcome(state, run, models=3 if more else 2), ends
+        return outcome(state, run, models=4 if more else 3), ends
 
     return train
 
@@ -145,11 +148,13 @@ def outcome(state: Path, run: str, models: int) -> Outcome:
     rounds = tuple(
         replace(record, seconds=0, bytes_up=0, bytes_down=0, updates_rejected=0) for record in store.rounds(run)
     )
+    plans = [plan for record in rounds if (plan := store.plan(run, record.round)) is not None]
     counted = tuple((update.round, update.device, update.counted_in) for update in store.updates.of_run(run))
     store.close()
-    for folder, most in (("spool", 0), ("partial", 0), ("encoded", models), ("models", 2)):
+    for folder, most in (("spool", 0), ("partial", 0), ("encoded", models), ("differences", 1), ("models", 2)):
         assert len([path for path in (state / folder).rglob("*") if path.is_file()]) <= most
-    return Outcome((state / "model.safetensors").read_bytes(), rounds, counted)
+    offers = tuple((plan.model, plan.differences) for plan in plans)
+    return Outcome((state / "model.safetensors").read_bytes(), rounds, counted, offers)
 
 
 def everyone(rounds: int) -> tuple[Count, ...]:
@@ -162,6 +167,7 @@ async def test_a_server_killed_again_and_again_ends_with_the_same_model(trained:
     assert ends == [0]
     assert undisturbed.counted == everyone(rounds)
     assert [record.resync for record in undisturbed.rounds] == [True, False, False] * 10
+    assert [len(differences) for _, differences in undisturbed.offers] == [0, 0, 0] + [1, 0, 0] * 9
     generator = random.Random(7)
     deaths = [(point, 1, 0.0) for point in POINTS]
     others = [(generator.choice(POINTS), generator.randint(1, 2), 0.0) for _ in range(8)]
