@@ -165,9 +165,9 @@ class DeviceWork:
             self._residuals.propose(plan.run, plan.round, local.residual)
         return Trained(local.update, Selection(plan.run, plan.bundle, plan.resync_round, plan.round, choice.sub_model))
 
-    def accepted(self, run: str, number: int) -> None:
-        """The server has counted the update of this round."""
-        self._residuals.accept(run, number)
+    def answered(self, run: str, number: int, accepted: bool) -> None:
+        """The server has counted the update of this round, or refused it for good."""
+        self._residuals.settle(run, number, accepted, None if self._open is None else self._open.manifest.layout)
 
     def _begin_fitting(
         self,

@@ -21,6 +21,7 @@ from server.bundle import open_bundle
 from server.combining_options import add_combining_options, chosen_aggregation, chosen_optimizer
 from server.config import Difference, RunConfig, ServiceSettings
 from server.durable_files import write_durably
+from server.mode_options import add_mode_options, take_buffer
 from server.records import RoundRecord
 from server.service import Service
 from server.storage import Store
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_service_options(add)
     _add_run_options(add, RunConfig())
+    add_mode_options(parser)
     add_training_options(parser, RunConfig().training)
     return parser
 
@@ -137,6 +139,7 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         min_devices=arguments.min_devices,
         round_seconds=arguments.round_seconds,
         quorum=arguments.quorum,
+        buffer=take_buffer(vars(arguments)),
         aggregation=chosen_aggregation(arguments),
         server_optimizer=chosen_optimizer(arguments),
     )
@@ -186,10 +189,11 @@ def _log_round(record: RoundRecord) -> None:
         if value is not None
     ]
     logger.info(
-        "round %d%s: heard %d device(s), refused %d, %s, %.1f kB up, %.1f kB down, %.1f s",
+        "round %d%s: heard %d device(s)%s, refused %d, %s, %.1f kB up, %.1f kB down, %.1f s",
         record.round,
         " (resync)" if record.resync else "",
         record.updates_accepted,
+        f", {record.updates_late} late" if record.updates_late else "",
         record.updates_rejected,
         ", ".join(tested) or "not tested",
         record.bytes_up / 1000,

@@ -10,6 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Literal, get_args
 
+from server.aggregation.buffered import BufferRule
 from server.aggregation.choice import AggregationConfig
 from server.server_optimizers.choice import ServerOptimizerConfig
 from wire_protocol import topics
@@ -38,8 +39,10 @@ class RunConfig:
     restart, unless a round was open then); `round_seconds` is a round's time limit, and `quorum` how many updates it
     needs before it can close: with fewer it is prolonged. With `give_up` the run ends in an error as soon as no device
     online has an update to give, instead of trying again. Of the devices online each round takes those that
-    `participation` and `participation_seed` draw (`wire_protocol.participation`). `aggregation` and `server_optimizer`
-    say how updates become the next model. The rest is what `RoundPlan` asks of devices.
+    `participation` and `participation_seed` draw (`wire_protocol.participation`). With `buffer` the run is
+    asynchronous: a round closes once `buffer.goal` updates of it and of earlier rounds were counted; without, updates
+    count in their own round only. `aggregation` and `server_optimizer` say how updates become the next model. The rest
+    is what `RoundPlan` asks of devices.
     """
 
     run: str = "run"
@@ -62,6 +65,7 @@ class RunConfig:
     give_up: bool = False
     participation: float = 1.0
     participation_seed: int = 0
+    buffer: BufferRule | None = None
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     server_optimizer: ServerOptimizerConfig = field(default_factory=ServerOptimizerConfig)
 

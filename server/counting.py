@@ -13,15 +13,16 @@ Blocking; runs in a worker thread, one batch at a time.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from server.known_selections import KnownSelections
 from server.receipts import LONGEST_REASON
 from server.records import Batch, RefusalRecord, Selection, UpdateRecord
 from server.round_work import RoundWork
 from server.screening import Refused, not_drawn, screen
 from server.spool import Extent
-from server.update_rows import UpdateRows
+from server.update_rows import Made, UpdateRows
 from server.uplink import Complete
 from wire_protocol import messages
 from wire_protocol.layout import Layout
@@ -41,10 +42,11 @@ def _ignore(part: Part) -> None:
 
 @dataclass(frozen=True)
 class Counted:
-    """The update is durably counted."""
+    """The update, made by `plan`, is durably counted."""
 
     part: Part
     sha256: bytes
+    plan: RoundPlan
     sub_model: SubModel
 
 
@@ -60,7 +62,7 @@ class TurnedAway:
 
 @dataclass(frozen=True)
 class InConflict:
-    """Another update of the device is counted in this round."""
+    """Another update of the device and round is counted."""
 
     part: Part
     sha256: bytes
@@ -73,6 +75,7 @@ Verdict = Counted | TurnedAway | InConflict
 class _Good:
     part: Part
     sha256: bytes
+    plan: RoundPlan
     sub_model: SubModel
 
 
@@ -88,18 +91,18 @@ class Counting:
         self,
         work: RoundWork,
         completes: Iterable[Complete],
-        known: Mapping[str, SubModel],
+        known: KnownSelections,
         now: float,
         let_go: Callable[[Part], None] = _ignore,
     ) -> list[Verdict]:
-        """Judge and count updates of the open round, of different devices; `now` is seconds since the Unix epoch.
+        """Judge updates and count them in the open round; `now` is seconds since the Unix epoch.
 
-        `known` has the neurons of every device whose update was counted since the last resync. `let_go` is called for
-        each once it takes no more memory. Raises `StorageError` when nothing could be written. An update whose judging
-        fails for a reason of ours is left out of the answer.
+        There is one of a device and round, which is the open one or an earlier one whose updates still count. `let_go`
+        is called for each once it takes no more memory. Raises `StorageError` when nothing could be written. An update
+        of any other round, or whose judging fails for a reason of ours, is left out of the answer.
         """
         judged: list[_Good | TurnedAway] = []
-        extents = self._spool(work, self._bodies(work.plan, completes, known, judged, let_go))
+        extents = self._spool(work, self._bodies(work, completes, known, judged, let_go))
         good = [one for one in judged if isinstance(one, _Good)]
         refused = [one for one in judged if isinstance(one, TurnedAway)]
         standing = self._commit(work, list(zip(good, extents, strict=True)), refused, now) if judged else {}
@@ -107,17 +110,21 @@ class Counting:
 
     def _bodies(
         self,
-        plan: RoundPlan,
+        work: RoundWork,
         completes: Iterable[Complete],
-        known: Mapping[str, SubModel],
+        known: KnownSelections,
         judged: list[_Good | TurnedAway],
         let_go: Callable[[Part], None],
     ) -> Iterator[bytes]:
         """What is to be spooled, as it is judged; every verdict is appended to `judged`."""
         for complete in completes:
             part = complete.part
+            plan = work.plan_of(part.round)
+            if plan is None:
+                let_go(part)
+                continue
             try:
-                verdict, body = self._judge(complete, plan, known.get(part.device))
+                verdict, body = self._judge(complete, plan, known.of(part.device, plan))
             except Exception:
                 logger.exception(
                     "round %d: judging the update of %s failed; it may come again", part.round, part.device
@@ -137,7 +144,7 @@ class Counting:
         verdict = not_drawn(part.device, plan) or screen(body, plan, self._layout, known)
         if isinstance(verdict, Refused):
             return TurnedAway(part, sha256, verdict.reason, is_the_devices=True), b""
-        return _Good(part, sha256, verdict.sub_model), messages.encode(verdict.update)
+        return _Good(part, sha256, plan, verdict.sub_model), messages.encode(verdict.update)
 
     def _spool(self, work: RoundWork, bodies: Iterable[bytes]) -> list[Extent]:
         if work.segment_is_behind:
@@ -147,10 +154,13 @@ class Counting:
 
     def _commit(
         self, work: RoundWork, good: Sequence[tuple[_Good, Extent]], refused: Sequence[TurnedAway], now: float
-    ) -> dict[str, bytes]:
+    ) -> dict[Made, bytes]:
         standing = self._rows.commit(
             Batch(
-                updates=tuple(UpdateRecord(*_key(one), extent.offset, extent.length) for one, extent in good),
+                updates=tuple(
+                    UpdateRecord(*_key(one), extent.offset, extent.length, counted_in=work.plan.round)
+                    for one, extent in good
+                ),
                 selections=tuple(self._selection(one) for one, _ in good),
                 refusals=tuple(
                     RefusalRecord(*_key(one), one.reason[:LONGEST_REASON]) for one in refused if one.is_the_devices
@@ -163,14 +173,15 @@ class Counting:
         return standing
 
     def _selection(self, good: _Good) -> Selection:
-        return Selection(good.part.device, to_bitmaps(self._layout, good.sub_model), good.sub_model.widths)
+        part, kept = good.part, to_bitmaps(self._layout, good.sub_model)
+        return Selection(part.device, part.round, good.plan.resync_round, kept, good.sub_model.widths)
 
 
 def _key(one: _Good | TurnedAway) -> tuple[str, int, str, bytes]:
     return one.part.run, one.part.round, one.part.device, one.sha256
 
 
-def _verdict(good: _Good, standing: dict[str, bytes]) -> Verdict:
-    if standing[good.part.device] != good.sha256:
+def _verdict(good: _Good, standing: dict[Made, bytes]) -> Verdict:
+    if standing[good.part.round, good.part.device] != good.sha256:
         return InConflict(good.part, good.sha256)
-    return Counted(good.part, good.sha256, good.sub_model)
+    return Counted(good.part, good.sha256, good.plan, good.sub_model)

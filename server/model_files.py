@@ -5,8 +5,9 @@
     state/encoded/{run}/{sha256}                tensor_codec bytes named by their SHA-256, immutable
     state/differences/{run}/{sha256}            the same, of a model's difference from the one of the resync before
 
-Of versions and encoded models the newest two are kept, the current one and the one that a download or a restart may
-still need; and the encoded one of the last resync, from which the next is a difference.
+Of versions the newest two are kept: the current one, and the one that a restart may still need. Of encoded models as
+many as asked for, two at least: the current one, and those that a download or a restart may still need; and the one of
+the last resync, from which the next is a difference.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ KEPT = 2
 
 
 class ModelFiles:
-    """Model files of one run in the folder `state`; `encoded` and `differences` are what devices download."""
+    """Model files of one run in the folder `state`; devices download `encoded` (`offered`) and `differences`."""
 
-    def __init__(self, state: Path, run: str) -> None:
+    def __init__(self, state: Path, run: str, offered: int = KEPT) -> None:
         self._versions = state / "models" / run
-        self.encoded = ContentFiles(state / "encoded" / run, KEPT)
+        self.encoded = ContentFiles(state / "encoded" / run, max(KEPT, offered))
         self.differences = ContentFiles(state / "differences" / run, 1)
 
     def save_version(self, version: int, parameters: Arrays, moments: Arrays = MappingProxyType({})) -> Path:

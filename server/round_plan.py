@@ -12,7 +12,7 @@ from wire_protocol.model_difference import ModelDifference
 
 @dataclass(frozen=True)
 class Opening:
-    """A round that is to open, as in `RoundPlan`; `ranking` and `differences` only go out in a resync."""
+    """A round that is to open, as in `RoundPlan`; `differences` only go out in a resync."""
 
     round: int
     resync_round: int
@@ -44,7 +44,8 @@ def round_plan(config: RunConfig, opening: Opening) -> RoundPlan:
         downlink=config.downlink,
         noise_stddev=config.noise_stddev,
         training=config.training,
-        ranking=dict(opening.ranking) if opening.round == opening.resync_round else {},
+        ranking=dict(opening.ranking),
+        most_stale=0 if config.buffer is None else config.buffer.most_stale,
         differences=opening.differences,
         participation=config.participation,
         participation_seed=config.participation_seed,

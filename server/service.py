@@ -25,7 +25,7 @@ from server.broker_tls import broker_tls
 from server.bundle import Bundle, open_bundle
 from server.cancellation import end_tasks
 from server.clocks import SYSTEM_CLOCKS, Clocks
-from server.config import ServiceSettings
+from server.config import RunConfig, ServiceSettings
 from server.counting import Counting
 from server.courier import Courier
 from server.downlink import Downlink
@@ -103,7 +103,7 @@ class Service:
             opened.callback(self.store.close)
             link = MqttLink(settings.broker, tls, f"server-{run}", self._on_connected, self._on_message)
             self._downlink = Downlink(link.send, self._traffic, settings.chunk_bytes, self._operator)
-            self._models = ModelFiles(settings.state, run)
+            self._models = ModelFiles(settings.state, run, offered=_models_offered(settings.run))
             self._uplink = Uplink(
                 budget_bytes=DEFAULT_BUDGET_BYTES,
                 max_payload=max_update_size(self._bundle.layout, settings.run.codec),
@@ -293,6 +293,11 @@ class Service:
         self._downlink.withdraw_plan(run)
         if not await self._link.flush(_FLUSH_SECONDS):
             logger.warning("run %s: the broker is away, its last plan stays retained until its deadline", run)
+
+
+def _models_offered(run: RunConfig) -> int:
+    """The models of all rounds whose updates count: devices may be fetching any of them."""
+    return 1 + (run.buffer.most_stale if run.buffer is not None else 0)
 
 
 def _record(report: StateReport, now: float) -> DeviceRecord:

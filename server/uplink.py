@@ -3,12 +3,11 @@
 A device announces a payload and sends only chunks that a `Need` names; the server gives one when there is room
 (`server.admission`). So however many announce at once, what is under way stays within the budget and one payload.
 
-Invariants: at most one payload a device is under way, of at most `max_payload` bytes; another payload replaces it. All
-are of one round: who calls passes on payloads of the open round only, and the first of a newer round ends all older
-ones, in memory and on disk. A complete payload is handed over once and held until `release`, so that a manifest
-repeated while it is being counted starts nothing; at `let_go` its bytes make room for others. Payloads of several
-chunks wait in files where there are some, and go on where they stopped; in memory what came of a payload is forgotten
-with its grant.
+Invariants: at most one payload a device is under way, of at most `max_payload` bytes; another payload replaces it. Who
+calls passes on payloads of rounds only whose updates count, and says when a round's count no more. A complete payload
+is handed over once and held until `release`, so that a manifest repeated while it is being counted starts nothing; at
+`let_go` its bytes make room for others. Payloads of several chunks wait in files where there are some, and go on where
+they stopped; in memory what came of a payload is forgotten with its grant.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from wire_protocol.messages import MAX_NEED, Manifest, Need
 from wire_protocol.neuron_scores import scores_size
 from wire_protocol.sub_model import full_sub_model, sub_shapes, to_bitmaps
 from wire_protocol.tensor_codec import Codec, largest_size
-from wire_protocol.topics import Part
+from wire_protocol.topics import MAX_NUMBER, Part
 
 DEFAULT_BUDGET_BYTES = 5 * 1024 * 1024
 """On their way or waiting to be opened; what was written makes room before it is counted. Peak memory grows by once or
@@ -87,7 +86,6 @@ class Uplink:
         self._transfers: dict[str, _Transfer] = {}
         self._handed: dict[Part, _Handed] = {}
         self._due: dict[str, None] = {}
-        self._round = 0
 
     @property
     def outstanding(self) -> int:
@@ -104,10 +102,6 @@ class Uplink:
             raise ProtocolError(f"announced payload has {manifest.size} bytes, expected at most {self._max_payload}")
         if part in self._handed:
             return None
-        if part.round < self._round:
-            return None
-        if part.round > self._round:
-            self._turn_to(part.round)
         transfer = self._transfers.get(part.device)
         if transfer is None or (transfer.part, transfer.manifest) != (part, manifest):
             self._admission.take_back(part.device)
@@ -165,15 +159,17 @@ class Uplink:
 
     def clear(self) -> None:
         """Forget all, on disk too. What was handed over counts until it is released."""
-        self._turn_to(0)
+        self.forget_before(MAX_NUMBER + 1)
 
-    def _turn_to(self, number: int) -> None:
-        self._round = number
-        self._transfers.clear()
-        self._due.clear()
-        self._admission.clear()
+    def forget_before(self, number: int) -> None:
+        """Forget what is under way of rounds before `number`, on disk too; what was handed over stays."""
+        for device, transfer in tuple(self._transfers.items()):
+            if transfer.part.round < number:
+                del self._transfers[device]
+                self._due.pop(device, None)
+                self._admission.leave(device)
         if self._partial is not None:
-            self._partial.keep_only(number)
+            self._partial.forget_before(number)
 
     def _begin(self, granted: Iterable[str]) -> None:
         for device in granted:

@@ -68,8 +68,10 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     `top_k` of their values of largest magnitude; models and slices at `downlink`. `noise_stddev` is the standard
     deviation of Gaussian noise that the device adds to every value it sends; alone it is no privacy guarantee.
     `ranking` is the fleet's own order of neurons (`neuron_scores`), in a resync by the selection `fisher-cohort` once
-    there were scores. Who takes part is drawn at the rate `participation`, in (0, 1], by `participation_seed`.
-    `differences`, in a resync only, give the model to devices that have an earlier one.
+    there were scores, and in a buffered run in the rounds after it too. `differences`, in a resync only, give the model
+    to devices that have an earlier one. Updates still count when the newest plan is up to `most_stale` model versions
+    ahead; with 0, in their own round only.
+    Who takes part is drawn at the rate `participation`, in (0, 1], by `participation_seed`.
     """
 
     run: str
@@ -92,6 +94,7 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     ranking: dict[str, bytes] = {}
     participation: float = 1.0
     participation_seed: int = 0
+    most_stale: int = 0
     differences: Annotated[tuple[ModelDifference, ...], msgspec.Meta(max_length=MAX_DIFFERENCES)] = ()
 
     def __post_init__(self) -> None:
@@ -110,6 +113,7 @@ class RoundPlan(Message, frozen=True, tag="plan"):
         require_noise_fits(self.selection, self.noise_stddev)
         _require_fraction("participation", self.participation)
         _require_count("participation_seed", self.participation_seed)
+        _require_count("most_stale", self.most_stale)
         count, most = len(self.differences), MAX_DIFFERENCES if self.resync else 0
         require(count <= most, "differences", count, f"at most {MAX_DIFFERENCES} in a resync, else none")
 
@@ -121,6 +125,10 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     def draws(self, device: str) -> bool:
         """Whether the device takes part in this round; see `participation`."""
         return takes_part(self.participation, self.participation_seed, self.round, device)
+
+    def takes_updates_of(self, earlier: RoundPlan) -> bool:
+        """Whether updates by an earlier plan of the run still count while this is the newest."""
+        return self.most_stale > 0 and 0 <= self.model_version - earlier.model_version <= self.most_stale
 
     def largest_widths(self, layout: Layout) -> dict[str, int]:
         """Neurons that a device keeps of each group, at most."""

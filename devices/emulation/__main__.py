@@ -20,6 +20,7 @@ from devices.emulation.live_view import LiveView, row_of
 from devices.emulation.run_options import PRINT, add_run_options, take_settings, write_json
 from devices.emulation.settings import EmulationSettings, Runtime
 from server.config import Difference
+from server.mode_options import MODE_OPTIONS, add_mode_options, take_buffer
 from server.records import RoundRecord
 from wire_protocol.errors import FisherfleetError
 from wire_protocol.participation import takes_part
@@ -33,9 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = vars(_parser().parse_args(argv))
     json_target = options.pop("json")
+    mode = {name: options.pop(name) for name in MODE_OPTIONS}
     console = Console(stderr=json_target == PRINT, highlight=False)
     try:
-        finished = _run(EmulationSettings(**take_settings(options)), console)
+        finished = _run(EmulationSettings(**take_settings(options), buffer=take_buffer(mode)), console)
     except FisherfleetError as error:
         sys.stderr.write(f"fisherfleet emulate: {error}\n")
         return USAGE_ERROR
@@ -114,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     option, training = groups.option, groups.training
     option(training, "difference", "number format of whole models, as differences", choices=get_args(Difference))
     option(training, "runtime", "what devices train with", choices=get_args(Runtime))
+    add_mode_options(training)
     return parser
 
 

@@ -26,7 +26,10 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class RunConfig(Struct, frozen=True, kw_only=True):
-    """What was asked for. `keep` is the largest fraction of neurons kept; `group_sizes` the neurons of whole groups."""
+    """What was asked for. `keep` is the largest fraction of neurons kept; `group_sizes` the neurons of whole groups.
+
+    `buffer_goal` is how many updates closed a round of a buffered run, None for a synchronous one.
+    """
 
     devices: Number
     rounds: Number
@@ -35,12 +38,16 @@ class RunConfig(Struct, frozen=True, kw_only=True):
     seed: Count
     dataset: str
     model: str
+    buffer_goal: Number | None = None
     privacy: str = NOT_PRIVATE
     group_sizes: dict[str, Number] = {}
 
 
 class RoundEntry(Struct, frozen=True, kw_only=True):
-    """One closed round; `accuracy` and `loss` are those of the new model on the test set, None where not measured."""
+    """One closed round; `accuracy` and `loss` are those of the new model on the test set, None where not measured.
+
+    Of `updates_accepted`, `updates_late` are of earlier rounds.
+    """
 
     round: Number
     accuracy: Share | None
@@ -51,6 +58,7 @@ class RoundEntry(Struct, frozen=True, kw_only=True):
     bytes_up_dense: Count
     bytes_down_dense: Count
     resync: bool
+    updates_late: Count = 0
 
 
 class DeviceEntry(Struct, frozen=True, kw_only=True):

@@ -122,8 +122,9 @@ def _summary(report: Report) -> str:
     fitted = isinstance(report.simulation, Simulation) and report.simulation.fitted
     most = "at most " if fitted else ""
     resync = "every round" if config.resync_every == 1 else f"every {config.resync_every} rounds"
+    closes = "" if config.buffer_goal is None else f", each closed by {_count(config.buffer_goal, 'update')}"
     return (
-        f"{_count(config.devices, 'device')}, {rounds}, {most}{100 * config.keep:g} % of neurons kept, "
+        f"{_count(config.devices, 'device')}, {rounds}{closes}, {most}{100 * config.keep:g} % of neurons kept, "
         f"whole model re-sent {resync}, seed {config.seed}"
     )
 
@@ -258,7 +259,7 @@ def _rounds_table(report: Report) -> str:
             str(entry.round),
             format_share(entry.accuracy),
             DASH if entry.loss is None else f"{entry.loss:.4f}",
-            str(entry.updates_accepted),
+            str(entry.updates_accepted) + (f", {entry.updates_late} late" if entry.updates_late else ""),
             *map(format_bytes, (entry.bytes_up, entry.bytes_up_dense, entry.bytes_down, entry.bytes_down_dense)),
             "resync" if entry.resync else "",
         )

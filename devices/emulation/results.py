@@ -50,6 +50,7 @@ def build_report(settings: FleetSettings, outcome: Outcome) -> Report:
             seed=settings.seed,
             dataset=settings.dataset,
             model=settings.model,
+            buffer_goal=None if settings.buffer is None else settings.buffer.goal,
             group_sizes=dict(outcome.group_sizes),
         ),
         rounds=tuple(map(_round_entry, outcome.rounds)),
@@ -81,6 +82,7 @@ def _round_entry(record: RoundRecord) -> RoundEntry:
         bytes_up_dense=record.bytes_up_dense,
         bytes_down_dense=record.bytes_down_dense,
         resync=record.resync,
+        updates_late=record.updates_late,
     )
 
 

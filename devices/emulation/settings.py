@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from devices.emulation.datasets import DatasetName
 from devices.emulation.engines import EngineName
 from devices.emulation.virtual_fleet import FleetShape, LinkRange
+from server.aggregation.buffered import BufferRule
 from server.config import Difference, RunConfig
 from wire_protocol.errors import require
 from wire_protocol.local_training import PLAIN, LocalTraining
@@ -52,6 +53,7 @@ class FleetSettings:
     training: LocalTraining = RunConfig.training
     alpha: float = DIRICHLET_ALPHA
     participation: float = RunConfig.participation
+    buffer: BufferRule | None = None
 
     def __post_init__(self) -> None:
         require(self.devices >= 1, "devices", self.devices, "at least 1")
@@ -78,6 +80,7 @@ class FleetSettings:
             training=self.training,
             participation=self.participation,
             participation_seed=self.seed,
+            buffer=self.buffer,
             **more,
         )
 
@@ -122,6 +125,7 @@ class SimulationSettings(FleetSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(self.buffer is None, "buffer", self.buffer, "None, as only synchronous rounds are simulated")
         require(self.workers >= 1, "workers", self.workers, "at least 1")
         require(self.engine in get_args(EngineName), "engine", self.engine, f"one of {get_args(EngineName)}")
 

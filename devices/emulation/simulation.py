@@ -153,7 +153,7 @@ class Simulation:
             bundle=self._at.bundle,
             model="0" * 64,
             deadline=command.deadline,
-            ranking=self.server.ranking,
+            ranking=self.server.ranking if command.round == command.resync_round else {},
         )
         plan = round_plan(self._at.config, opening)
         model = self.server.whole_model(plan)
@@ -276,7 +276,7 @@ class Simulation:
         if answer.residual is not None:
             residuals = self._residuals(device)
             residuals.propose(plan.run, plan.round, answer.residual)
-            residuals.accept(plan.run, plan.round)
+            residuals.settle(plan.run, plan.round, True, self._layout)
 
     def _end(self, opened: _Open, device: int, fate: Fate) -> None:
         """A device's part in the round is over: what it knows now, and its account."""

@@ -120,9 +120,9 @@ def test_the_keys_of_the_file_are_stable():
     written = msgspec.json.decode(encode_report(report()))
     assert set(written) == {"config", "rounds", "devices", "final", "totals"}
     config = {"devices", "rounds", "keep", "resync_every", "seed", "dataset", "model", "privacy"}
-    assert set(written["config"]) == config | {"group_sizes"}
+    assert set(written["config"]) == config | {"group_sizes", "buffer_goal"}
     measured = {"round", "accuracy", "loss", "updates_accepted", "bytes_up", "bytes_down", "resync"}
-    assert set(written["rounds"][0]) == measured | {"bytes_up_dense", "bytes_down_dense"}
+    assert set(written["rounds"][0]) == measured | {"bytes_up_dense", "bytes_down_dense", "updates_late"}
     assert written["devices"][0] == {"id": "pi-1", "kept": {"conv1": 2, "fc1": 2}, "examples": 90}
     assert set(written["final"]) == {"accuracy", "loss"}
     sums = {"bytes_up", "bytes_down", "bytes_up_dense", "bytes_down_dense", "updates_accepted", "updates_rejected"}

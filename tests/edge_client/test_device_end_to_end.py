@@ -148,3 +148,24 @@ async def test_a_device_is_silent_in_rounds_that_do_not_draw_it(tmp_path, scene)
             part, _ = await server.manifest()
     assert part.round == drawn.round
     assert not any("f" * 64 in path for path in asked)
+
+
+async def test_in_a_buffered_run_a_newer_plan_waits_for_the_round_at_hand_and_its_receipt(tmp_path, scene):
+    with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
+        config = device_config(tmp_path, port, url)
+        async with scripted_server(port) as server, running(config):
+            assert (await server.state()).online
+            await server.publish_plan(replace(scene.plan(1, scene.model, "float32"), most_stale=2))
+            await server.publish_plan(replace(scene.plan(2, "1" * 64, "float32"), most_stale=2))
+            update, digest = await server.update(1)
+            chosen = from_bitmaps(scene.layout, update.kept)
+            base = gather(scene.layout, chosen, scene.weights)
+            values = encode(base, sub_shapes(scene.layout, chosen.widths), Codec("float32"))
+            await server.send_slice(
+                messages.Slice(run=RUN, round=2, model_version=1, precision="float32", values=values)
+            )
+            part, _ = await server.manifest()
+            assert part.round == 1
+            await server.send_receipt(1, digest)
+            update, _ = await server.update(2)
+            assert (update.model_version, update.selection) == (1, selection_id(scene.layout, chosen))

@@ -58,3 +58,9 @@ def test_moments_that_are_not_whole_are_named(tmp_path: Path, weights: dict) -> 
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(BundleError, match=r"1\.moments cannot be read"):
         files.load_moments(1)
+
+
+def test_as_many_encoded_models_as_asked_for_can_be_downloaded(tmp_path: Path) -> None:
+    encoded = ModelFiles(tmp_path, "run", offered=3).encoded
+    digests = [encoded.publish(content) for content in (b"one", b"two", b"three", b"four")]
+    assert [encoded.path_of(digest) is not None for digest in digests] == [False, True, True, True]

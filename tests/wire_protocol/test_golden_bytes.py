@@ -77,6 +77,7 @@ MESSAGES: dict[str, Message] = {
         ranking={"fc1": b"\x01\x00\x00\x00\x00\x00\x00\x00"},
         participation=0.75,
         participation_seed=12,
+        most_stale=2,
         differences=(ModelDifference(base="1" * 64, sha256="2" * 64, size=1000, precision="int4"),),
     ),
     "update": Update(

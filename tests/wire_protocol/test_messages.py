@@ -215,6 +215,7 @@ OUT_OF_RANGE: list[tuple[Message, str, object]] = [
     *[(PLAN, "keep", value) for value in (0.0, -0.1, 1.1, NAN)],
     *[(message, "top_k", value) for message in (PLAN, UPDATE) for value in (0.0, -0.1, 1.5, NAN)],
     *[(UPDATE, "selection", value) for value in (bytes(8), b"\0")],
+    (PLAN, "most_stale", -1),
     *[(PLAN, "noise_stddev", value) for value in (-0.1, NAN, INFINITY)],
     (msgspec.structs.replace(PLAN, selection="fisher-cohort"), "noise_stddev", 0.1),
     *[(UPDATE, name, value) for name in ("examples", "trained") for value in (0, *COUNT_RANGE)],
@@ -354,3 +355,12 @@ def test_reading_mutated_messages_is_total(message: Message) -> None:
     for end in range(len(valid)):
         with pytest.raises(ProtocolError):
             messages.decode(valid[:end], type(message))
+
+
+def test_a_plan_takes_updates_of_plans_up_to_so_many_versions_behind():
+    def plan(number: int, most_stale: int, version: int) -> RoundPlan:
+        return msgspec.structs.replace(PLAN, round=number, most_stale=most_stale, model_version=version)
+
+    newest = plan(9, 2, 5)
+    assert [newest.takes_updates_of(plan(8, 2, version)) for version in (2, 3, 5, 6)] == [False, True, True, False]
+    assert not plan(9, 0, 5).takes_updates_of(plan(8, 2, 5))
