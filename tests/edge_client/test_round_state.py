@@ -246,6 +246,14 @@ def test_in_a_buffered_run_the_round_at_hand_is_finished_while_its_update_counts
     assert [type(command) for command in commands] == [GiveUp] * lost + [Begin, ExpectSlice]
 
 
+@pytest.mark.parametrize("phase", FINISHED_FIRST, ids=lambda phase: type(phase).__name__)
+def test_in_a_buffered_run_a_plan_that_does_not_draw_the_device_ends_only_what_counts_no_more(phase: Phase) -> None:
+    assert advance(phase, replace(LATER, drawn=False)) == (phase, ())
+    following, commands = advance(phase, replace(TOO_LATE, drawn=False))
+    assert following == Idle(replace(UP, newest={"r": 8}))
+    assert [type(command) for command in commands] == [GiveUp] * (not isinstance(phase, Storing | Delivering))
+
+
 def test_in_a_buffered_run_the_next_round_begins_with_the_receipt() -> None:
     task = replace(STALE_TASK, following=AFTER[6])
     delivering, commands = advance(replace(STORING, task=task), Stored(**R5))

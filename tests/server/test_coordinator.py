@@ -452,3 +452,13 @@ def test_a_run_that_is_to_give_up_does_so_when_all_drawn_refused_and_not_when_th
     refusals = [UpdateRefused(device, 1) for device in drawn(1)]
     assert play(state, *refusals, Tick(1))[1] == [GiveUp(1)]
     assert play(state, *map(DeviceOffline, drawn(1)), Tick(1), Tick(10))[1] == [AbandonRound(1)]
+
+
+def test_in_a_sampled_buffered_run_late_updates_keep_a_round_from_being_given_up() -> None:
+    buffered = replace(SAMPLED, buffer_goal=2)
+    state, _ = play(all_online(buffered), Tick(0), *(counted(device) for device in drawn(1)), Tick(1), RoundApplied(1))
+    state, commands = play(state, Tick(1))
+    (opened,) = commands
+    gone = [DeviceOffline(device) for device in drawn(opened.round)]
+    assert play(state, *gone, counted("device-0", 1), Tick(20))[1] == [CloseRound(opened.round)]
+    assert play(state, *gone, Tick(20))[1] == [AbandonRound(opened.round)]
