@@ -2,11 +2,14 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.accumulate --json accumulate.json
 
-Devices send float16 updates of a sub-model; the server decodes each and adds it to a weighted mean. A gigabyte is 10^9
-bytes of the entries that were sent, at 4 bytes each (not of the full model they are added to). `scatter` is the form
-this project had before: an open mesh on each parameter's array, for values and for weights. All take turns, and the
-best of several turns counts, in seconds of the processor. Devices have masks of their own, never seen before; or known
-from an earlier round, as they are until the next resync; or one for all, as in a cohort.
+Devices send updates of a sub-model; the server decodes each and adds it to a weighted mean. A gigabyte is 10^9 bytes of
+the entries of the sub-model, at 4 bytes each (not of the full model they are added to). `scatter` is the plain form: an
+open mesh on each parameter's array, for values and for weights. All take turns, and the best of several turns counts,
+in seconds of the processor. Devices have masks of their own, never seen before; or known from an earlier round, as they
+are until the next resync; or one for all, as in a cohort.
+
+Values are float16 in the first table. In the second, masks are known, and updates come in every form, `top 5 %` as int4
+with positions; decoding alone stands in brackets.
 
 Memory is the peak of a fresh process beyond its size before the first update, which are decoded one at a time.
 """
@@ -17,8 +20,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,11 +45,23 @@ from wire_protocol.tensor_codec import Codec, decode, encode
 
 IMAGE = (1, 28, 28)
 MODELS = ("mlp", "resnet8", "lenet", "wide lenet")
+FLOAT16 = Codec("float16")
+FORMS = {
+    "float32": Codec("float32"),
+    "float16": FLOAT16,
+    "int8": Codec("int8"),
+    "int4": Codec("int4"),
+    "ternary": Codec("ternary"),
+    "top 5 %": Codec("int4", 0.05),
+}
 WIDE = (32, 64, 512, 256)
 KEEPS = (0.25, 0.5, 1.0)
 UPDATES, TURNS = 20, 9
 MEMORY_DEVICES = (10, 1000)
 GB, MB = 10**9, 10**6
+
+Speeds = dict[str, float]
+Cells = dict[str, str]
 
 _MEMORY_PROGRAM = """
 from benchmarks.accumulate import play_memory
@@ -60,6 +75,7 @@ class Sent:
 
     sub_model: SubModel
     values: bytes
+    codec: Codec
     weight: int
 
 
@@ -72,19 +88,20 @@ def layout_of(model: str) -> Layout:
         return export_bundle(replace_batch_norm(module)[0], shape, Path(folder), name=model.replace(" ", "-")).layout
 
 
-def draw(layout: Layout, keep: float, seed: int) -> Sent:
+def draw(layout: Layout, keep: float, seed: int, codec: Codec = FLOAT16) -> Sent:
     """An update with a mask, values and a weight drawn by the seed."""
     generator = np.random.default_rng(seed)
     widths, sizes = widths_at(layout, keep), layout.group_sizes
     kept = {name: np.sort(generator.choice(sizes[name], width, replace=False)) for name, width in widths.items()}
     shapes = sub_shapes(layout, widths)
     values = {name: generator.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    return Sent(SubModel(kept), encode(values, shapes, Codec("float16")), int(generator.integers(1, 1000)))
+    weight = int(generator.integers(1, 1000))
+    return Sent(SubModel(kept), encode(values, shapes, codec, generator), codec, weight)
 
 
 def decoded(layout: Layout, sent: Sent) -> Contribution:
     """The update, decoded."""
-    values = decode(sent.values, sub_shapes(layout, sent.sub_model.widths), Codec("float16"))
+    values = decode(sent.values, sub_shapes(layout, sent.sub_model.widths), sent.codec)
     return Contribution(sent.sub_model, values, sent.weight)
 
 
@@ -96,7 +113,7 @@ def dense_blocks(layout: Layout, updates: Sequence[Sent], flat: FlatModel | None
 
 
 def scatter(layout: Layout, updates: Sequence[Sent]) -> None:
-    """What it did before."""
+    """The plain form."""
     sums = {parameter.name: np.zeros(parameter.shape) for parameter in layout.parameters}
     weights = {parameter.name: np.zeros(parameter.shape) for parameter in layout.parameters}
     for sent in updates:
@@ -121,23 +138,36 @@ SIDES: dict[str, Callable[[Layout, Sequence[Sent]], None]] = {
 }
 
 
-def speeds(layout: Layout, keep: float) -> dict[str, float]:
-    """GB a second of each side, sides taking turns."""
+def speeds(layout: Layout, keep: float) -> Speeds:
+    """GB a second of each side, on float16 updates."""
     own = [draw(layout, keep, seed) for seed in range(UPDATES)]
-    shared = [Sent(own[0].sub_model, own[0].values, sent.weight) for sent in own]
-    size = sum(element_count(layout, sent.sub_model.widths) for sent in own) * 4
-    known = FlatModel(layout)
+    shared = [replace(own[0], weight=sent.weight) for sent in own]
     jobs = {name: partial(side, layout, own) for name, side in SIDES.items()} | {
-        "now, masks known": partial(dense_blocks, layout, own, known),
+        "now, masks known": partial(dense_blocks, layout, own, FlatModel(layout)),
         "now, one mask": partial(dense_blocks, layout, shared),
     }
+    return _gb_a_second(jobs, element_count(layout, own[0].sub_model.widths))
+
+
+def speeds_of_forms(layout: Layout, keep: float) -> Speeds:
+    """GB a second of decoding, and of decoding and accumulating, for each form of an update."""
+    jobs, flat = {}, FlatModel(layout)
+    for name, codec in FORMS.items():
+        own = [draw(layout, keep, seed, codec) for seed in range(UPDATES)]
+        jobs[name] = partial(dense_blocks, layout, own, flat)
+        jobs[f"{name}, decode only"] = partial(decode_only, layout, own)
+    return _gb_a_second(jobs, element_count(layout, widths_at(layout, keep)))
+
+
+def _gb_a_second(jobs: Mapping[str, Callable[[], None]], entries: int) -> Speeds:
+    """Of jobs on `UPDATES` updates of so many entries; jobs take turns."""
     best = dict.fromkeys(jobs, float("inf"))
     for _ in range(TURNS):
         for name, job in jobs.items():
             begun = time.process_time()
             job()
             best[name] = min(best[name], time.process_time() - begun)
-    return {name: size / GB / seconds for name, seconds in best.items()}
+    return {name: UPDATES * entries * 4 / GB / seconds for name, seconds in best.items()}
 
 
 @dataclass(frozen=True)
@@ -178,19 +208,39 @@ def memory(model: str, rule: str, devices: int) -> tuple[int, float]:
     return grown, seconds
 
 
-def main() -> None:
-    """Run the benchmark."""
-    options = benchmark_parser("Speed and memory of decoding and accumulating updates.").parse_args()
-    figures: dict[str, dict[str, float]] = {}
-    rows = []
+def table(
+    title: str, measure: Callable[[Layout, float], Speeds], cells: Callable[[Speeds], Cells]
+) -> Mapping[str, Speeds]:
+    """Print what `measure` says of every model and sub-model, in `cells`, and return it."""
+    figures, rows = {}, []
     for model in MODELS:
         layout = layout_of(model)
         for keep in KEEPS:
-            speed = figures[f"{model} {keep}"] = speeds(layout, keep)
+            speed = figures[f"{model} {keep}"] = measure(layout, keep)
             entries = element_count(layout, widths_at(layout, keep))
             row = {"model": model, "keep": f"{keep}", "entries sent": f"{entries:,}"}
-            rows.append(row | {f"{name} GB/s": f"{value:.2f}" for name, value in speed.items()})
-    publish("one core, float16 updates", rows, figures, None)
+            rows.append(row | cells(speed))
+    publish(title, rows, figures, None)
+    return figures
+
+
+def plain_cells(speed: Speeds) -> Cells:
+    """A column for each side."""
+    return {name: f"{value:.2f}" for name, value in speed.items()}
+
+
+def cells_of_forms(speed: Speeds) -> Cells:
+    """A column for each form, decoding alone in brackets."""
+    return {name: f"{speed[name]:.2f} ({speed[f'{name}, decode only']:.2f})" for name in FORMS}
+
+
+def main() -> None:
+    """Run the benchmark."""
+    options = benchmark_parser("Speed and memory of decoding and accumulating updates.").parse_args()
+    figures = {
+        "float16": table("one core, float16 updates, GB/s", speeds, plain_cells),
+        "forms": table("one core, masks known, GB/s", speeds_of_forms, cells_of_forms),
+    }
     peaks, peak_rows = {}, []
     for rule in ("mean", "trimmed-mean", "median"):
         for devices in MEMORY_DEVICES:

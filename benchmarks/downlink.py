@@ -8,6 +8,7 @@ values, a device and round, the first round's whole model included; dense float3
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import product
@@ -67,7 +68,10 @@ def main() -> None:
     base = Method(options.rounds, options.keep, local_steps=20, learning_rate=options.learning_rate)
     with TemporaryDirectory() as folder:
         fleet = fleet_of(options, options.seed, Path(folder))
-        results = [train(fleet, method) for method in methods(base, options.resync_every, options.downlinks)]
+        results = []
+        for method in methods(base, options.resync_every, options.downlinks):
+            results.append(train(fleet, method))
+            sys.stderr.write(f"{results[-1]}\n")
     title = f"Fashion-MNIST, {options.devices} devices, keep {options.keep}, {options.rounds} rounds"
     publish(
         title,

@@ -185,7 +185,7 @@ def accuracies(
             if left is not None:
                 residuals[device] = left
             body = messages.encode(update)
-            heard = opened.hear(str(device), body, choice.sub_model)
+            heard = opened.hear(f"{device:06}", body, choice.sub_model)
             if isinstance(heard, Refused):
                 raise AssertionError(heard.reason)
             on_values(number, heard.values)

@@ -21,6 +21,7 @@ from benchmarks.figures import benchmark_parser, publish
 from server.aggregation.fold import fold
 from server.aggregation.masked_mean import WeightedMean
 from server.counting import Counting
+from server.known_selections import KnownSelections
 from server.opening import open_update
 from server.operator_keys import Operator
 from server.receipts import ReceiptBook
@@ -120,11 +121,11 @@ def _count(fleet: Fleet, folder: Path, batch: int) -> tuple[float, float]:
     """Seconds to count all updates in such batches, and to fold them."""
     store = Store(folder)
     counting = Counting(fleet.open, LAYOUT, store.updates)
-    work = RoundWork(PLAN, ReceiptBook(), Spool(folder, "run").segment(1, 0), 0.0)
+    work = RoundWork(PLAN, ReceiptBook(1), Spool(folder, "run").segment(1, 0), 0.0)
 
     def count() -> None:
         for start in range(0, len(fleet.updates), batch):
-            counting.count(work, fleet.updates[start : start + batch], {}, 0.0)
+            counting.count(work, fleet.updates[start : start + batch], KnownSelections({}), 0.0)
 
     counted = _seconds(count)
     rows = store.updates.of_round("run", 1)

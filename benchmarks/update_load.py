@@ -37,7 +37,7 @@ from wire_protocol.bundle_manifest import BundleManifest
 from wire_protocol.chunking import chunk, manifest_of
 from wire_protocol.envelope import Context, Signed, seal
 from wire_protocol.identity import Fleet, Identity, encode_fleet, new_identity, save_identities
-from wire_protocol.messages import DeviceState, Need, Receipt, RoundPlan, Update, decode, encode
+from wire_protocol.messages import DeviceState, Manifest, Need, Receipt, RoundPlan, Update, decode, encode
 from wire_protocol.sub_model import full_sub_model, sub_shapes, to_bitmaps
 from wire_protocol.tensor_codec import Codec
 from wire_protocol.tensor_codec import encode as encode_tensors
@@ -66,11 +66,19 @@ class RoundClock:
     ended: float = 0.0
 
 
+@dataclass(frozen=True)
+class Held:
+    """An update in a device's outbox."""
+
+    payload: bytes
+    manifest: Manifest
+
+
 @dataclass
 class Swarm:
     """All devices: what they hold, and what they have seen."""
 
-    payloads: dict[tuple[str, int], bytes]
+    outboxes: dict[tuple[str, int], Held]
     rounds: dict[int, RoundClock] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     clients: dict[str, LightClient] = field(default_factory=dict)
@@ -81,7 +89,7 @@ class Swarm:
             return
         if topic.endswith("/plan"):
             plan = decode(decode(payload, Signed).body, RoundPlan)
-            if (device, plan.round) in self.payloads:
+            if (device, plan.round) in self.outboxes:
                 self.rounds.setdefault(plan.round, RoundClock(time.perf_counter()))
                 self._announce(device, plan.round)
         elif topic == topics.need(device):
@@ -90,15 +98,14 @@ class Swarm:
             self._note(device, decode(decode(payload, Signed).body, Receipt))
 
     def _announce(self, device: str, number: int) -> None:
-        manifest = encode(manifest_of(self.payloads[device, number]))
+        manifest = encode(self.outboxes[device, number].manifest)
         self.clients[device].publish(topics.uplink(topics.Part(device, RUN, number, None)), manifest)
 
     def _send(self, device: str, need: Need) -> None:
-        payload = self.payloads[device, need.round]
-        manifest = manifest_of(payload)
+        held = self.outboxes[device, need.round]
         for index in need.missing:
             part = topics.Part(device, RUN, need.round, index)
-            self.clients[device].publish(topics.uplink(part), chunk(payload, manifest, index))
+            self.clients[device].publish(topics.uplink(part), chunk(held.payload, held.manifest, index))
 
     def _note(self, device: str, receipt: Receipt) -> None:
         if not receipt.accepted:
@@ -123,7 +130,7 @@ def make_party(folder: Path, devices: int) -> Party:
     return Party(folder, operator, identities, manifest)
 
 
-def sealed_updates(party: Party, rounds: int) -> dict[tuple[str, int], bytes]:
+def sealed_updates(party: Party, rounds: int) -> dict[tuple[str, int], Held]:
     """Each device's update for each round, the same random values, sealed."""
     layout = party.manifest.layout
     whole = full_sub_model(layout)
@@ -133,7 +140,7 @@ def sealed_updates(party: Party, rounds: int) -> dict[tuple[str, int], bytes]:
     values = encode_tensors(drawn, shapes, Codec("float16"), compress=False)
     kept = to_bitmaps(layout, whole)
     counts = {"examples": 1, "trained": 1, "scored": 0, "loss": 1.0}
-    payloads = {}
+    outboxes = {}
     for number in range(1, rounds + 1):
         update = Update(
             run=RUN, round=number, model_version=number - 1, kept=kept, precision="float16", values=values, **counts
@@ -141,8 +148,9 @@ def sealed_updates(party: Party, rounds: int) -> dict[tuple[str, int], bytes]:
         body = encode(update)
         for device, identity in party.devices.items():
             context = Context("update", FLEET, RUN, number, device)
-            payloads[device, number] = seal(body, context, [identity], party.operator.public)
-    return payloads
+            payload = seal(body, context, [identity], party.operator.public)
+            outboxes[device, number] = Held(payload, manifest_of(payload))
+    return outboxes
 
 
 @contextmanager
@@ -175,12 +183,12 @@ def serving(party: Party, broker: BrokerUrl, rounds: int) -> Iterator[subprocess
 
 
 @asynccontextmanager
-async def swarm_on(broker: BrokerUrl, payloads: dict[tuple[str, int], bytes]) -> AsyncIterator[Swarm]:
+async def swarm_on(broker: BrokerUrl, outboxes: dict[tuple[str, int], Held]) -> AsyncIterator[Swarm]:
     """All devices connected, subscribed and said to be there."""
-    swarm = Swarm(payloads)
+    swarm = Swarm(outboxes)
     loop = asyncio.get_running_loop()
     try:
-        for device in dict.fromkeys(device for device, _ in payloads):
+        for device in dict.fromkeys(device for device, _ in outboxes):
             filters = (topics.downlink_filter(device), topics.plan(RUN))
 
             def client(device: str = device, filters: tuple[str, ...] = filters) -> LightClient:
@@ -206,10 +214,10 @@ class Load:
 async def carry(party: Party, rounds: int) -> Load:
     """Carry all updates of all rounds to a server."""
     server_mb = 0.0
-    payloads = sealed_updates(party, rounds)
+    outboxes = sealed_updates(party, rounds)
     async with embedded_broker(party.folder / "broker") as broker:
         with serving(party, broker, rounds) as server:
-            async with swarm_on(broker, payloads) as swarm, asyncio.timeout(PATIENCE_SECONDS):
+            async with swarm_on(broker, outboxes) as swarm, asyncio.timeout(PATIENCE_SECONDS):
                 while server.poll() is None:
                     server_mb = peak_mb(server.pid) or server_mb
                     await asyncio.sleep(POLL_SECONDS)
@@ -234,7 +242,7 @@ def measure(devices: int, rounds: int) -> tuple[Load, int]:
     """The load carried, and the size of an update in bytes."""
     with TemporaryDirectory() as folder:
         party = make_party(Path(folder), devices)
-        size = len(next(iter(sealed_updates(party, 1).values())))
+        size = len(next(iter(sealed_updates(party, 1).values())).payload)
         return asyncio.run(carry(party, rounds)), size
 
 

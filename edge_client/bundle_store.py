@@ -1,7 +1,9 @@
 """Bundles and models on a device's disk: fetched once, checked by SHA-256 at every use, named by their hash.
 
     <folder>/bundles/<bundle id>/manifest.json and the files the manifest names: the two bundles used last
-    <folder>/models/<SHA-256>                   the newest model only
+    <folder>/resyncs/<SHA-256>                  the model of the newest resync only
+    <folder>/models/<SHA-256>                   the newest model fetched in place of a slice
+    <folder>/differences/<SHA-256>              the difference of models that is being fetched or applied
 
 A bundle's manifest is checked against the bundle's name and every file against the manifest, so a server (or who
 stands between) can withhold a bundle but not change it. Functions block.
@@ -15,9 +17,11 @@ import re
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
-from edge_client.durable_files import plainly
+from edge_client.durable_files import plainly, write_durably
 from edge_client.errors import BundleError
 from edge_client.http_download import Http, Wanted, download, is_here
 from wire_protocol.bundle_manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, BundleManifest, decode_manifest
@@ -26,6 +30,8 @@ from wire_protocol.errors import FisherfleetError
 logger = logging.getLogger(__name__)
 
 BUNDLES_KEPT = 2
+
+Shelf = Literal["resyncs", "models", "differences"]
 
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -69,23 +75,62 @@ class BundleStore:
             self._ensure(self._wanted(f"bundles/{bundle}/{name}", folder / name, file.sha256, file.size))
         return folder
 
-    def bytes_to_fetch(
-        self, bundle: str, manifest: BundleManifest, names: Iterable[str], model: tuple[str, int]
-    ) -> int:
-        """Bytes of these files and of a model (name and size) that are not on disk."""
+    def bytes_to_fetch(self, bundle: str, manifest: BundleManifest, names: Iterable[str]) -> int:
+        """Bytes of these files that are not on disk."""
         folder = self._bundle_folder(bundle)
-        files = sum(manifest.files[name].size for name in names if not (folder / name).is_file())
-        return files + (0 if (self.folder / "models" / _checked(model[0])).is_file() else model[1])
+        return sum(manifest.files[name].size for name in names if not (folder / name).is_file())
 
-    def model(self, model: str, size: int) -> bytes:
-        """The bytes of a model of `size` bytes, forgetting every older one; raises `BundleError`."""
+    def model(self, model: str, size: int, shelf: Shelf = "models") -> bytes:
+        """The bytes of a model of `size` bytes, forgetting every other on its shelf; raises `BundleError`."""
+        wanted = self._wanted_model(model, size, shelf)
+        self._ensure(wanted)
+        return self._only(wanted)
+
+    def model_here(self, model: str, size: int, shelf: Shelf) -> bytes | None:
+        """A model's bytes if they are on disk, whole; asks no server. Raises `BundleError`."""
+        wanted = self._wanted_model(model, size, shelf)
+        try:
+            return wanted.target.read_bytes() if is_here(wanted) else None
+        except OSError as error:
+            raise BundleError(f"{wanted.target} cannot be read: {plainly(error)}") from error
+
+    def keep_model(self, model: str, content: bytes, shelf: Shelf) -> None:
+        """Put a model on its shelf that was made here; raises `BundleError` where its hash is another."""
+        found, target = sha256(content).hexdigest(), self._wanted_model(model, len(content), shelf).target
+        if found != model:
+            raise BundleError(f"a model made here has SHA-256 {found}, expected {model}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(target, [content])
+        except OSError as error:
+            raise BundleError(f"{target} cannot be kept on disk: {plainly(error)}") from error
+
+    def difference(self, difference: str, size: int) -> bytes:
+        """The bytes of a difference of models, forgetting every other; raises `BundleError`."""
+        name = _checked(difference)
+        wanted = self._wanted(f"differences/{name}", self.folder / "differences" / name, name, size)
+        self._ensure(wanted)
+        return self._only(wanted)
+
+    def clear(self, shelf: Shelf) -> None:
+        """Forget all on a shelf; raises `BundleError`."""
+        self._forget(self.folder / shelf)
+
+    def _only(self, wanted: Wanted) -> bytes:
+        self._forget(wanted.target.parent, wanted.target)
+        return wanted.target.read_bytes()
+
+    def _forget(self, folder: Path, but: Path | None = None) -> None:
+        try:
+            for path in folder.glob("*"):
+                if path != but:
+                    path.unlink()
+        except OSError as error:
+            raise BundleError(f"{folder} cannot be tidied: {plainly(error)}") from error
+
+    def _wanted_model(self, model: str, size: int, shelf: Shelf) -> Wanted:
         name = _checked(model)
-        models = self.folder / "models"
-        self._ensure(self._wanted(f"models/{name}", models / name, name, size))
-        for path in models.iterdir():
-            if path.name != name:
-                path.unlink()
-        return (models / name).read_bytes()
+        return self._wanted(f"models/{name}", self.folder / shelf / name, name, size)
 
     def _ensure(self, wanted: Wanted) -> None:
         try:
@@ -99,8 +144,8 @@ class BundleStore:
         wanted = self._wanted(f"bundles/{bundle}/{MANIFEST_NAME}", target, bundle, MAX_MANIFEST_BYTES)
         return replace(wanted, exact=False)
 
-    def _wanted(self, path: str, target: Path, sha256: str, size: int) -> Wanted:
-        return Wanted(f"{self.server}/api/v1/{path}", target, sha256, size, path=path)
+    def _wanted(self, path: str, target: Path, digest: str, size: int) -> Wanted:
+        return Wanted(f"{self.server}/api/v1/{path}", target, digest, size, path=path)
 
     def _forget_old_bundles(self, used: Path) -> None:
         """Keep the bundle just used and the one used before it: a run may go back by one, never further."""

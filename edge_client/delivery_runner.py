@@ -18,7 +18,6 @@ from edge_client.link_account import LinkAccount
 from edge_client.machine_host import Machine, MachineHost
 from edge_client.mqtt_link import MqttLink
 from edge_client.outbox import Parcel
-from edge_client.round_events import Selection
 from wire_protocol import topics
 from wire_protocol.chunking import chunk
 from wire_protocol.messages import Need, Receipt, encode
@@ -27,15 +26,23 @@ logger = logging.getLogger(__name__)
 
 
 class DeliveryRunner:
-    """The outbox of one device, on its way; `accepted` is told of the neurons of every update that was counted."""
+    """The outbox of one device, on its way.
+
+    `settled` is told of every parcel that leaves it, and whether it was counted; None says that it was lost.
+    """
 
     def __init__(
-        self, name: str, store: DeviceStore, link: MqttLink, accepted: Callable[[Selection], None], account: LinkAccount
+        self,
+        name: str,
+        store: DeviceStore,
+        link: MqttLink,
+        settled: Callable[[Parcel, bool | None], None],
+        account: LinkAccount,
     ) -> None:
         self._name = name
         self._store = store
         self._link = link
-        self._accepted = accepted
+        self._settled = settled
         self._account = account
         machine: Machine[Delivery, ev.Command] = Machine(advance, due, self._carry_out)
         self._host = MachineHost(machine, begin(store.parcels))
@@ -57,7 +64,7 @@ class DeliveryRunner:
     def stored(self, stored: Stored) -> None:
         """A payload has reached the outbox."""
         for parcel in stored.dropped:
-            self._host.post(partial(ev.Removed, parcel=parcel))
+            self._lose(parcel)
         self._host.post(partial(ev.Added, parcel=stored.parcel))
 
     def need_arrived(self, need: Need) -> None:
@@ -99,7 +106,7 @@ class DeliveryRunner:
             logger.warning("%s: sending was cut short: %s", where, error)
         except DamagedFileError as error:
             logger.warning("%s: %s", where, error)
-            self._host.post(partial(ev.Removed, parcel=command.parcel))
+            self._lose(command.parcel)
         except OutboxError as error:
             logger.warning("%s: %s", where, error)
         except Exception:
@@ -127,10 +134,13 @@ class DeliveryRunner:
         parcel, receipt = command.parcel, command.receipt
         if not receipt.accepted:
             logger.warning("%s: not counted: %.300r", self._where(parcel), receipt.reason)
-            return
-        logger.info("%s: counted by the server", self._where(parcel))
-        if parcel.selection is not None:
-            self._accepted(parcel.selection)
+        else:
+            logger.info("%s: counted by the server", self._where(parcel))
+        self._settled(parcel, receipt.accepted)
+
+    def _lose(self, parcel: Parcel) -> None:
+        self._host.post(partial(ev.Removed, parcel=parcel))
+        self._settled(parcel, None)
 
     def _where(self, parcel: Parcel) -> str:
         return f"{self._name}: run {parcel.run} round {parcel.round}"

@@ -16,7 +16,6 @@ from pathlib import Path
 from threading import Event
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_client.bundle_store import BundleStore
 from edge_client.config import DeviceConfig
@@ -32,12 +31,13 @@ from edge_client.selection.policies import may_score
 from edge_client.training.choose import OpenRuntime, RuntimeSpec, files_for
 from edge_client.training.interruptible import InterruptibleRuntime, InterruptibleScorer
 from edge_client.training.runtime import TrainingRuntime
+from edge_client.whole_model import WholeModel
 from wire_protocol.bundle_manifest import FISHER, BundleManifest
 from wire_protocol.errors import FisherfleetError, ProtocolError
 from wire_protocol.examples import Examples, fit_examples
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan, Slice, Update
-from wire_protocol.sub_model import SubModel, full_sub_model, gather, sub_shapes
+from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, gather, sub_shapes
 from wire_protocol.tensor_codec import Codec, decode, largest_size
 
 logger = logging.getLogger(__name__)
@@ -128,11 +128,12 @@ class DeviceWork:
         names = list(files_for(self._config.runtime, opened.manifest, plan.largest_widths(layout)))
         if command.selection is None and may_score(plan, layout, narrowed=fitter is not None):
             names.append(FISHER)
+        model = WholeModel(plan, layout, store)
         if fitter is not None:
-            model = plan.model, largest_size(_full_shapes(layout), plan.downlink_codec)
-            fitter.require_bytes(store.bytes_to_fetch(plan.bundle, opened.manifest, names, model))
+            files = store.bytes_to_fetch(plan.bundle, opened.manifest, names)
+            fitter.require_bytes(files + model.bytes_to_fetch())
         store.files(plan.bundle, opened.manifest, names)
-        self._read_model(plan, opened.manifest.layout, store)
+        model.fetch(fitter.require_bytes if fitter is not None else lambda _count: None)
 
     def train(self, command: Train, stop: Event, left_seconds: Callable[[], float] = lambda: inf) -> Trained:
         """Choose neurons unless `command` brings them, train them, encode what changed.
@@ -152,7 +153,7 @@ class DeviceWork:
             choice = Choice(command.selection.sub_model, known=True)
             base = _decode_slice(command.content, layout, choice.sub_model)
         else:
-            full = self._read_model(plan, layout, self._store(stop))
+            full = WholeModel(plan, layout, self._store(stop)).fetch()
             choice = (
                 choose(work, full, scorer, fitting)
                 if command.selection is None
@@ -164,9 +165,9 @@ class DeviceWork:
             self._residuals.propose(plan.run, plan.round, local.residual)
         return Trained(local.update, Selection(plan.run, plan.bundle, plan.resync_round, plan.round, choice.sub_model))
 
-    def accepted(self, run: str, number: int) -> None:
-        """The server has counted the update of this round."""
-        self._residuals.accept(run, number)
+    def answered(self, run: str, number: int, accepted: bool) -> None:
+        """The server has counted the update of this round, or refused it for good."""
+        self._residuals.settle(run, number, accepted, None if self._open is None else self._open.manifest.layout)
 
     def _begin_fitting(
         self,
@@ -200,11 +201,6 @@ class DeviceWork:
         examples = fit_examples(self._examples, manifest, str(self._config.data))
         return _OpenBundle(bundle, manifest, store.files(bundle, manifest, ()), examples)
 
-    def _read_model(self, plan: RoundPlan, layout: Layout, store: BundleStore) -> dict[str, NDArray[np.float32]]:
-        shapes = _full_shapes(layout)
-        codec = plan.downlink_codec
-        return decode(store.model(plan.model, largest_size(shapes, codec)), shapes, codec)
-
     def _runtime_of(self, opened: _OpenBundle) -> TrainingRuntime:
         if self._runtime is None or self._runtime[0] != opened.bundle:
             self._runtime = None
@@ -229,7 +225,7 @@ def _full_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
     return sub_shapes(layout, full_sub_model(layout).widths)
 
 
-def _decode_slice(content: Slice, layout: Layout, sub_model: SubModel) -> dict[str, NDArray[np.float32]]:
+def _decode_slice(content: Slice, layout: Layout, sub_model: SubModel) -> Arrays:
     try:
         return decode(content.values, sub_shapes(layout, sub_model.widths), Codec(content.precision))
     except ProtocolError as error:

@@ -4,9 +4,10 @@ A codec that leaves values out would never send small changes that all point one
 sent to the next change of the same coordinates, sends as much as the codec takes, and keeps the rest (Seide et al.
 2014, "1-bit stochastic gradient descent"; Karimireddy et al. 2019, "Error feedback fixes SignSGD").
 
-A residual is in the coordinates of the full model, zero where nothing was ever trained. It is only taken over once the
-server has counted the update: what a refused update carried is lost with it, but never sent twice. Private runs keep
-none, as it would carry one round's examples into another's noise.
+A residual is in the coordinates of the full model, zero where nothing was ever trained. An update takes it along: once
+the update is counted, what it left out is the residual; once it is refused, the residual is what it was. Until then
+updates of other rounds have none of it, so that nothing is ever sent twice. Private runs keep none, as it would carry
+one round's examples into another's noise.
 """
 
 from __future__ import annotations

@@ -115,6 +115,11 @@ class StoreFailed(RoundEvent):
     """The payload could not be put there; that may pass."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Settled(RoundEvent):
+    """The payload has left the outbox: it was answered, or lost."""
+
+
 @dataclass(frozen=True)
 class Command:
     """Parent of all commands; each belongs to the round of `plan`."""

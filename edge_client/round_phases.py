@@ -34,10 +34,14 @@ class Memory:
 
 @dataclass(frozen=True)
 class Task:
-    """A plan being carried out; `expires` is its deadline on the clock of events."""
+    """A plan being carried out; `expires` is its deadline on the clock of events.
+
+    `following` is a newer plan, to be carried out after this one: updates by this one still count.
+    """
 
     plan: RoundPlan
     expires: float
+    following: Task | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,12 @@ class StoreDelayed(Busy):
     due: float
 
 
-Phase = Idle | AwaitingSlice | Fetching | FetchDelayed | Training | Storing | StoreDelayed
+@dataclass(frozen=True)
+class Delivering(Busy):
+    """The payload waits in the outbox for its receipt, and the device for a model that knows of it."""
+
+
+Phase = Idle | AwaitingSlice | Fetching | FetchDelayed | Training | Storing | StoreDelayed | Delivering
 
 
 def due(phase: Phase) -> float | None:

@@ -75,6 +75,10 @@ class RoundRunner:
         """The server has counted an update of these neurons."""
         self._host.post(partial(ev.UpdateAccepted, selection=selection))
 
+    def settled(self, run: str, number: int) -> None:
+        """The payload of a round was answered, or lost."""
+        self._host.post(partial(ev.Settled, run=run, round=number))
+
     async def close(self) -> None:
         """End what is going on."""
         self._stop_job.set()

@@ -16,6 +16,11 @@ never raises, whatever comes in whatever order.
                           +----> Fetching
 
 A newer plan leaves any phase for the start of its own round. What becomes of a stored update is `delivery`'s affair.
+
+Where the newer plan still takes updates of the round at hand (a buffered run), that round is finished first. The next
+one begins with its receipt, so that one payload goes over the link at a time and is not overtaken:
+
+    Storing -- stored --> Delivering -- settled --> the newest plan's round, or Idle
 """
 
 from __future__ import annotations
@@ -68,6 +73,10 @@ TABLE: Mapping[type[phase.Phase], Mapping[type[event.Event], Handler]] = {
     phase.StoreDelayed: {
         **_IN_EVERY_ROUND,
         event.Tick: on.store_again_when_due,
+    },
+    phase.Delivering: {
+        **_IN_EVERY_ROUND,
+        event.Settled: on.go_on,
     },
 }
 

@@ -19,6 +19,7 @@ from edge_client.round_events import (
     PlanArrived,
     RoundEvent,
     Selection,
+    Settled,
     SliceArrived,
     SliceRefused,
     Store,
@@ -31,6 +32,7 @@ from edge_client.round_events import (
 from edge_client.round_phases import (
     AwaitingSlice,
     Busy,
+    Delivering,
     FetchDelayed,
     Fetching,
     Idle,
@@ -69,14 +71,22 @@ def begin_if_new(phase: Idle, event: PlanArrived) -> Step:
 
 
 def prolong_or_replace(phase: Phase, event: PlanArrived) -> Step:
-    """Take a new deadline for the round at hand; leave it for a newer one, but let an update reach the outbox."""
+    """Take a new deadline for the round at hand; leave it for a newer one, but let an update reach the outbox.
+
+    A round whose update still counts is finished first, unless its model is yet to be had.
+    """
     assert isinstance(phase, Busy)
     if event.remaining > 0 and _same_round(phase.task.plan, event.plan.run, event.plan.round):
         return replace(phase, task=replace(phase.task, expires=event.now + event.remaining)), ()
     if not _is_new(phase, event):
         return phase, ()
+    if _still_counts(phase.task.plan, event.plan) and not isinstance(phase, FetchDelayed):
+        if not event.drawn:
+            return phase, ()
+        newest = _newest(phase.task.following, Task(event.plan, event.now + event.remaining))
+        return replace(phase, task=replace(phase.task, following=newest)), ()
     following, commands = begin_if_new(Idle(phase.memory), event)
-    if isinstance(phase, Storing):
+    if isinstance(phase, Storing | Delivering):
         return following, commands
     return following, (GiveUp(phase.task.plan, "a newer plan came"), *commands)
 
@@ -110,6 +120,9 @@ def delay_fetch(phase: Fetching | Training, event: FetchFailed) -> Step:
     """Wait before fetching again; a training that lacked files or room begins with a fetch again."""
     if not _is_ours(phase, event):
         return phase, ()
+    if phase.task.following is not None:
+        following, commands = _move_on(phase, event.now)
+        return following, (GiveUp(phase.task.plan, "a newer plan came while its model could not be had"), *commands)
     failures = phase.failures if isinstance(phase, Fetching) else 0
     delay = full_jitter(failures, event.jitter, base=FETCH_AGAIN_SECONDS, ceiling=FETCH_AGAIN_CEILING_SECONDS)
     return FetchDelayed(phase.memory, phase.task, phase.selection, failures + 1, event.now + delay), ()
@@ -152,8 +165,33 @@ def store_again_when_due(phase: StoreDelayed, event: Tick) -> Step:
 
 
 def finish(phase: Storing, event: Stored) -> Step:
-    """The round is over here; the outbox sees to the rest."""
-    return (Idle(phase.memory), ()) if _is_ours(phase, event) else (phase, ())
+    """The round is over here; the outbox sees to the rest. In a buffered run the next one waits for the receipt."""
+    if not _is_ours(phase, event):
+        return phase, ()
+    if phase.task.plan.most_stale:
+        return Delivering(phase.memory, phase.task), ()
+    return Idle(phase.memory), ()
+
+
+def go_on(phase: Delivering, event: Settled) -> Step:
+    """Begin the round that came meanwhile."""
+    return _move_on(phase, event.now) if _is_ours(phase, event) else (phase, ())
+
+
+def _still_counts(ours: RoundPlan, newest: RoundPlan) -> bool:
+    return ours.run == newest.run and newest.takes_updates_of(ours)
+
+
+def _newest(known: Task | None, arrived: Task) -> Task:
+    """A plan that is replayed takes no newer one's place."""
+    return known if known is not None and known.plan.round > arrived.plan.round else arrived
+
+
+def _move_on(phase: Busy, now: float) -> Step:
+    following = phase.task.following
+    if following is None or now >= following.expires:
+        return Idle(phase.memory), ()
+    return _begin(phase.memory, following, now)
 
 
 def _begin(memory: Memory, task: Task, now: float) -> Step:

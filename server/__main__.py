@@ -19,8 +19,9 @@ from typing import Any, get_args
 from model_export.trained_model import trained_files
 from server.bundle import open_bundle
 from server.combining_options import add_combining_options, chosen_aggregation, chosen_optimizer
-from server.config import RunConfig, ServiceSettings
+from server.config import Difference, RunConfig, ServiceSettings
 from server.durable_files import write_durably
+from server.mode_options import add_mode_options, take_buffer
 from server.records import RoundRecord
 from server.service import Service
 from server.storage import Store
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_service_options(add)
     _add_run_options(add, RunConfig())
+    add_mode_options(parser)
     add_training_options(parser, RunConfig().training)
     return parser
 
@@ -84,7 +86,7 @@ def _add_service_options(add: Callable[..., None]) -> None:
 
 
 def _add_run_options(add: Callable[..., None], default: RunConfig) -> None:
-    policies, precisions = get_args(SelectionPolicy), get_args(Precision)
+    policies, precisions, differences = get_args(SelectionPolicy), get_args(Precision), get_args(Difference)
     add("--run", "name of the run; else the bundle's unfinished run in the state folder, else a new one")
     add("--rounds", "rounds to train", type=int, default=default.rounds)
     add("--keep", "fraction of neurons a device keeps, in (0, 1]", type=float, default=default.keep)
@@ -96,6 +98,12 @@ def _add_run_options(add: Callable[..., None], default: RunConfig) -> None:
     add("--precision", "of updates' values", choices=precisions, default=default.precision)
     add("--top-k", "fraction of an update's values that is sent, in (0, 1]", type=float, default=default.top_k)
     add("--downlink", "precision of models and slices", choices=get_args(DownlinkPrecision), default=default.downlink)
+    add(
+        "--difference",
+        "precision of models as differences from the last",
+        choices=differences,
+        default=default.difference,
+    )
     add("--noise-stddev", "of Gaussian noise on every value sent", type=float, default=default.noise_stddev)
     add(
         "--participation",
@@ -123,6 +131,7 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         precision=arguments.precision,
         top_k=arguments.top_k,
         downlink=arguments.downlink,
+        difference=arguments.difference,
         noise_stddev=arguments.noise_stddev,
         training=take_training(vars(arguments)),
         participation=arguments.participation,
@@ -130,6 +139,7 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         min_devices=arguments.min_devices,
         round_seconds=arguments.round_seconds,
         quorum=arguments.quorum,
+        buffer=take_buffer(vars(arguments)),
         aggregation=chosen_aggregation(arguments),
         server_optimizer=chosen_optimizer(arguments),
     )
@@ -179,10 +189,11 @@ def _log_round(record: RoundRecord) -> None:
         if value is not None
     ]
     logger.info(
-        "round %d%s: heard %d device(s), refused %d, %s, %.1f kB up, %.1f kB down, %.1f s",
+        "round %d%s: heard %d device(s)%s, refused %d, %s, %.1f kB up, %.1f kB down, %.1f s",
         record.round,
         " (resync)" if record.resync else "",
         record.updates_accepted,
+        f", {record.updates_late} late" if record.updates_late else "",
         record.updates_rejected,
         ", ".join(tested) or "not tested",
         record.bytes_up / 1000,

@@ -127,12 +127,10 @@ class Admission:
         """A payload handed over is done with."""
         self._handed_bytes -= cost
 
-    def clear(self) -> None:
-        """Forget who waits and who may send; what was handed over stays until it is released."""
-        self._places.clear()
-        self._granted.clear()
-        self._queue.clear()
-        self._granted_bytes = 0
+    def leave(self, device: str) -> None:
+        """The device gives its place up; what was handed over stays until it is released."""
+        self._lose_grant(device)
+        self._places.pop(device, None)
 
     def _fits(self, cost: int) -> bool:
         return not self.outstanding or self.outstanding + cost <= self._budget

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator
 
 from server import coordinator
 from server.clocks import Clocks
@@ -20,6 +21,7 @@ from server.registry import Registry
 from server.round_work import RoundWork
 from server.rounds import Rounds
 from server.storage import Store
+from server.update_rows import Made
 from server.uplink import Complete
 from wire_protocol.messages import Receipt
 from wire_protocol.topics import Part
@@ -40,13 +42,16 @@ class Answers:
     def standing(self, part: Part, sha256: bytes) -> Receipt | None:
         """The answer to give to an announced update at once, or None when it is to be sent and judged."""
         work = self._rounds.work
-        if work is not None and part.round == work.plan.round:
-            receipt = work.book.standing(part, sha256)
-            if receipt is not None or self._rounds.is_open(part.round):
-                return receipt
-        elif self._store.updates.counted_hash(part.run, part.round, part.device) == sha256:
-            return Receipt(run=part.run, round=part.round, sha256=sha256, accepted=True)
-        return self.refuse(part, sha256, f"round {part.round} is not open")
+        book = work.book if work is not None and work.plan_of(part.round) is not None else None
+        if book is not None and (receipt := book.standing(part, sha256)) is not None:
+            return receipt
+        if work is None or part.round != work.plan.round:
+            counted = self._store.updates.counted_hash(part.run, part.round, part.device)
+            if counted == sha256:
+                return Receipt(run=part.run, round=part.round, sha256=sha256, accepted=True)
+            if book is not None and counted is not None:
+                return book.conflict(part, sha256)
+        return None if self._rounds.judges(part.round) else self.refuse(part, sha256, self._rounds.why_not(part.round))
 
     def refuse(self, part: Part, sha256: bytes, reason: str) -> Receipt:
         """Refuse an update for good; the device is told why."""
@@ -55,26 +60,43 @@ class Answers:
             return refusal(part, sha256, reason)
         return self._rounds.work.book.refuse(part, sha256, reason)
 
-    async def count(self, completes: Sequence[Complete]) -> list[tuple[str, Receipt]]:
-        """Judge and count what came in; the receipts to send, of which those that accept rest on a commit."""
-        answered: list[tuple[str, Receipt]] = []
-        waiting: dict[str, Complete] = {}
-        for complete in completes:
-            receipt = self.standing(complete.part, complete.sha256)
-            if receipt is not None:
-                answered.append((complete.part.device, receipt))
-            else:
-                waiting.setdefault(complete.part.device, complete)
-        work = self._rounds.work
-        if not waiting or work is None:
+    async def count(self, completes: deque[Complete], let_go: Callable[[Part], None]) -> list[tuple[str, Receipt]]:
+        """Judge and count what came in; the receipts to send, of which those that accept rest on a commit.
+
+        Takes all out of `completes`; `let_go` is called in a worker thread for each that was judged, once it takes no
+        more memory.
+        """
+        answered = self._take_answered(completes)
+        work, number = self._rounds.work, len(completes)
+        if not completes or work is None or not self._rounds.is_open(work.plan.round):
             return answered
         try:
-            known = self._rounds.selections
-            verdicts = await asyncio.to_thread(self._counting.count, work, waiting.values(), known, self._clocks.wall())
+            verdicts = await asyncio.to_thread(
+                self._counting.count, work, _taken(completes), self._rounds.selections, self._clocks.wall(), let_go
+            )
         except StorageError as error:
-            logger.error("round %d: %d updates wait to be counted: %s", work.plan.round, len(waiting), error)
+            logger.error("round %d: %d updates wait to be counted: %s", work.plan.round, number, error)
             return answered
-        return answered + [self._answer(work, verdict) for verdict in verdicts]
+        answered += [self._answer(work, verdict) for verdict in verdicts]
+        await self._rounds.send_late_slices(
+            one.part.device for one in verdicts if isinstance(one, Counted) and one.plan.round < work.plan.round
+        )
+        return answered
+
+    def _take_answered(self, completes: deque[Complete]) -> list[tuple[str, Receipt]]:
+        """Answer what is answered already; what is left in `completes` is to be judged, one of a device and round."""
+        answered: list[tuple[str, Receipt]] = []
+        waiting: set[Made] = set()
+        for _ in range(len(completes)):
+            complete = completes.popleft()
+            number, device = complete.part.round, complete.part.device
+            receipt = self.standing(complete.part, complete.sha256)
+            if receipt is not None:
+                answered.append((device, receipt))
+            elif (number, device) not in waiting:
+                waiting.add((number, device))
+                completes.append(complete)
+        return answered
 
     async def flag_conflicts(self) -> None:
         """Write down updates that were announced after another one of the same device was counted."""
@@ -92,15 +114,20 @@ class Answers:
                 logger.error("%d conflicts could not be written down: %s", len(taken), error)
 
     def _answer(self, work: RoundWork, verdict: Verdict) -> tuple[str, Receipt]:
-        part, sha256 = verdict.complete.part, verdict.complete.sha256
+        part, sha256 = verdict.part, verdict.sha256
         match verdict:
-            case Counted(_, sub_model):
-                self._rounds.selections[part.device] = sub_model
+            case Counted(plan=plan, sub_model=sub_model):
+                self._rounds.selections.note(part.device, plan, sub_model)
                 self._rounds.observe(coordinator.UpdateCounted(part.device, part.round))
                 return part.device, work.book.accept(part, sha256)
             case InConflict():
                 return part.device, work.book.conflict(part, sha256)
-            case TurnedAway(_, reason, is_the_devices):
+            case TurnedAway(reason=reason, is_the_devices=is_the_devices):
                 if is_the_devices:
                     self._rounds.observe(coordinator.UpdateRefused(part.device, part.round))
                 return part.device, self.refuse(part, sha256, reason)
+
+
+def _taken(completes: deque[Complete]) -> Iterator[Complete]:
+    while completes:
+        yield completes.popleft()

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
+from server.aggregation.buffered import BufferRule
 from server.aggregation.choice import AggregationConfig
 from server.server_optimizers.choice import ServerOptimizerConfig
 from wire_protocol import topics
@@ -19,7 +20,11 @@ from wire_protocol.errors import require
 from wire_protocol.examples import Examples
 from wire_protocol.local_training import LocalTraining
 from wire_protocol.messages import MAX_COUNT, SelectionPolicy, require_noise_fits
+from wire_protocol.model_difference import DifferencePrecision
 from wire_protocol.tensor_codec import Codec, DownlinkPrecision, Precision
+
+Difference = Literal["off", DifferencePrecision]
+"""How the whole model of a resync goes to devices that have the last one."""
 
 CLIPPED_WITH_GAIN = LocalTraining(clip_gradient=5.0, hidden_gain=2.0)
 """What did best where it was measured (docs/results.md)."""
@@ -34,8 +39,10 @@ class RunConfig:
     restart, unless a round was open then); `round_seconds` is a round's time limit, and `quorum` how many updates it
     needs before it can close: with fewer it is prolonged. With `give_up` the run ends in an error as soon as no device
     online has an update to give, instead of trying again. Of the devices online each round takes those that
-    `participation` and `participation_seed` draw (`wire_protocol.participation`). `aggregation` and `server_optimizer`
-    say how updates become the next model. The rest is what `RoundPlan` asks of devices.
+    `participation` and `participation_seed` draw (`wire_protocol.participation`). With `buffer` the run is
+    asynchronous: a round closes once `buffer.goal` updates of it and of earlier rounds were counted; without, updates
+    count in their own round only. `aggregation` and `server_optimizer` say how updates become the next model. The rest
+    is what `RoundPlan` asks of devices.
     """
 
     run: str = "run"
@@ -49,6 +56,7 @@ class RunConfig:
     precision: Precision = "float16"
     top_k: float = 1.0
     downlink: DownlinkPrecision = "float16"
+    difference: Difference = "int4"
     noise_stddev: float = 0.0
     training: LocalTraining = CLIPPED_WITH_GAIN
     min_devices: int = 1
@@ -57,6 +65,7 @@ class RunConfig:
     give_up: bool = False
     participation: float = 1.0
     participation_seed: int = 0
+    buffer: BufferRule | None = None
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     server_optimizer: ServerOptimizerConfig = field(default_factory=ServerOptimizerConfig)
 
@@ -75,7 +84,8 @@ class RunConfig:
         require(0 <= seed <= MAX_COUNT, "participation_seed", seed, "0 to 2^53")
         noise = self.noise_stddev
         require(noise >= 0 and isfinite(noise), "noise_stddev", noise, "at least 0 and finite")
-        for name, kind in (("selection", SelectionPolicy), ("precision", Precision), ("downlink", DownlinkPrecision)):
+        kinds = {"selection": SelectionPolicy, "precision": Precision, "downlink": DownlinkPrecision}
+        for name, kind in (kinds | {"difference": Difference}).items():
             word, words = getattr(self, name), get_args(kind)
             require(word in words, name, word, f"one of {', '.join(words)}")
         require_noise_fits(self.selection, self.noise_stddev)

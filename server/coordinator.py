@@ -19,6 +19,10 @@ Who takes part in a round is drawn by its number (`wire_protocol.participation`)
 number that draws fewer than `quorum` of the devices online (or than all of them, where they are fewer) is passed over,
 so that no round waits for nobody; a round whose drawn devices all left is given up at its deadline.
 
+In a buffered run (FedBuff, `aggregation.buffered`) a round also takes late updates, those of earlier rounds, and closes
+as soon as `buffer_goal` updates of either kind were counted. A late update counts for goal and quorum; its device has
+not been heard in this round.
+
 A process that starts anew begins from what the last one left: a round that was open stays open, with those it expected
 presumed online until they or the broker say otherwise.
 """
@@ -50,7 +54,7 @@ class DeviceOffline:
 
 @dataclass(frozen=True)
 class UpdateCounted:
-    """The device's update of this round is durably counted."""
+    """The device's update of this round is durably counted; of an earlier round, it is late."""
 
     device: str
     round: int
@@ -136,13 +140,21 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Collecting:
-    """A round is open; `expected` were online when it opened, and drawn for it."""
+    """A round is open; `expected` were online when it opened, and drawn for it. `late` updates are named by round and
+    device.
+    """
 
     round: int
     deadline: float
     expected: frozenset[str]
     counted: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
+    late: frozenset[tuple[int, str]] = frozenset()
+
+    @property
+    def updates(self) -> int:
+        """Updates counted in this round."""
+        return len(self.counted) + len(self.late)
 
 
 @dataclass(frozen=True)
@@ -162,7 +174,10 @@ Phase = Waiting | Collecting | Applying | Finished
 
 @dataclass(frozen=True)
 class Schedule:
-    """`rounds` rounds to close in all, neurons chosen every `resync_every`, the others as in `RunConfig`."""
+    """`rounds` rounds to close in all, neurons chosen every `resync_every`, the others as in `RunConfig`.
+
+    `buffer_goal` is None in a synchronous run.
+    """
 
     rounds: int
     resync_every: int
@@ -172,6 +187,7 @@ class Schedule:
     give_up: bool = False
     participation: float = 1.0
     participation_seed: int = 0
+    buffer_goal: int | None = None
 
     def __post_init__(self) -> None:
         require(self.rounds >= 0, "rounds", self.rounds, "at least 0")
@@ -180,6 +196,8 @@ class Schedule:
         require(self.round_seconds > 0, "round_seconds", self.round_seconds, "above 0")
         require(self.quorum >= 1, "quorum", self.quorum, "at least 1")
         require(0 < self.participation <= 1, "participation", self.participation, "above 0 and at most 1")
+        if self.buffer_goal is not None:
+            require(self.buffer_goal >= 1, "buffer_goal", self.buffer_goal, "at least 1")
 
     def drawn(self, number: int, devices: frozenset[str]) -> frozenset[str]:
         """Those of `devices` who take part in round `number`."""
@@ -240,11 +258,19 @@ def step(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
 
 def _heard(state: State, event: Event, device: str, number: int) -> State:
     phase = state.phase
-    if not isinstance(phase, Collecting) or phase.round != number:
+    if not isinstance(phase, Collecting) or number > phase.round:
         return state
+    if number < phase.round:
+        return _heard_late(state, phase, event, device, number)
     if isinstance(event, UpdateCounted):
         return replace(state, phase=replace(phase, counted=phase.counted | {device}))
     return replace(state, phase=replace(phase, refused=phase.refused | {device}))
+
+
+def _heard_late(state: State, phase: Collecting, event: Event, device: str, number: int) -> State:
+    if state.schedule.buffer_goal is None or not isinstance(event, UpdateCounted):
+        return state
+    return replace(state, phase=replace(phase, late=phase.late | {(number, device)}))
 
 
 def _decide(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
@@ -257,10 +283,10 @@ def _decide(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
             now >= deadline or (state.schedule.give_up and phase.refused)
         ):
             return _forget(state, phase)
-        case Collecting(number, deadline) as phase if now >= deadline and len(phase.counted) < state.schedule.quorum:
+        case Collecting(number, deadline) as phase if now >= deadline and phase.updates < state.schedule.quorum:
             later = now + state.schedule.round_seconds
             return replace(state, phase=replace(phase, deadline=later)), (ExtendRound(number, later),)
-        case Collecting(number, deadline) as phase if now >= deadline or _all_heard(phase, state):
+        case Collecting(number, deadline) as phase if now >= deadline or _is_due(phase, state):
             return replace(state, phase=Applying(number)), (CloseRound(number),)
     return state, ()
 
@@ -272,14 +298,16 @@ def _forget(state: State, phase: Collecting) -> tuple[State, tuple[Command, ...]
 
 
 def _nobody_can(phase: Collecting, state: State) -> bool:
-    if not state.online or phase.counted:
+    if not state.online or phase.updates:
         return False
     return state.schedule.drawn(phase.round, state.online) <= phase.refused
 
 
-def _all_heard(phase: Collecting, state: State) -> bool:
-    enough = len(phase.counted) >= state.schedule.quorum
-    return enough and phase.expected & state.online <= phase.counted | phase.refused
+def _is_due(phase: Collecting, state: State) -> bool:
+    goal = state.schedule.buffer_goal
+    full = goal is not None and phase.updates >= goal
+    all_heard = phase.expected & state.online <= phase.counted | phase.refused
+    return phase.updates >= state.schedule.quorum and (full or all_heard)
 
 
 def _open(state: State, now: float) -> tuple[State, tuple[Command, ...]]:

@@ -49,7 +49,9 @@ class Shelf:
         """Where the file of a `Want` is, None when there is no such file."""
         kind, name, *rest = path.split("/", 2)
         if kind == "models":
-            return self.models.encoded_path(name)
+            return self.models.encoded.path_of(name)
+        if kind == "differences":
+            return self.models.differences.path_of(name)
         return self.bundle.file("".join(rest)) if name == self.bundle.id else None
 
 

@@ -8,7 +8,8 @@ write to the disk serves them all.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 from server.uplink import Complete
 from wire_protocol.messages import DeviceState
@@ -22,6 +23,17 @@ class StateReport:
 
     device: str
     state: DeviceState
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What is to be done together; whoever takes an update out of `updates` need not keep it in memory."""
+
+    states: list[StateReport] = field(default_factory=list)
+    updates: deque[Complete] = field(default_factory=deque)
+
+    def __len__(self) -> int:
+        return len(self.states) + len(self.updates)
 
 
 class Inbox:
@@ -41,21 +53,21 @@ class Inbox:
             self._queue.put_nowait(report.device)
         self._states[report.device] = report.state
 
-    async def get_batch(self, limit: int = 64, limit_bytes: int = _BATCH_BYTES) -> list[StateReport | Complete]:
+    async def get_batch(self, limit: int = 64, limit_bytes: int = _BATCH_BYTES) -> Waiting:
         """Wait for an item, then take all that waits: up to `limit` items, none more once they hold `limit_bytes`.
 
         Nothing is lost when cancelled.
         """
-        batch = [self._read(await self._queue.get())]
-        size = _bytes(batch[0])
+        batch = Waiting()
+        size = self._take(await self._queue.get(), batch)
         while len(batch) < limit and size < limit_bytes and not self._queue.empty():
-            batch.append(self._read(self._queue.get_nowait()))
-            size += _bytes(batch[-1])
+            size += self._take(self._queue.get_nowait(), batch)
         return batch
 
-    def _read(self, item: str | Complete) -> StateReport | Complete:
-        return item if isinstance(item, Complete) else StateReport(item, self._states.pop(item))
-
-
-def _bytes(item: StateReport | Complete) -> int:
-    return len(item.payload) if isinstance(item, Complete) else 0
+    def _take(self, item: str | Complete, batch: Waiting) -> int:
+        """Put an item where it belongs; the bytes it holds."""
+        if isinstance(item, Complete):
+            batch.updates.append(item)
+            return len(item.payload)
+        batch.states.append(StateReport(item, self._states.pop(item)))
+        return 0

@@ -2,15 +2,16 @@
 
     state/models/{run}/{version}.safetensors    float32, durable before the round that made it is closed
     state/models/{run}/{version}.moments        the server optimizer's state after it, float64; none without a state
-    state/encoded/{sha256}                      tensor_codec bytes named by their SHA-256, immutable
+    state/encoded/{run}/{sha256}                tensor_codec bytes named by their SHA-256, immutable
+    state/differences/{run}/{sha256}            the same, of a model's difference from the one of the resync before
 
-Of both the newest two are kept: the current one, and the one that a download or a restart may still need.
+Of versions the newest two are kept: the current one, and the one that a restart may still need. Of encoded models as
+many as asked for, two at least: the current one, and those that a download or a restart may still need; and the one of
+the last resync, from which the next is a difference.
 """
 
 from __future__ import annotations
 
-import re
-from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,22 +22,22 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from server.bundle import read_weights
+from server.content_files import ContentFiles
 from server.durable_files import write_durably
 from server.errors import BundleError
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import Arrays
 
 KEPT = 2
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ModelFiles:
-    """Model files of one run in the folder `state`."""
+    """Model files of one run in the folder `state`; devices download `encoded` (`offered`) and `differences`."""
 
-    def __init__(self, state: Path, run: str) -> None:
+    def __init__(self, state: Path, run: str, offered: int = KEPT) -> None:
         self._versions = state / "models" / run
-        self._encoded = state / "encoded"
-        self._published: list[str] = []
+        self.encoded = ContentFiles(state / "encoded" / run, max(KEPT, offered))
+        self.differences = ContentFiles(state / "differences" / run, 1)
 
     def save_version(self, version: int, parameters: Arrays, moments: Arrays = MappingProxyType({})) -> Path:
         """Make a version and its moments durable, delete all but the newest two; returns the version's path."""
@@ -65,23 +66,6 @@ class ModelFiles:
     def load_version(self, version: int, layout: Layout) -> dict[str, NDArray[Any]]:
         """Read a version; raises `BundleError` when it is not there or not whole."""
         return read_weights(self._version_path(version), layout)
-
-    def publish(self, encoded: bytes) -> str:
-        """Offer an encoded model for download, withdraw all but the last two; returns its SHA-256 (hexadecimal)."""
-        digest = sha256(encoded).hexdigest()
-        if self.encoded_path(digest) is None:
-            write_durably(self._encoded / digest, encoded)
-        others = [known for known in self._published if known != digest]
-        self._published = [*others[-(KEPT - 1) :], digest]
-        for path in self._encoded.iterdir():
-            if path.name not in self._published:
-                path.unlink(missing_ok=True)
-        return digest
-
-    def encoded_path(self, digest: str) -> Path | None:
-        """Path of an encoded model, None when `digest` names none."""
-        path = self._encoded / digest
-        return path if _SHA256.fullmatch(digest) and path.is_file() else None
 
     def _moments_path(self, version: int) -> Path:
         return self._versions / f"{version}.moments"

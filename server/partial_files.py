@@ -74,10 +74,10 @@ class PartialFiles:
         if self.has(payload):
             self._forget(payload.device)
 
-    def keep_only(self, number: int) -> None:
-        """Forget the payloads of all other rounds: they are over."""
+    def forget_before(self, number: int) -> None:
+        """Forget the payloads of rounds before `number`: such count no more."""
         for device, kept in tuple(self._kept.items()):
-            if not kept.stem.startswith(f"{self._run}.{number}."):
+            if _round_of(kept.stem) < number:
                 self._forget(device)
 
     def has(self, payload: PartialPayload) -> bool:
@@ -241,6 +241,11 @@ def _device_of(stem: str) -> str | None:
         return topics.require_identifier("device", fields[2])
     except InvalidValueError:
         return None
+
+
+def _round_of(stem: str) -> int:
+    number = stem.split(".")[1]
+    return int(number) if number.isdecimal() else 0
 
 
 def _announced_size(journal: Path) -> int | None:

@@ -28,10 +28,10 @@ class RoundRecord:
     """A closed round.
 
     `accuracy` in [0, 1], None for regression, and mean `loss` are of the new model on held-out examples, None without
-    any. `updates_rejected` counts devices that declined, too. Bytes are payloads since the round before was closed;
-    `*_dense` is what float32 full models would have cost for the accepted updates. `*_macs` are multiply-accumulates
-    (see `compute_account`). `model_version` is the version this round made. `seconds` is from opening to closing,
-    evaluation included.
+    any. Of the updates accepted, `updates_late` are of earlier rounds; `updates_rejected` counts devices that declined,
+    too. Bytes are payloads since the round before was closed; `*_dense` is what float32 full models would have cost for
+    the accepted updates. `*_macs` are multiply-accumulates (see `compute_account`). `model_version` is the version this
+    round made. `seconds` is from opening to closing, evaluation included.
     """
 
     round: int
@@ -49,6 +49,7 @@ class RoundRecord:
     full_macs: int
     seconds: float
     model_version: int
+    updates_late: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,9 @@ class OpeningRecord:
 
 @dataclass(frozen=True)
 class UpdateRecord:
-    """A counted update: who, in which round, the SHA-256 of its sealed payload (32 bytes), and where its opened body
-    stands in the round's segment of the spool.
+    """A counted update: who made it in which round, the SHA-256 of its sealed payload (32 bytes), where its opened body
+    stands in a segment of the spool, and the round that it is counted in, whose segment that is: a later one if it came
+    late.
     """
 
     run: str
@@ -93,6 +95,7 @@ class UpdateRecord:
     sha256: bytes
     offset: int
     length: int
+    counted_in: int
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,14 @@ class ConflictRecord:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a device kept in a counted update, as bitmaps by neuron group, and the widths that they have."""
+    """What a device kept in a counted update, as bitmaps by neuron group, and the widths that they have.
+
+    `round` is that of the update, `resync_round` the one in which the neurons were chosen.
+    """
 
     device: str
+    round: int
+    resync_round: int
     kept: Mapping[str, bytes]
     widths: Mapping[str, int]
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from server.config import RunConfig
 from wire_protocol.messages import RoundPlan
+from wire_protocol.model_difference import ModelDifference
 
 
 @dataclass(frozen=True)
 class Opening:
-    """A round that is to open, as in `RoundPlan`; `ranking` only goes out in a resync."""
+    """A round that is to open, as in `RoundPlan`; `differences` only go out in a resync."""
 
     round: int
     resync_round: int
@@ -20,6 +21,7 @@ class Opening:
     model: str
     deadline: float
     ranking: Mapping[str, bytes]
+    differences: tuple[ModelDifference, ...] = ()
 
 
 def round_plan(config: RunConfig, opening: Opening) -> RoundPlan:
@@ -42,7 +44,9 @@ def round_plan(config: RunConfig, opening: Opening) -> RoundPlan:
         downlink=config.downlink,
         noise_stddev=config.noise_stddev,
         training=config.training,
-        ranking=dict(opening.ranking) if opening.round == opening.resync_round else {},
+        ranking=dict(opening.ranking),
+        most_stale=0 if config.buffer is None else config.buffer.most_stale,
+        differences=opening.differences,
         participation=config.participation,
         participation_seed=config.participation_seed,
     )

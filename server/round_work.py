@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from server.aggregation.fold import Folded
 from server.errors import DamagedError
@@ -42,6 +42,7 @@ class SpooledUpdates:
 class RoundWork:
     """`opened` is when the round opened, in seconds of a clock that never jumps.
 
+    `earlier` are the plans of rounds whose updates still count, by number: none in a synchronous run.
     `segment_is_behind` says that a commit failed, so that the segment's end is to be read from the rows again.
     """
 
@@ -49,7 +50,17 @@ class RoundWork:
     book: ReceiptBook
     segment: Segment
     opened: float
+    earlier: Mapping[int, RoundPlan] = field(default_factory=dict)
     segment_is_behind: bool = False
+
+    @property
+    def oldest(self) -> int:
+        """The oldest round whose updates count."""
+        return min([self.plan.round, *self.earlier])
+
+    def plan_of(self, number: int) -> RoundPlan | None:
+        """The plan by which an update of a round is judged, None where such do not count."""
+        return self.plan if number == self.plan.round else self.earlier.get(number)
 
     def updates(self, rows: tuple[UpdateRecord, ...], layout: Layout) -> SpooledUpdates:
         """The counted updates, in the order of the rows."""
@@ -76,4 +87,5 @@ class RoundWork:
             full_macs=folded.compute.full,
             seconds=now - self.opened,
             model_version=self.plan.model_version + 1,
+            updates_late=self.book.late,
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 import msgspec
 from numpy.typing import NDArray
 
-from server import coordinator, resync
+from server import coordinator
 from server.aggregation.choice import aggregation_rule
-from server.aggregation.fold import Folded, fold
+from server.aggregation.fold import Folded, Scale, as_it_is, fold
 from server.bundle import Bundle
 from server.clocks import Clocks
 from server.cohort import Cohort
@@ -32,11 +32,14 @@ from server.coordinator import Collecting, Event, Finished, Past, Schedule
 from server.downlink import Downlink
 from server.errors import NobodyCanError, StorageError
 from server.evaluation import Evaluation, Evaluator
+from server.known_selections import KnownSelections
 from server.model_files import ModelFiles
+from server.model_offers import ModelOffers, Offer
 from server.receipts import ReceiptBook
 from server.records import OpeningRecord, RoundRecord
 from server.registry import Registry
 from server.reminder import Reminder
+from server.resync import encode_slice
 from server.round_plan import Opening, round_plan
 from server.round_work import RoundWork
 from server.run_history import Standing
@@ -49,7 +52,6 @@ from server.uplink import Uplink
 from wire_protocol.examples import Examples
 from wire_protocol.messages import RoundPlan
 from wire_protocol.sub_model import SubModel
-from wire_protocol.tensor_codec import DownlinkPrecision
 
 logger = logging.getLogger(__name__)
 
@@ -89,16 +91,19 @@ class Rounds:
         self._rule = aggregation_rule(workplace.config.aggregation, self._layout)
         self._optimizer = server_optimizer(workplace.config.server_optimizer)
         self.parameters, self._version, self._moments = standing.parameters, standing.version, standing.moments
-        self.selections: dict[str, SubModel] = dict(standing.selections)
+        self.selections = KnownSelections(standing.selections)
+        self._recent = {plan.round: plan for plan in standing.recent}
         self.work: RoundWork | None = None
         self._plan_reminder = Reminder()
-        self._ranking: dict[str, bytes] = {}
-        self._plan_reminder = Reminder()
+        self._ranking = standing.ranking
+        self._offers = ModelOffers(self._layout, workplace.models)
         self._traffic_closed = workplace.traffic.total
         self._slices_are_due = standing.open_round is not None
         presumed = standing.online | (standing.open_round.expected if standing.open_round else frozenset())
         online = frozenset(device for device in presumed if workplace.registry.keys(device))
-        past = Past(standing.closed, standing.resync_round, online, self._reopen(standing.open_round))
+        self._last_resync = standing.last_resync
+        resync_round = standing.last_resync.round if standing.last_resync else None
+        past = Past(standing.closed, resync_round, online, self._reopen(standing.open_round))
         self._state = coordinator.begin(_schedule(workplace.config), standing.next_round, past)
 
     @property
@@ -116,15 +121,31 @@ class Rounds:
         phase = self._state.phase
         return isinstance(phase, Collecting) and phase.round == number
 
+    def judges(self, number: int) -> bool:
+        """Whether updates of this round are to be sent: they are counted now or, in a buffered run, in the next one."""
+        return self.is_open(number) or (self._at.config.buffer is not None and number in self._recent)
+
+    def why_not(self, number: int) -> str:
+        """Why updates of this round are refused."""
+        buffer = self._at.config.buffer
+        if buffer is not None and self.work is not None and number < self.work.oldest:
+            return f"round {number} is over: late updates count up to {buffer.most_stale} model versions behind"
+        return f"round {number} is not open"
+
     def observe(self, event: Event) -> tuple[coordinator.Command, ...]:
         """Tell the coordinator a fact."""
         self._state, commands = coordinator.step(self._state, event)
         return commands
 
     async def prepare(self) -> None:
-        """Before the first connection: offer the model of a round that goes on, tidy up after rounds that are over."""
+        """Before the first connection: offer the model of a round that goes on, tidy up after rounds that are over.
+
+        Raises `BundleError` where that model cannot be made again, and `StorageError`.
+        """
         if self.work is not None:
-            await asyncio.to_thread(self._publish_model, self.work.plan.downlink)
+            plan, last_resync = self.work.plan, self._last_resync
+            await asyncio.to_thread(self._offers.publish_again, plan, self.parameters, last_resync)
+            self._at.uplink.forget_before(self.work.oldest)
         number = self.work.plan.round if self.work else None
         await asyncio.to_thread(self._at.spool.delete_others, number)
 
@@ -154,7 +175,12 @@ class Rounds:
         """After a restart, send the slices of the round that goes on again to those who have not answered."""
         if self._slices_are_due and self.work is not None:
             self._slices_are_due = False
-            await self._send_slices(self.work)
+            await self._send_slices(self.work, self.online)
+
+    async def send_late_slices(self, devices: Iterable[str]) -> None:
+        """Send the open round's slices to devices that begin it only now, as they were busy with an earlier one."""
+        if self.work is not None and self.is_open(self.work.plan.round):
+            await self._send_slices(self.work, self.online.intersection(devices))
 
     async def _carry_out(self, command: coordinator.Command) -> None:
         match command:
@@ -175,6 +201,7 @@ class Rounds:
                 raise NobodyCanError(f"round {number}: no device has an update; {reason}")
             case coordinator.Finish():
                 self._at.uplink.clear()
+                self._recent.clear()
                 self.work = None
 
     async def _write(self, what: str, action: Callable[..., _T], *arguments: Any) -> _T:
@@ -189,61 +216,95 @@ class Rounds:
             return None
         plan, rows = opening.plan, self._at.store.updates
         counted, refused = rows.of_round(plan.run, plan.round), rows.refusals(plan.run, plan.round)
-        book = ReceiptBook(counted, refused, rows.conflicts(plan.run, plan.round))
+        earlier = self._turn_to(plan)
+        book = ReceiptBook(plan.round, earlier, counted, refused, rows.conflicts(plan.run, plan.round))
         segment = self._at.spool.segment(plan.round, rows.end(plan.run, plan.round))
         age = max(0.0, self._at.clocks.wall() - opening.opened)
-        self.work = RoundWork(plan, book, segment, self._at.clocks.steady() - age)
+        self.work = RoundWork(plan, book, segment, self._at.clocks.steady() - age, earlier)
         return Collecting(
             plan.round,
             self._at.clocks.steady_at(plan.deadline),
             opening.expected,
-            frozenset(record.device for record in counted),
+            frozenset(record.device for record in counted if record.round == plan.round),
             frozenset(record.device for record in refused),
+            frozenset((record.round, record.device) for record in counted if record.round < plan.round),
         )
 
+    def _turn_to(self, plan: RoundPlan) -> dict[int, RoundPlan]:
+        """The plan is the newest now; those of earlier rounds whose updates still count."""
+        earlier = {
+            number: one for number, one in self._recent.items() if number < plan.round and plan.takes_updates_of(one)
+        }
+        self._recent = {**earlier, plan.round: plan}
+        return earlier
+
     async def _open(self, command: coordinator.OpenRound) -> None:
-        model = await self._write(f"round {command.round}", self._publish_model, self._at.config.downlink)
+        resync = command.round == command.resync_round
+        offer = await self._write(f"round {command.round}", self._publish_model, resync)
         assert isinstance(self._state.phase, Collecting)
         expected = self._state.phase.expected
-        opening = OpeningRecord(self._plan(command, model), expected, self._at.clocks.wall())
+        opening = OpeningRecord(self._plan(command, offer), expected, self._at.clocks.wall())
         plan = opening.plan
         await self._write(f"round {plan.round}", self._at.store.open_round, opening)
         if plan.resync:
-            self.selections.clear()
-        self._at.uplink.clear()
-        self.work = RoundWork(plan, ReceiptBook(), self._at.spool.segment(plan.round, 0), self._at.clocks.steady())
+            self._last_resync = plan
+        earlier, listeners = self._turn_to(plan), self._listeners()
+        book = ReceiptBook(plan.round, earlier) if self.work is None else self.work.book.following(plan.round, earlier)
+        segment = self._at.spool.segment(plan.round, 0)
+        self.work = RoundWork(plan, book, segment, self._at.clocks.steady(), earlier)
+        self._at.uplink.forget_before(self.work.oldest)
         self._slices_are_due = False
         self._say_plan(plan)
         logger.debug("round %d is open for %d devices", plan.round, len(expected))
-        await self._send_slices(self.work)
+        await self._send_slices(self.work, listeners)
 
-    def _publish_model(self, downlink: DownlinkPrecision) -> str:
-        return self._at.models.publish(resync.encode_model(self._layout, self.parameters, downlink))
+    def _listeners(self) -> frozenset[str]:
+        """Who begins a round when it opens: in a buffered run, only those who have nothing to do for the last one."""
+        work = self.work
+        if self._at.config.buffer is None or work is None:
+            return self.online
+        return frozenset(one for one in self.online if work.book.has_answered(one) or not work.plan.draws(one))
 
-    async def _send_slices(self, work: RoundWork) -> None:
+    def _publish_model(self, resync: bool) -> Offer:
+        config, last_resync = self._at.config, self._last_resync
+        if resync and last_resync is not None and config.difference != "off":
+            return self._offers.publish_since(last_resync, self.parameters, config.downlink, config.difference)
+        return self._offers.publish(self.parameters, config.downlink, None if resync else last_resync)
+
+    async def _send_slices(self, work: RoundWork, devices: Iterable[str]) -> None:
         plan = work.plan
-        for device in sorted(self.selections.keys() & self.online):
-            keys = self._at.registry.keys(device)
-            if not keys or work.book.has_answered(device) or not plan.draws(device):
+        for device in sorted(devices):
+            keys, known = self._at.registry.keys(device), self.selections.of(device, plan)
+            if not keys or known is None or work.book.has_answered(device) or not plan.draws(device):
                 continue
-            payload = await asyncio.to_thread(self._slice, device, keys, plan)
+            payload = await asyncio.to_thread(self._slice, device, keys, plan, known)
             self._at.downlink.slice_(device, plan, payload)
 
-    def _slice(self, device: str, keys: Any, plan: RoundPlan) -> bytes:
-        message = resync.encode_slice(self._layout, self.parameters, self.selections[device], plan)
+    def _slice(self, device: str, keys: Any, plan: RoundPlan, known: SubModel) -> bytes:
+        message = encode_slice(self._layout, self.parameters, known, plan)
         return self._at.downlink.sealed_slice(device, keys, plan, message)
 
-    def _plan(self, command: coordinator.OpenRound, model: str) -> RoundPlan:
+    def _plan(self, command: coordinator.OpenRound, offer: Offer) -> RoundPlan:
         opening = Opening(
             round=command.round,
             resync_round=command.resync_round,
             model_version=self._version,
             bundle=self._at.bundle.id,
-            model=model,
+            model=offer.model,
             deadline=self._at.clocks.wall_at(command.deadline),
-            ranking=self._ranking,
+            ranking=self._ranking_for(command),
+            differences=offer.differences,
         )
         return round_plan(self._at.config, opening)
+
+    def _ranking_for(self, command: coordinator.OpenRound) -> dict[str, bytes]:
+        """In a buffered run also for devices that were busy in the resync round and choose after it."""
+        if command.round == command.resync_round:
+            return self._ranking
+        last = self._recent.get(max(self._recent, default=0))
+        if self._at.config.buffer is None or last is None or last.resync_round != command.resync_round:
+            return {}
+        return last.ranking
 
     async def _extend(self, command: coordinator.ExtendRound) -> None:
         assert self.work is not None
@@ -264,7 +325,7 @@ class Rounds:
         traffic = self._at.traffic.total
         spent = traffic - self._traffic_closed
         record = work.record(folded, self._layout, evaluation, spent, self._at.clocks.steady())
-        await self._write(f"round {number}", self._at.store.close_round, work.plan.run, record)
+        await self._write(f"round {number}", self._at.store.close_round, work.plan.run, record, self._ranking)
         self._traffic_closed = traffic
         self.parameters, self._version, self._moments = parameters, record.model_version, moments
         await self._write(f"round {number}", self._at.spool.delete_others, None)
@@ -274,12 +335,19 @@ class Rounds:
     def _apply(self, work: RoundWork) -> tuple[Folded, Parameters, State]:
         rows = self._at.store.updates.of_round(work.plan.run, work.plan.round)
         updates = work.updates(rows, self._layout)
-        folded = fold(self._layout, updates, self._rule)
+        folded = fold(self._layout, updates, self._rule, self._scale(work.plan))
         if work.plan.resync and work.plan.selection == "fisher-cohort":
-            self._ranking = Cohort(self._layout).hear(updates).ranking()
+            of_this_round = (one for one in updates if one.update.round == work.plan.round)
+            self._ranking = Cohort(self._layout).hear(of_this_round).ranking()
         parameters, moments = self._optimizer.apply(self.parameters, folded.aggregate, self._moments)
         self._at.models.save_version(work.plan.model_version + 1, parameters, moments)
         return folded, parameters, moments
+
+    def _scale(self, plan: RoundPlan) -> Scale:
+        buffer = self._at.config.buffer
+        if buffer is None:
+            return as_it_is
+        return lambda update: buffer.discount(plan.model_version - update.model_version)
 
     def _evaluate(self, parameters: dict[str, NDArray[Any]]) -> Evaluation | None:
         if self._at.held_out is None:
@@ -307,4 +375,5 @@ def _schedule(config: RunConfig) -> Schedule:
         give_up=config.give_up,
         participation=config.participation,
         participation_seed=config.participation_seed,
+        buffer_goal=None if config.buffer is None else config.buffer.goal,
     )

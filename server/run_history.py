@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from server.bundle import Bundle
 from server.config import RunConfig
+from server.known_selections import Known
 from server.model_files import ModelFiles
 from server.records import OpeningRecord, RunRecord
 from server.server_optimizers.choice import server_optimizer
 from server.server_optimizers.optimizer import State
 from server.storage import Store
-from wire_protocol.sub_model import Arrays, SubModel, from_bitmaps
+from wire_protocol.messages import RoundPlan
+from wire_protocol.sub_model import Arrays, from_bitmaps
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +33,10 @@ class Standing:
     """`version` counts the rounds applied to `parameters` (float32, full); `moments` are the server optimizer's state
     after them; `next_round` was never opened before.
 
-    `resync_round` is the last round in which neurons were chosen, None before the first; `selections` are those that
-    counted updates used since. `online` are devices that were online when a process was killed, none when it stopped.
+    `last_resync` is the plan of the last round in which neurons were chosen, None before the first; `selections` are
+    those of the devices' newest counted updates; `recent` are the plans of a buffered run whose updates may still
+    count; `ranking` is the one made in the last resync round that was closed. `online` are devices that were online
+    when a process was killed, none when it stopped.
     """
 
     next_round: int
@@ -40,8 +44,10 @@ class Standing:
     version: int
     parameters: dict[str, NDArray[Any]]
     moments: State
-    resync_round: int | None = None
-    selections: dict[str, SubModel] = field(default_factory=dict)
+    last_resync: RoundPlan | None = None
+    selections: dict[str, Known] = field(default_factory=dict)
+    recent: tuple[RoundPlan, ...] = ()
+    ranking: dict[str, bytes] = field(default_factory=dict)
     online: frozenset[str] = frozenset()
     open_round: OpeningRecord | None = None
 
@@ -59,15 +65,21 @@ def resume(store: Store, models: ModelFiles, bundle: Bundle, config: RunConfig, 
     last = store.last_plan(config.run)
     if last is None:
         return Standing(1, 0, version, parameters, moments, online=_online(store))
-    kept = store.updates.selections(config.run, last.resync_round)
+    buffer = config.buffer
+    recent = () if buffer is None else store.recent_plans(config.run, version - max(1, buffer.most_stale))
+    kept = store.updates.selections(config.run, min(plan.resync_round for plan in (last, *recent)))
     return Standing(
         next_round=last.round + 1,
         closed=len(closed),
         version=version,
         parameters=parameters,
         moments=moments,
-        resync_round=last.resync_round,
-        selections={device: from_bitmaps(bundle.layout, bitmaps) for device, bitmaps in kept.items()},
+        last_resync=store.plan(config.run, last.resync_round),
+        ranking=store.ranking(config.run),
+        selections={
+            device: Known(chosen, from_bitmaps(bundle.layout, bitmaps)) for device, (chosen, bitmaps) in kept.items()
+        },
+        recent=recent,
         online=_online(store),
         open_round=_reopened(store, config, now),
     )

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from wire_protocol import messages, tensor_codec
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import Layout
 from wire_protocol.messages import SELECTION_UNKNOWN, Decline, DeclineCause, RoundPlan, Update
 from wire_protocol.neuron_scores import decode_scores
-from wire_protocol.sub_model import SubModel, from_bitmaps, selection_id, sub_shapes, to_bitmaps
+from wire_protocol.sub_model import Arrays, SubModel, from_bitmaps, selection_id, sub_shapes, to_bitmaps
 
 LARGEST_COUNT = 10**9
 """Examples a device can claim; keeps weights and compute sums exact."""
@@ -44,7 +43,7 @@ class Screened:
 
     update: Update
     sub_model: SubModel
-    values: dict[str, NDArray[np.float32]]
+    values: Arrays
 
 
 @dataclass(frozen=True)

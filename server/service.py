@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -24,15 +25,15 @@ from server.broker_tls import broker_tls
 from server.bundle import Bundle, open_bundle
 from server.cancellation import end_tasks
 from server.clocks import SYSTEM_CLOCKS, Clocks
-from server.config import ServiceSettings
+from server.config import RunConfig, ServiceSettings
 from server.counting import Counting
 from server.courier import Courier
 from server.downlink import Downlink
-from server.errors import AddressError, ServerError, StorageError
+from server.errors import AddressError, BundleError, ServerError, StorageError
 from server.evaluation import Evaluator
 from server.file_post import FilePost, Office, Shelf
 from server.http_server import HttpServer
-from server.inbox import Inbox, StateReport
+from server.inbox import Inbox, StateReport, Waiting
 from server.intake import Intake
 from server.model_files import ModelFiles
 from server.mqtt_ingest import MqttLink
@@ -51,6 +52,7 @@ from server.traffic import Traffic
 from server.uplink import DEFAULT_BUDGET_BYTES, Complete, Uplink, max_update_size
 from wire_protocol import bundle_manifest
 from wire_protocol.examples import Examples, fit_examples
+from wire_protocol.topics import Part
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +103,7 @@ class Service:
             opened.callback(self.store.close)
             link = MqttLink(settings.broker, tls, f"server-{run}", self._on_connected, self._on_message)
             self._downlink = Downlink(link.send, self._traffic, settings.chunk_bytes, self._operator)
-            self._models = ModelFiles(settings.state, run)
+            self._models = ModelFiles(settings.state, run, offered=_models_offered(settings.run))
             self._uplink = Uplink(
                 budget_bytes=DEFAULT_BUDGET_BYTES,
                 max_payload=max_update_size(self._bundle.layout, settings.run.codec),
@@ -185,7 +187,7 @@ class Service:
         try:
             await self._rounds.prepare()
             self._http = HttpServer(create_app(sources), self._settings.host, self._settings.port)
-        except (AddressError, StorageError):
+        except (AddressError, BundleError, StorageError):
             self.close()
             raise
         self._background.append(await self._http.start())
@@ -228,12 +230,12 @@ class Service:
     async def _take_a_turn(self) -> None:
         if self._link.connected:
             await self._rounds.send_due_slices()
-        items = await self._next_items()
-        await self._take_states([item for item in items if isinstance(item, StateReport)])
-        await self._take_updates([item for item in items if isinstance(item, Complete)])
+        waiting = await self._next_items()
+        await self._take_states(waiting.states)
+        await self._take_updates(waiting.updates)
         await self._answers.flag_conflicts()
 
-    async def _next_items(self) -> list[StateReport | Complete]:
+    async def _next_items(self) -> Waiting:
         for task in self._background:
             if task.done():
                 task.result()
@@ -243,7 +245,7 @@ class Service:
                 return await self._inbox.get_batch(_BATCH)
         except TimeoutError:
             self._leave_out_revoked()
-            return []
+            return Waiting()
 
     def _leave_out_revoked(self) -> None:
         for device in self._rounds.online:
@@ -251,16 +253,26 @@ class Service:
                 logger.warning("device %s was revoked: it is not waited for", device)
                 self._rounds.observe(coordinator.DeviceOffline(device))
 
-    async def _take_updates(self, completes: Sequence[Complete]) -> None:
+    async def _take_updates(self, completes: deque[Complete]) -> None:
+        parts = [complete.part for complete in completes]
+        loop = asyncio.get_running_loop()
+
+        def let_go(part: Part) -> None:
+            loop.call_soon_threadsafe(self._let_go, part)
+
         try:
             if completes:
-                for device, receipt in await self._answers.count(completes):
+                for device, receipt in await self._answers.count(completes, let_go):
                     self._downlink.receipt(device, receipt)
         finally:
-            for complete in completes:
-                self._uplink.release(complete.part)
+            for part in parts:
+                self._uplink.release(part)
         self._intake.on_tick()
         self._rounds.repeat_plan()
+
+    def _let_go(self, part: Part) -> None:
+        self._uplink.let_go(part)
+        self._intake.on_tick()
 
     async def _take_states(self, reports: Sequence[StateReport]) -> None:
         known = [report for report in reports if self._registry.keys(report.device)]
@@ -281,6 +293,11 @@ class Service:
         self._downlink.withdraw_plan(run)
         if not await self._link.flush(_FLUSH_SECONDS):
             logger.warning("run %s: the broker is away, its last plan stays retained until its deadline", run)
+
+
+def _models_offered(run: RunConfig) -> int:
+    """The models of all rounds whose updates count: devices may be fetching any of them."""
+    return 1 + (run.buffer.most_stale if run.buffer is not None else 0)
 
 
 def _record(report: StateReport, now: float) -> DeviceRecord:

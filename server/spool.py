@@ -12,7 +12,7 @@ Applications Recover from fsync Failures?"), so nothing rests on an earlier writ
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,16 +54,25 @@ class Segment:
         """Bytes that rows speak for."""
         return self._end
 
-    def write(self, bodies: Sequence[bytes]) -> list[Extent]:
-        """Make bodies durable behind the end with one fsync; raises `StorageError`, and then nothing has changed."""
-        extents, offset = [], self._end
-        for body in bodies:
-            extents.append(Extent(offset, len(body)))
-            offset += len(body)
+    def write(self, bodies: Iterable[bytes]) -> list[Extent]:
+        """Make bodies durable behind the end with one fsync; raises `StorageError`, and then nothing has changed.
+
+        Each is written before the next is asked for, so that they need not be in memory together.
+        """
+        extents: list[Extent] = []
+        descriptor, end = None, self._end
         try:
-            self._append(b"".join(bodies))
+            for body in bodies:
+                descriptor = self._open() if descriptor is None else descriptor
+                extents.append(Extent(end, len(body)))
+                end += _write_at(descriptor, end, body)
+            if descriptor is not None:
+                self._sync(descriptor)
         except OSError as error:
             raise StorageError(f"{self._path} cannot be written ({error.strerror})") from error
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
         return extents
 
     def commit(self, end: int) -> None:
@@ -82,23 +91,23 @@ class Segment:
             raise DamagedError(f"{self._path} ends before byte {extent.offset + extent.length}")
         return body
 
-    def _append(self, content: bytes) -> None:
-        if not content:
-            return
-        fresh = not self._path.exists()
-        if fresh:
+    def _open(self) -> int:
+        if not self._end:
             make_folder(self._path.parent)
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
-        try:
-            view, offset = memoryview(content), self._end
-            while view:
-                written = os.pwrite(descriptor, view, offset)
-                view, offset = view[written:], offset + written
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if fresh or not self._end:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
+
+    def _sync(self, descriptor: int) -> None:
+        os.fsync(descriptor)
+        if not self._end:
             sync_folder(self._path.parent)
+
+
+def _write_at(descriptor: int, offset: int, content: bytes) -> int:
+    view = memoryview(content)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+    return len(content)
 
 
 class Spool:

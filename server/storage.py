@@ -11,11 +11,14 @@ updates counted in it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from itertools import takewhile
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, RowMapping, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
@@ -116,19 +119,43 @@ class Store:
             plan = connection.execute(query.order_by(tables.rounds.c.round.desc()).limit(1)).scalar_one_or_none()
         return None if plan is None else messages.decode(plan, RoundPlan)
 
+    def recent_plans(self, run: str, oldest_version: int) -> tuple[RoundPlan, ...]:
+        """The plans of the last rounds, the newest first, back to the first that trains an older model version."""
+        query = select(tables.rounds.c.plan).where(tables.rounds.c.run == run).order_by(tables.rounds.c.round.desc())
+        with self._database.transaction() as connection:
+            plans = (messages.decode(plan, RoundPlan) for plan in connection.execute(query).scalars())
+            return tuple(takewhile(lambda plan: plan.model_version >= oldest_version, plans))
+
+    def plan(self, run: str, number: int) -> RoundPlan | None:
+        """The plan of a round, whatever became of it; None when it was never opened."""
+        query = select(tables.rounds.c.plan).where(_is_round(run, number))
+        with self._database.transaction() as connection:
+            plan = connection.execute(query).scalar_one_or_none()
+        return None if plan is None else messages.decode(plan, RoundPlan)
+
     def abandon_round(self, run: str, number: int) -> None:
         """Forget an open round in which nobody was counted."""
         with self._database.transaction() as connection:
             is_open = _is_round(run, number) & (tables.rounds.c.status == _OPEN)
             connection.execute(update(tables.rounds).where(is_open).values(status=_ABANDONED))
 
-    def close_round(self, run: str, record: RoundRecord) -> None:
-        """Make an open round's result durable."""
-        values = {name: fitting(value) for name, value in asdict(record).items()}
+    def close_round(self, run: str, record: RoundRecord, ranking: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        """Make an open round's result durable; `ranking` is what a resync round says for the next one's plan."""
+        values: dict[str, Any] = {name: fitting(value) for name, value in asdict(record).items()}
+        values["ranking"] = msgspec.msgpack.encode(dict(ranking))
         with self._database.transaction() as connection:
             connection.execute(
                 update(tables.rounds).where(_is_round(run, record.round)).values(**values, status=_CLOSED)
             )
+
+    def ranking(self, run: str) -> dict[str, bytes]:
+        """The ranking that the run's last closed resync round made, empty without one."""
+        query = select(tables.rounds.c.ranking).where(
+            tables.rounds.c.run == run, tables.rounds.c.status == _CLOSED, tables.rounds.c.resync
+        )
+        with self._database.transaction() as connection:
+            ranking = connection.execute(query.order_by(tables.rounds.c.round.desc()).limit(1)).scalar_one_or_none()
+        return {} if ranking is None else msgspec.msgpack.decode(ranking, type=dict[str, bytes])
 
     def rounds(self, run: str) -> tuple[RoundRecord, ...]:
         """The run's closed rounds in order."""

@@ -64,6 +64,8 @@ rounds = Table(
     ),
     Column("seconds", Float, nullable=False, default=0.0),
     Column("model_version", Integer, nullable=False, default=0),
+    Column("updates_late", Integer, nullable=False, default=0),
+    Column("ranking", LargeBinary),
 )
 
 devices = Table(
@@ -94,6 +96,7 @@ updates = Table(
     *_of_device_in_round(),
     Column("offset", BigInteger, nullable=False),
     Column("length", BigInteger, nullable=False),
+    Column("counted_in", Integer, nullable=False, index=True),
 )
 
 refusals = Table("refusals", metadata, *_of_device_in_round(), Column("reason", String, nullable=False))
@@ -106,6 +109,7 @@ selections = Table(
     Column("run", String(64), primary_key=True),
     Column("device", String(64), primary_key=True),
     Column("round", Integer, nullable=False),
+    Column("resync_round", Integer, nullable=False),
     Column("kept", LargeBinary, nullable=False),
 )
 

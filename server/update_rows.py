@@ -19,6 +19,9 @@ from server import tables
 from server.database import Database
 from server.records import Batch, ConflictRecord, RefusalRecord, UpdateRecord
 
+Made = tuple[int, str]
+"""The round in which an update was made, and the device."""
+
 
 class UpdateRows:
     """The rows of all runs."""
@@ -26,23 +29,23 @@ class UpdateRows:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def commit(self, batch: Batch) -> dict[str, bytes]:
-        """Make a batch of one round durable in one transaction; an update of a device counted before is left out.
+    def commit(self, batch: Batch) -> dict[Made, bytes]:
+        """Make a batch of one run durable in one transaction; what of a device and round was counted is left out.
 
-        Returns the hash that stands counted for each device of the batch's updates. The batch names a device once.
+        Returns the hash that stands counted for each round and device of the batch's updates, which it names once.
         """
         with self._database.transaction() as connection:
             standing = _standing(connection, batch.updates)
-            fresh = [record for record in batch.updates if record.device not in standing]
-            _insert(connection, tables.updates, [asdict(record) for record in fresh])
-            _keep(connection, batch, {record.device: record for record in fresh})
+            fresh = {_made(record): record for record in batch.updates if _made(record) not in standing}
+            _insert(connection, tables.updates, [asdict(record) for record in fresh.values()])
+            _keep(connection, batch, fresh)
             _refuse(connection, batch.refusals)
-        return standing | {record.device: record.sha256 for record in fresh}
+        return standing | {made: record.sha256 for made, record in fresh.items()}
 
     def end(self, run: str, number: int) -> int:
         """Bytes of the round's segment that rows speak for."""
         last = func.max(tables.updates.c.offset + tables.updates.c.length)
-        query = select(last).where(tables.updates.c.run == run, tables.updates.c.round == number)
+        query = select(last).where(tables.updates.c.run == run, tables.updates.c.counted_in == number)
         with self._database.transaction() as connection:
             return connection.execute(query).scalar_one() or 0
 
@@ -60,8 +63,10 @@ class UpdateRows:
         return self._records(query.order_by(tables.updates.c.round, tables.updates.c.device), UpdateRecord)
 
     def of_round(self, run: str, number: int) -> tuple[UpdateRecord, ...]:
-        """The updates counted in a round, by device."""
-        return self._records(_of_round(tables.updates, run, number), UpdateRecord)
+        """The updates counted in a round, by the round in which they were made and by device."""
+        table = tables.updates
+        query = select(table).where(table.c.run == run, table.c.counted_in == number)
+        return self._records(query.order_by(table.c.round, table.c.device), UpdateRecord)
 
     def refusals(self, run: str, number: int) -> tuple[RefusalRecord, ...]:
         """The refusals of a round, by device."""
@@ -81,13 +86,16 @@ class UpdateRows:
             with self._database.transaction() as connection:
                 connection.execute(statement, rows)
 
-    def selections(self, run: str, since: int) -> dict[str, dict[str, bytes]]:
-        """Bitmaps of what each device kept in its last counted update, of those counted in round `since` or later."""
-        columns = (tables.selections.c.device, tables.selections.c.kept)
-        query = select(*columns).where(tables.selections.c.run == run, tables.selections.c.round >= since)
+    def selections(self, run: str, since: int) -> dict[str, tuple[int, dict[str, bytes]]]:
+        """What each device kept in its newest counted update, of those chosen in round `since` or later.
+
+        The round in which the neurons were chosen, and their bitmaps.
+        """
+        table = tables.selections
+        columns = (table.c.device, table.c.resync_round, table.c.kept)
         with self._database.transaction() as connection:
-            rows = connection.execute(query).all()
-        return {device: msgspec.msgpack.decode(kept, type=dict[str, bytes]) for device, kept in rows}
+            rows = connection.execute(select(*columns).where(table.c.run == run, table.c.resync_round >= since)).all()
+        return {device: (chosen, msgspec.msgpack.decode(kept, type=dict[str, bytes])) for device, chosen, kept in rows}
 
     def _records(self, query: Select[Any], kind: type[Any]) -> tuple[Any, ...]:
         with self._database.transaction() as connection:
@@ -98,16 +106,20 @@ def _of_round(table: Table, run: str, number: int) -> Select[Any]:
     return select(table).where(table.c.run == run, table.c.round == number).order_by(table.c.device)
 
 
-def _standing(connection: Connection, records: Sequence[UpdateRecord]) -> dict[str, bytes]:
+def _made(record: UpdateRecord) -> Made:
+    return record.round, record.device
+
+
+def _standing(connection: Connection, records: Sequence[UpdateRecord]) -> dict[Made, bytes]:
     if not records:
         return {}
     table = tables.updates
-    query = select(table.c.device, table.c.sha256).where(
+    query = select(table.c.round, table.c.device, table.c.sha256).where(
         table.c.run == records[0].run,
-        table.c.round == records[0].round,
+        table.c.round.in_({record.round for record in records}),
         table.c.device.in_([record.device for record in records]),
     )
-    return {device: sha256 for device, sha256 in connection.execute(query)}  # noqa: C416 (rows are no pairs to mypy)
+    return {(number, device): sha256 for number, device, sha256 in connection.execute(query)}
 
 
 def _insert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
@@ -115,22 +127,27 @@ def _insert(connection: Connection, table: Table, rows: list[dict[str, Any]]) ->
         connection.execute(insert(table), rows)
 
 
-def _keep(connection: Connection, batch: Batch, fresh: Mapping[str, UpdateRecord]) -> None:
-    kept = [selection for selection in batch.selections if selection.device in fresh]
+def _keep(connection: Connection, batch: Batch, fresh: Mapping[Made, UpdateRecord]) -> None:
+    """Of a device's selections the one of its newest round stays."""
+    kept = [selection for selection in batch.selections if (selection.round, selection.device) in fresh]
     if not kept:
         return
     statement = insert(tables.selections)
-    changed = {name: statement.excluded[name] for name in ("round", "kept")}
+    changed = {name: statement.excluded[name] for name in ("round", "resync_round", "kept")}
+    newer = statement.excluded.round >= tables.selections.c.round
     rows = [
         {
-            "run": fresh[one.device].run,
+            "run": fresh[one.round, one.device].run,
             "device": one.device,
-            "round": fresh[one.device].round,
+            "round": one.round,
+            "resync_round": one.resync_round,
             "kept": msgspec.msgpack.encode(one.kept),
         }
         for one in kept
     ]
-    connection.execute(statement.on_conflict_do_update(index_elements=["run", "device"], set_=changed), rows)
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["run", "device"], set_=changed, where=newer), rows
+    )
     unknown = {"online": False, "examples": 0, "runtime": "", "client": "", "last_seen": batch.now}
     device = insert(tables.devices)
     heard = {name: device.excluded[name] for name in ("kept", "last_seen")}

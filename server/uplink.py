@@ -3,11 +3,11 @@
 A device announces a payload and sends only chunks that a `Need` names; the server gives one when there is room
 (`server.admission`). So however many announce at once, what is under way stays within the budget and one payload.
 
-Invariants: at most one payload a device is under way, of at most `max_payload` bytes; another payload replaces it. All
-are of one round: who calls passes on payloads of the open round only, and the first of a newer round ends all older
-ones, in memory and on disk. A complete payload is handed over once and held until `release`, so that a manifest
-repeated while it is being counted starts nothing. Payloads of several chunks wait in files where there are some, and
-go on where they stopped; in memory what came of a payload is forgotten with its grant.
+Invariants: at most one payload a device is under way, of at most `max_payload` bytes; another payload replaces it. Who
+calls passes on payloads of rounds only whose updates count, and says when a round's count no more. A complete payload
+is handed over once and held until `release`, so that a manifest repeated while it is being counted starts nothing; at
+`let_go` its bytes make room for others. Payloads of several chunks wait in files where there are some, and go on where
+they stopped; in memory what came of a payload is forgotten with its grant.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from wire_protocol.messages import MAX_NEED, Manifest, Need
 from wire_protocol.neuron_scores import scores_size
 from wire_protocol.sub_model import full_sub_model, sub_shapes, to_bitmaps
 from wire_protocol.tensor_codec import Codec, largest_size
-from wire_protocol.topics import Part
+from wire_protocol.topics import MAX_NUMBER, Part
 
-DEFAULT_BUDGET_BYTES = 3 * 1024 * 1024
-"""Measured with 1,000 devices of 102 kB: 3 MB give 370 updates a second and 1.2 times the memory of 10 devices, 16 MB
-570 (500 devices: 770) and 1.8 times (benchmarks/update_load.py)."""
+DEFAULT_BUDGET_BYTES = 5 * 1024 * 1024
+"""On their way or waiting to be opened; what was written makes room before it is counted. Peak memory grows by once or
+twice this: with 1,000 devices it is 1.12 times that with 10 (benchmarks/update_load.py)."""
 _HEADER_BYTES = 1024
 _BITMAP_HEADER_BYTES = 16
 
@@ -65,7 +65,7 @@ class _Transfer:
     asked: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Handed:
     cost: int
     files: PartialPayload | None
@@ -86,11 +86,10 @@ class Uplink:
         self._transfers: dict[str, _Transfer] = {}
         self._handed: dict[Part, _Handed] = {}
         self._due: dict[str, None] = {}
-        self._round = 0
 
     @property
     def outstanding(self) -> int:
-        """Bytes granted, or handed over and not yet released."""
+        """Bytes granted, or handed over and not yet let go of or released."""
         return self._admission.outstanding
 
     def manifest(self, part: Part, manifest: Manifest) -> Need | None:
@@ -103,10 +102,6 @@ class Uplink:
             raise ProtocolError(f"announced payload has {manifest.size} bytes, expected at most {self._max_payload}")
         if part in self._handed:
             return None
-        if part.round < self._round:
-            return None
-        if part.round > self._round:
-            self._turn_to(part.round)
         transfer = self._transfers.get(part.device)
         if transfer is None or (transfer.part, transfer.manifest) != (part, manifest):
             self._admission.take_back(part.device)
@@ -146,6 +141,13 @@ class Uplink:
         self._due.clear()
         return [(device, self._ask(self._transfers[device])) for device in due]
 
+    def let_go(self, part: Part) -> None:
+        """A payload handed over takes no more memory, others may come in its place; it is held until `release`."""
+        handed = self._handed.get(part._replace(chunk=None))
+        if handed is not None:
+            self._admission.release(handed.cost)
+            handed.cost = 0
+
     def release(self, part: Part) -> None:
         """Forget a payload handed over: it was counted, refused, or must be sent again. What came since is kept."""
         handed = self._handed.pop(part._replace(chunk=None), None)
@@ -157,15 +159,17 @@ class Uplink:
 
     def clear(self) -> None:
         """Forget all, on disk too. What was handed over counts until it is released."""
-        self._turn_to(0)
+        self.forget_before(MAX_NUMBER + 1)
 
-    def _turn_to(self, number: int) -> None:
-        self._round = number
-        self._transfers.clear()
-        self._due.clear()
-        self._admission.clear()
+    def forget_before(self, number: int) -> None:
+        """Forget what is under way of rounds before `number`, on disk too; what was handed over stays."""
+        for device, transfer in tuple(self._transfers.items()):
+            if transfer.part.round < number:
+                del self._transfers[device]
+                self._due.pop(device, None)
+                self._admission.leave(device)
         if self._partial is not None:
-            self._partial.keep_only(number)
+            self._partial.forget_before(number)
 
     def _begin(self, granted: Iterable[str]) -> None:
         for device in granted:

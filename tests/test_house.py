@@ -32,7 +32,7 @@ def test_import_time_of_edge_client_names_nothing_heavy() -> None:
     assert set(HEAVY).isdisjoint(loaded)
 
 
-@pytest.mark.parametrize("part", ["edge", "server", "dev", "benchmarks"])
+@pytest.mark.parametrize("part", ["edge", "server", "dev", "benchmarks", "ray"])
 def test_requirements_are_pinned(part: str) -> None:
     path = ROOT / f"requirements-{part}.txt"
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith(("#", "-r "))]

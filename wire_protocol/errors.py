@@ -1,8 +1,10 @@
 """The errors of the wire: the peer's fault, our own fault, and their common parent."""
 
+import re
 from reprlib import Repr
 
 _LONGEST_VALUE = 120
+_HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class FisherfleetError(Exception):
@@ -21,6 +23,11 @@ def require(condition: bool, field: str, value: object, legal: str) -> None:
     """Raise `InvalidValueError` naming `field`, `value` and the `legal` range unless `condition`."""
     if not condition:
         raise InvalidValueError(f"{field} must be {legal}, got {_shortened(value)}")
+
+
+def require_hex_sha256(field: str, digest: str) -> None:
+    """Raise `InvalidValueError` unless `digest` is a SHA-256 as this protocol writes it."""
+    require(_HEX_SHA256.fullmatch(digest) is not None, field, digest, "64 lower-case hexadecimal digits")
 
 
 def _shortened(value: object) -> str:

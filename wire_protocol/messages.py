@@ -15,9 +15,10 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from wire_protocol import topics
-from wire_protocol.errors import ProtocolError, require
+from wire_protocol.errors import ProtocolError, require, require_hex_sha256
 from wire_protocol.layout import MAX_GROUPS, Layout
 from wire_protocol.local_training import PLAIN, LocalTraining
+from wire_protocol.model_difference import MAX_DIFFERENCES, ModelDifference
 from wire_protocol.participation import takes_part
 from wire_protocol.sub_model import SELECTION_ID_BYTES, widths_at
 from wire_protocol.tensor_codec import Codec, DownlinkPrecision, Precision
@@ -47,9 +48,8 @@ MAX_PATH = 512
 MAX_FILE_BYTES = 64 * 2**20
 """Of a file that is fetched over MQTT: either end holds it in memory when it seals or opens it."""
 
-_HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
-_FILE_PATH = re.compile(rf"bundles/[0-9a-f]{{64}}/{_NAME}(/{_NAME})*|models/[0-9a-f]{{64}}")
+_FILE_PATH = re.compile(rf"bundles/[0-9a-f]{{64}}/{_NAME}(/{_NAME})*|(models|differences)/[0-9a-f]{{64}}")
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
@@ -68,7 +68,10 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     `top_k` of their values of largest magnitude; models and slices at `downlink`. `noise_stddev` is the standard
     deviation of Gaussian noise that the device adds to every value it sends; alone it is no privacy guarantee.
     `ranking` is the fleet's own order of neurons (`neuron_scores`), in a resync by the selection `fisher-cohort` once
-    there were scores. Who takes part is drawn at the rate `participation`, in (0, 1], by `participation_seed`.
+    there were scores, and in a buffered run in the rounds after it too. `differences`, in a resync only, give the model
+    to devices that have an earlier one. Updates still count when the newest plan is up to `most_stale` model versions
+    ahead; with 0, in their own round only.
+    Who takes part is drawn at the rate `participation`, in (0, 1], by `participation_seed`.
     """
 
     run: str
@@ -91,13 +94,15 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     ranking: dict[str, bytes] = {}
     participation: float = 1.0
     participation_seed: int = 0
+    most_stale: int = 0
+    differences: Annotated[tuple[ModelDifference, ...], msgspec.Meta(max_length=MAX_DIFFERENCES)] = ()
 
     def __post_init__(self) -> None:
         _require_round(self.run, self.round)
         require(1 <= self.resync_round <= self.round, "resync_round", self.resync_round, f"1 to {self.round}")
         _require_count("model_version", self.model_version)
-        _require_hex_sha256("bundle", self.bundle)
-        _require_hex_sha256("model", self.model)
+        require_hex_sha256("bundle", self.bundle)
+        require_hex_sha256("model", self.model)
         require(isfinite(self.deadline), "deadline", self.deadline, "finite")
         _require_count("local_steps", self.local_steps, least=1)
         _require_count("batch_size", self.batch_size, least=1)
@@ -108,6 +113,9 @@ class RoundPlan(Message, frozen=True, tag="plan"):
         require_noise_fits(self.selection, self.noise_stddev)
         _require_fraction("participation", self.participation)
         _require_count("participation_seed", self.participation_seed)
+        _require_count("most_stale", self.most_stale)
+        count, most = len(self.differences), MAX_DIFFERENCES if self.resync else 0
+        require(count <= most, "differences", count, f"at most {MAX_DIFFERENCES} in a resync, else none")
 
     @property
     def resync(self) -> bool:
@@ -117,6 +125,10 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     def draws(self, device: str) -> bool:
         """Whether the device takes part in this round; see `participation`."""
         return takes_part(self.participation, self.participation_seed, self.round, device)
+
+    def takes_updates_of(self, earlier: RoundPlan) -> bool:
+        """Whether updates by an earlier plan of the run still count while this is the newest."""
+        return self.most_stale > 0 and 0 <= self.model_version - earlier.model_version <= self.most_stale
 
     def largest_widths(self, layout: Layout) -> dict[str, int]:
         """Neurons that a device keeps of each group, at most."""
@@ -254,7 +266,12 @@ class Want(Message, frozen=True, tag="want"):
 
     def __post_init__(self) -> None:
         legal = len(self.path) <= MAX_PATH and _FILE_PATH.fullmatch(self.path) is not None
-        require(legal, "path", self.path, f"bundles/HASH/FILE or models/HASH of at most {MAX_PATH} characters")
+        require(
+            legal,
+            "path",
+            self.path,
+            f"bundles/HASH/FILE, models/HASH or differences/HASH of at most {MAX_PATH} characters",
+        )
         if self.sha256 or self.missing:
             _require_sha256(self.sha256)
         require(len(self.missing) <= MAX_WANTED, "missing", self.missing, f"at most {MAX_WANTED} chunk numbers")
@@ -309,10 +326,6 @@ def _require_fraction(field: str, value: float) -> None:
 
 def _require_sha256(digest: bytes) -> None:
     require(len(digest) == SHA256_BYTES, "sha256", digest, f"{SHA256_BYTES} bytes")
-
-
-def _require_hex_sha256(field: str, digest: str) -> None:
-    require(_HEX_SHA256.fullmatch(digest) is not None, field, digest, "64 lower-case hexadecimal digits")
 
 
 _M = TypeVar("_M", bound=Message)

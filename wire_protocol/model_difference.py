@@ -16,14 +16,40 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from wire_protocol.errors import InvalidValueError, ProtocolError, require
+from wire_protocol.errors import InvalidValueError, ProtocolError, require, require_hex_sha256
 from wire_protocol.sub_model import Arrays
 from wire_protocol.tensor_codec import Codec, Shapes, decode, encode
 
 DifferencePrecision = Literal["int8", "int4", "ternary"]
+MAX_DIFFERENCES = 4
+"""On offer in one plan."""
+
+
+class ModelDifference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a plan says of a difference on offer: tensor bytes at `precision`, `size` of them, named by their `sha256`.
+
+    `base` is the SHA-256 of the whole model from which it leads to the plan's, coded at the plan's `downlink` as well.
+    Both are lower-case hexadecimal.
+    """
+
+    base: str
+    sha256: str
+    size: int
+    precision: DifferencePrecision
+
+    def __post_init__(self) -> None:
+        require_hex_sha256("base", self.base)
+        require_hex_sha256("sha256", self.sha256)
+        require(self.size >= 1, "size", self.size, "at least 1")
+
+    @property
+    def codec(self) -> Codec:
+        """How it is coded."""
+        return Codec(self.precision)
 
 
 @dataclass(frozen=True)

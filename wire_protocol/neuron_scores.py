@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from wire_protocol import tensor_codec
 from wire_protocol.errors import ProtocolError
+from wire_protocol.flat_arrays import FlatArrays
 from wire_protocol.layout import Layout
 from wire_protocol.tensor_codec import Codec
 
@@ -35,7 +36,7 @@ def scores_size(layout: Layout) -> int:
     return tensor_codec.largest_size(_shapes(layout), _CODEC)
 
 
-def decode_scores(layout: Layout, encoded: bytes) -> dict[str, NDArray[np.float32]]:
+def decode_scores(layout: Layout, encoded: bytes) -> FlatArrays:
     """The scores; raises `ProtocolError` on other lengths and on negative scores."""
     scores = tensor_codec.decode(encoded, _shapes(layout), _CODEC)
     for group, values in scores.items():

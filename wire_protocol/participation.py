@@ -24,4 +24,4 @@ def takes_part(rate: float, seed: int, number: int, device: str) -> bool:
 def draw(seed: int, number: int, device: str) -> float:
     """The device's number for a round, in [0, 1)."""
     digest = sha256(f"{seed}/{number}/{device}".encode()).digest()
-    return (int.from_bytes(digest[:8], "big") >> (64 - _BITS)) / 2**_BITS
+    return float((int.from_bytes(digest[:8], "big") >> (64 - _BITS)) / (1 << _BITS))

@@ -18,24 +18,22 @@ from numpy.typing import NDArray
 
 from devices.emulation.broker import embedded_broker
 from devices.emulation.child_process import Process, log_tail, start_child, stop_child
-from devices.emulation.datasets import Dataset, load_dataset
+from devices.emulation.conclusion import Finished
+from devices.emulation.datasets import Dataset
 from devices.emulation.device_folders import Surroundings, create_emulated_fleet, write_device_folder
-from devices.emulation.report import Report
+from devices.emulation.preparation import export_model, load_data
 from devices.emulation.results import Outcome, build_report, write_results
 from devices.emulation.settings import EmulationSettings
 from devices.emulation.splits import dirichlet_split, natural_split
 from devices.errors import FleetError
-from model_export.export import export_bundle
-from model_export.model_source import build_model
-from server.config import RunConfig, ServiceSettings
+from server.config import ServiceSettings
 from server.records import RoundRecord
 from server.service import Service
 from wire_protocol.broker_url import BrokerUrl
 from wire_protocol.bundle_manifest import BundleManifest
-from wire_protocol.examples import Examples, require_fit
+from wire_protocol.examples import Examples
 
 RUN = "emulation"
-BUNDLE_FOLDER = "bundle"
 LOGS_FOLDER = "logs"
 ROUND_SECONDS = 120.0
 
@@ -50,39 +48,21 @@ class Prepared:
     settings: EmulationSettings
     dataset: Dataset
     shares: list[Examples]
+    bundle: Path
     manifest: BundleManifest
-
-    @property
-    def bundle(self) -> Path:
-        """Folder of the bundle."""
-        return self.settings.out / BUNDLE_FOLDER
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The report, the files written, and whether the run was stopped before its last round."""
-
-    report: Report
-    paths: list[Path]
-    interrupted: bool
 
 
 def prepare(settings: EmulationSettings) -> Prepared:
     """Load and split the data, build and export the model; raises `FisherfleetError` on anything unusable."""
-    dataset = load_dataset(settings.dataset, settings.data, settings.seed)
+    dataset = load_data(settings)
     if dataset.owners is None:
         split = dirichlet_split(dataset.train.y, settings.devices, settings.alpha, settings.seed)
     else:
         split = natural_split(dataset.owners)
     settings = replace(settings, devices=len(split))
-    module = build_model(settings.model, dataset.input_shape, dataset.classes, settings.seed)
     rungs = (settings.keep,) if settings.runtime == "ort-training" else ()
-    manifest = export_bundle(
-        module, dataset.input_shape, settings.out / BUNDLE_FOLDER, name=settings.model, rungs=rungs
-    )
-    for name, examples in (("training", dataset.train), ("test", dataset.test)):
-        require_fit(examples, manifest.input_shape, manifest.classes, f"the {name} data of {dataset.name}")
-    return Prepared(settings, dataset, [dataset.train.take(indices) for indices in split], manifest)
+    bundle, manifest = export_model(settings, dataset, rungs)
+    return Prepared(settings, dataset, [dataset.train.take(indices) for indices in split], bundle, manifest)
 
 
 async def emulate(prepared: Prepared, on_status: OnStatus, on_round: OnRound) -> Finished:
@@ -157,23 +137,12 @@ async def _fleet_process(folder: Path, settings: EmulationSettings, log: Path) -
 
 def _service_settings(prepared: Prepared, fleet: Path, state: Path, broker: BrokerUrl) -> ServiceSettings:
     settings = prepared.settings
-    run = RunConfig(
-        run=RUN,
-        rounds=settings.rounds,
-        keep=settings.keep,
-        resync_every=settings.resync_every,
-        local_steps=settings.local_steps,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        selection=settings.selection,
-        precision=settings.precision,
-        top_k=settings.top_k,
-        downlink=settings.downlink,
-        noise_stddev=settings.noise_stddev,
-        training=settings.training,
+    run = settings.run_config(
+        RUN,
         min_devices=settings.devices,
         round_seconds=ROUND_SECONDS,
         give_up=True,
+        difference=settings.difference,
     )
     return ServiceSettings(
         bundle=prepared.bundle, state=state, broker=broker, fleet=fleet, port=0, test=prepared.dataset.test, run=run

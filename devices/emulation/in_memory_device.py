@@ -7,17 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edge_client.fisher import FisherScorer
 from edge_client.training.portable import PortableRuntime
 from wire_protocol import messages
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan, Slice
-from wire_protocol.sub_model import SubModel, full_sub_model, sub_shapes
+from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, sub_shapes
 from wire_protocol.tensor_codec import Codec, decode
 
 
@@ -37,12 +33,12 @@ class Graphs:
         )
 
 
-def decode_model(layout: Layout, plan: RoundPlan, content: bytes) -> dict[str, NDArray[np.float32]]:
+def decode_model(layout: Layout, plan: RoundPlan, content: bytes) -> Arrays:
     """The whole model as a device has it; raises `ProtocolError`."""
     return decode(content, sub_shapes(layout, full_sub_model(layout).widths), plan.downlink_codec)
 
 
-def decode_slice(layout: Layout, sub_model: SubModel, content: bytes) -> dict[str, NDArray[Any]]:
+def decode_slice(layout: Layout, sub_model: SubModel, content: bytes) -> Arrays:
     """The arrays of an encoded `Slice`; raises `ProtocolError`."""
     received = messages.decode(content, Slice)
     return decode(received.values, sub_shapes(layout, sub_model.widths), Codec(received.precision))

@@ -1,7 +1,7 @@
 """The server's cores without a server: models and slices out, updates in, and the next model from them.
 
 For fleets in one process, virtual or in a benchmark. What it does to bytes is what the server does: it encodes by
-`server.resync`, judges by `server.screening`, folds in the order in which it is told, and steps by the server optimizer.
+`server.resync`, judges by `server.screening`, folds in the order of devices, and steps by the server optimizer.
 """
 
 from __future__ import annotations
@@ -24,18 +24,21 @@ from wire_protocol.sub_model import Arrays, SubModel
 
 @dataclass
 class InMemoryRound:
-    """A round that is open: its plan and the encoded updates that count, decoded anew each time it is iterated over."""
+    """A round that is open: its plan and the encoded updates that count, by device.
+
+    They are decoded anew each time one iterates over them, in the order of the devices' names.
+    """
 
     plan: RoundPlan
     layout: Layout
-    bodies: list[bytes] = field(default_factory=list)
+    bodies: dict[str, bytes] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.bodies)
 
     def __iter__(self) -> Iterator[Screened]:
-        for body in self.bodies:
-            yield read_screened(body, self.layout)
+        for device in sorted(self.bodies):
+            yield read_screened(self.bodies[device], self.layout)
 
     def hear(self, device: str, body: bytes, known: SubModel | None) -> Screened | Refused:
         """Judge what a device says, an encoded `Update` or `Decline`; a good update counts.
@@ -44,7 +47,7 @@ class InMemoryRound:
         """
         verdict = not_drawn(device, self.plan) or screen(body, self.plan, self.layout, known)
         if isinstance(verdict, Screened):
-            self.bodies.append(messages.encode(verdict.update))
+            self.bodies[device] = messages.encode(verdict.update)
         return verdict
 
 

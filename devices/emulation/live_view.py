@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from devices.emulation.quantities import format_bytes, format_ratio, format_saving, format_share
+from server.records import RoundRecord
 from wire_protocol.errors import require
 
 _MOST_ROWS = 12
@@ -30,7 +31,7 @@ class RoundRow:
     """One closed round: how many of `devices` were heard, what was sent, and what whole models would have cost.
 
     `accuracy` is in [0, 1], or None where not measured; `compute_fraction` is multiply-accumulates trained over those
-    of full models. Bytes are of the whole fleet.
+    of full models. Bytes are of the whole fleet. `remark` is shown at the end.
     """
 
     round: int
@@ -43,6 +44,24 @@ class RoundRow:
     bytes_down_dense: int
     compute_fraction: float
     resync: bool
+    remark: str = ""
+
+
+def row_of(record: RoundRecord, devices: int, remark: str = "") -> RoundRow:
+    """The row of a server's record, of `devices` that were asked."""
+    return RoundRow(
+        round=record.round,
+        devices_heard=record.updates_accepted,
+        devices=devices,
+        accuracy=record.accuracy,
+        bytes_up=record.bytes_up,
+        bytes_down=record.bytes_down,
+        bytes_up_dense=record.bytes_up_dense,
+        bytes_down_dense=record.bytes_down_dense,
+        compute_fraction=record.trained_macs / record.full_macs if record.full_macs else 0.0,
+        resync=record.resync,
+        remark=remark,
+    )
 
 
 class LiveView:
@@ -56,6 +75,7 @@ class LiveView:
         self._console = console
         self._rounds = rounds
         self._rows: deque[RoundRow] = deque(maxlen=_MOST_ROWS)
+        self._closed = 0
         self._status = ""
         self._spinner = Spinner("dots")
         self._progress = Progress(
@@ -93,7 +113,8 @@ class LiveView:
     def round_closed(self, row: RoundRow) -> None:
         """Show one more round."""
         self._rows.append(row)
-        self._progress.update(self._task, completed=row.round)
+        self._closed += 1
+        self._progress.advance(self._task)
         if not self._console.is_terminal:
             self._print(self._line(row))
 
@@ -103,12 +124,19 @@ class LiveView:
     def _line(self, row: RoundRow) -> str:
         up, down = format_bytes(row.bytes_up), format_bytes(row.bytes_down)
         return (
-            f"round {row.round}/{self._rounds}: {row.devices_heard}/{row.devices} devices, "
+            f"{self._which(row)}: {row.devices_heard}/{row.devices} devices, "
             f"accuracy {format_share(row.accuracy)}, "
             f"up {up} ({format_saving(row.bytes_up_dense, row.bytes_up)}), "
             f"down {down} ({format_saving(row.bytes_down_dense, row.bytes_down)}), "
             f"compute {format_share(row.compute_fraction)}{', resync' if row.resync else ''}"
+            f"{', ' if row.remark else ''}{row.remark}"
         )
+
+    def _which(self, row: RoundRow) -> str:
+        """Numbers of rounds that drew nobody, or came to nothing, are missing."""
+        if row.round == self._closed:
+            return f"round {row.round}/{self._rounds}"
+        return f"round {row.round}, {self._closed}/{self._rounds} closed"
 
     def _render(self) -> Group:
         parts: list[Progress | Spinner | Table] = [self._progress]
@@ -138,5 +166,5 @@ class LiveView:
             Text(format_bytes(row.bytes_down)),
             Text(format_ratio(row.bytes_down_dense, row.bytes_down), style="cyan"),
             Text(format_share(row.compute_fraction)),
-            Text("resync" if row.resync else "", style="dim"),
+            Text(" ".join(word for word in ("resync" if row.resync else "", row.remark) if word), style="dim"),
         ]

@@ -46,3 +46,10 @@ def format_seconds(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def format_energy(joules: float) -> str:
+    """An energy: 812 J, 12.3 kJ, 1.2 kWh."""
+    if joules < 999.5:
+        return f"{joules:.0f} J"
+    return f"{joules / 1000:.1f} kJ" if joules < 3.6e6 else f"{joules / 3.6e6:.1f} kWh"

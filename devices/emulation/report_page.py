@@ -10,11 +10,32 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from devices.emulation.quantities import DASH, format_bytes, format_saving, format_seconds, format_share
-from devices.emulation.report import NOT_PRIVATE, Report, decode_report, encode_report, replace_file
+from msgspec import UnsetType
+from msgspec.structs import replace
+
+from devices.emulation.quantities import (
+    DASH,
+    format_bytes,
+    format_energy,
+    format_saving,
+    format_seconds,
+    format_share,
+)
+from devices.emulation.report import (
+    NOT_PRIVATE,
+    KindEntry,
+    Report,
+    Simulation,
+    decode_report,
+    encode_report,
+    replace_file,
+    unheard,
+)
 from devices.emulation.report_plots import accuracy_plot, bytes_plot, group_plots
 
 PAGE_NAME = "report.html"
+MOST_DEVICES = 200
+"""In the page's table; report.json has all."""
 NOT_PRIVATE_NOTICE = "Not private: updates carry no privacy guarantee."
 
 _CSS = """
@@ -74,6 +95,7 @@ def render_report(report: Report) -> str:
             f"<header><h1>{escape(title)}</h1><p>{escape(_summary(report))}</p></header>",
             f'<p class="notice">{escape(_privacy(config.privacy))}</p>',
             _headlines(report),
+            *_simulation(report.simulation),
             _plots(report),
             _rounds_table(report),
             _devices_table(report),
@@ -97,9 +119,12 @@ def _summary(report: Report) -> str:
     config = report.config
     closed = len(report.rounds)
     rounds = _count(closed, "round") if closed == config.rounds else f"stopped after {closed} of {config.rounds} rounds"
+    fitted = isinstance(report.simulation, Simulation) and report.simulation.fitted
+    most = "at most " if fitted else ""
     resync = "every round" if config.resync_every == 1 else f"every {config.resync_every} rounds"
+    closes = "" if config.buffer_goal is None else f", each closed by {_count(config.buffer_goal, 'update')}"
     return (
-        f"{_count(config.devices, 'device')}, {rounds}, {100 * config.keep:g} % of neurons kept, "
+        f"{_count(config.devices, 'device')}, {rounds}{closes}, {most}{100 * config.keep:g} % of neurons kept, "
         f"whole model re-sent {resync}, seed {config.seed}"
     )
 
@@ -145,6 +170,51 @@ def _pace(report: Report) -> str:
     )
 
 
+def _simulation(simulation: Simulation | UnsetType) -> tuple[str, ...]:
+    """What a virtual fleet did: figures, and what became of every kind of device."""
+    if isinstance(simulation, UnsetType):
+        return ()
+    how = "devices train what they can afford" if simulation.fitted else "every device trains what the plan asks"
+    turns = sum(kind.turns for kind in simulation.kinds)
+    cards = (
+        ("Fleet time", format_seconds(simulation.seconds), f"virtual, deadline {format_seconds(simulation.deadline)}"),
+        ("Heard in time", format_share(simulation.heard), f"of {turns} turns; {how}"),
+        ("Energy", format_energy(simulation.joules), "an estimate, of all devices' turns"),
+        ("Availability", format_share(simulation.availability), "of the time a device is there"),
+    )
+    head = (
+        "Profile",
+        "Devices",
+        "Turns",
+        "Heard",
+        "Kept",
+        "Least kept",
+        "Seconds",
+        "Up",
+        "Down",
+        "Energy",
+        "Unheard",
+    )
+    rows = [_kind_row(kind) for kind in simulation.kinds]
+    figures = '<h2>Virtual fleet</h2>\n<dl class="figures">\n' + "\n".join(_card(*card) for card in cards) + "\n</dl>"
+    return figures, _table("Every kind of device", head, rows)
+
+
+def _kind_row(kind: KindEntry) -> tuple[str, ...]:
+    return (
+        kind.name,
+        str(kind.devices),
+        str(kind.turns),
+        str(kind.fates.get("heard", 0)),
+        format_share(kind.kept),
+        format_share(kind.least_kept),
+        DASH if kind.seconds is None else f"{kind.seconds:.1f}",
+        *map(format_bytes, (kind.bytes_up, kind.bytes_down)),
+        format_energy(kind.joules),
+        unheard(kind.fates) or DASH,
+    )
+
+
 def _plots(report: Report) -> str:
     accuracy, sent = accuracy_plot(report.rounds), bytes_plot(report.rounds)
     keys = '<span class="key"></span>sent<span class="key dense"></span>dense float32 models'
@@ -156,7 +226,7 @@ def _plots(report: Report) -> str:
     columns = 2 if len(sizes) in (1, 2, 4) else 3
     groups = [
         _figure(f"{escape(group)}", f"of {_count(sizes[group], 'neuron')}", plot)
-        for group, plot in group_plots(report, columns).items()
+        for group, plot in group_plots(_shown(report), columns).items()
     ]
     return "\n".join(
         (
@@ -164,6 +234,11 @@ def _plots(report: Report) -> str:
             *_plot_section("Neurons kept by device", columns, groups),
         )
     )
+
+
+def _shown(report: Report) -> Report:
+    """The report with the devices that the page has room for."""
+    return replace(report, devices=report.devices[:MOST_DEVICES])
 
 
 def _plot_section(title: str, columns: int, figures: Sequence[str]) -> tuple[str, ...]:
@@ -184,7 +259,7 @@ def _rounds_table(report: Report) -> str:
             str(entry.round),
             format_share(entry.accuracy),
             DASH if entry.loss is None else f"{entry.loss:.4f}",
-            str(entry.updates_accepted),
+            str(entry.updates_accepted) + (f", {entry.updates_late} late" if entry.updates_late else ""),
             *map(format_bytes, (entry.bytes_up, entry.bytes_up_dense, entry.bytes_down, entry.bytes_down_dense)),
             "resync" if entry.resync else "",
         )
@@ -199,9 +274,10 @@ def _devices_table(report: Report) -> str:
     head = ("Device", "Examples", *(f"{group} kept" for group in groups))
     rows = [
         (device.id, str(device.examples), *(_kept(device.kept.get(group), sizes.get(group)) for group in groups))
-        for device in report.devices
+        for device in report.devices[:MOST_DEVICES]
     ]
-    return _table("Every device", head, rows)
+    every = len(report.devices)
+    return _table("Every device" if len(rows) == every else f"The first {len(rows)} of {every} devices", head, rows)
 
 
 def _kept(kept: int | None, size: int | None) -> str:

@@ -1,4 +1,4 @@
-"""What an emulation leaves behind: report.json, report.html, predict.onnx and model.safetensors."""
+"""What a run leaves behind: report.json, report.html, predict.onnx and model.safetensors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
 from devices.emulation.report import (
@@ -16,27 +17,29 @@ from devices.emulation.report import (
     Report,
     RoundEntry,
     RunConfig,
+    Simulation,
     Totals,
     replace_file,
     write_report,
 )
 from devices.emulation.report_page import PAGE_NAME, write_report_page
-from devices.emulation.settings import EmulationSettings
+from devices.emulation.settings import FleetSettings
 from model_export.trained_model import trained_files
 from server.records import DeviceRecord, RoundRecord
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the server's database holds when the run is over or was stopped."""
+    """What the server holds when the run is over or was stopped, and what a virtual fleet did."""
 
     rounds: Sequence[RoundRecord]
     devices: Sequence[DeviceRecord]
     group_sizes: Mapping[str, int]
     seconds: float
+    simulation: Simulation | UnsetType = UNSET
 
 
-def build_report(settings: EmulationSettings, outcome: Outcome) -> Report:
+def build_report(settings: FleetSettings, outcome: Outcome) -> Report:
     """Sum up an outcome."""
     return Report(
         config=RunConfig(
@@ -47,12 +50,14 @@ def build_report(settings: EmulationSettings, outcome: Outcome) -> Report:
             seed=settings.seed,
             dataset=settings.dataset,
             model=settings.model,
+            buffer_goal=None if settings.buffer is None else settings.buffer.goal,
             group_sizes=dict(outcome.group_sizes),
         ),
         rounds=tuple(map(_round_entry, outcome.rounds)),
         devices=tuple(DeviceEntry(id=d.id, kept=dict(d.kept), examples=d.examples) for d in outcome.devices),
         final=_final(outcome.rounds),
         totals=_totals(outcome),
+        simulation=outcome.simulation,
     )
 
 
@@ -77,6 +82,7 @@ def _round_entry(record: RoundRecord) -> RoundEntry:
         bytes_up_dense=record.bytes_up_dense,
         bytes_down_dense=record.bytes_down_dense,
         resync=record.resync,
+        updates_late=record.updates_late,
     )
 
 

@@ -1,13 +1,17 @@
-"""What an emulation is asked to do: one frozen value, checked when made."""
+"""What an emulation or a simulation is asked to do: frozen values, checked when made."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from devices.emulation.datasets import DatasetName
-from server.config import RunConfig
+from devices.emulation.engines import EngineName
+from devices.emulation.virtual_fleet import FleetShape, LinkRange
+from server.aggregation.buffered import BufferRule
+from server.config import Difference, RunConfig
 from wire_protocol.errors import require
 from wire_protocol.local_training import PLAIN, LocalTraining
 from wire_protocol.messages import SelectionPolicy
@@ -18,13 +22,15 @@ Runtime = Literal["portable", "ort-training"]
 DIRICHLET_ALPHA = 0.5
 MAX_DEVICES = 500
 """What one process and one broker connection each were measured to carry."""
+USUAL_MIX = {"raspberry-pi-zero-2w": 0.4, "raspberry-pi-4": 0.3, "raspberry-pi-5": 0.2, "jetson-orin-nano": 0.1}
 
 
 @dataclass(frozen=True)
-class EmulationSettings:
+class FleetSettings:
     """`out` is the folder for the results; `data` the file or folder of the data set, None for its default place.
 
     `alpha` is the Dirichlet concentration of the non-IID split; a data set with a natural split sets `devices` itself.
+    The rest is as in `RunConfig`.
     """
 
     out: Path
@@ -40,21 +46,90 @@ class EmulationSettings:
     precision: Precision = RunConfig.precision
     top_k: float = RunConfig.top_k
     downlink: DownlinkPrecision = RunConfig.downlink
-    runtime: Runtime = "portable"
     local_steps: int = RunConfig.local_steps
     batch_size: int = RunConfig.batch_size
     learning_rate: float = RunConfig.learning_rate
     noise_stddev: float = RunConfig.noise_stddev
     training: LocalTraining = RunConfig.training
     alpha: float = DIRICHLET_ALPHA
+    participation: float = RunConfig.participation
+    buffer: BufferRule | None = None
 
     def __post_init__(self) -> None:
-        require(1 <= self.devices <= MAX_DEVICES, "devices", self.devices, f"1 to {MAX_DEVICES}")
+        require(self.devices >= 1, "devices", self.devices, "at least 1")
         require(self.seed >= 0, "seed", self.seed, "at least 0")
         require(self.dataset in get_args(DatasetName), "dataset", self.dataset, f"one of {get_args(DatasetName)}")
         require(self.dataset != "npz" or self.data is not None, "data", self.data, "an .npz file for dataset npz")
+        require(not self.out.exists() or self.out.is_dir(), "out", str(self.out), "a folder")
+
+    def run_config(self, run: str, **more: Any) -> RunConfig:
+        """The run that the server is asked for; raises `InvalidValueError`. The seed draws who takes part, too."""
+        return RunConfig(
+            run=run,
+            rounds=self.rounds,
+            keep=self.keep,
+            resync_every=self.resync_every,
+            local_steps=self.local_steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            selection=self.selection,
+            precision=self.precision,
+            top_k=self.top_k,
+            downlink=self.downlink,
+            noise_stddev=self.noise_stddev,
+            training=self.training,
+            participation=self.participation,
+            participation_seed=self.seed,
+            buffer=self.buffer,
+            **more,
+        )
+
+
+@dataclass(frozen=True)
+class EmulationSettings(FleetSettings):
+    """A fleet of real device code, a real broker and the real server."""
+
+    runtime: Runtime = "portable"
+    difference: Difference = RunConfig.difference
+
+    def __post_init__(self) -> None:
+        legal = f"1 to {MAX_DEVICES}; `fisherfleet simulate` takes more"
+        require(1 <= self.devices <= MAX_DEVICES, "devices", self.devices, legal)
+        super().__post_init__()
         require(self.runtime in get_args(Runtime), "runtime", self.runtime, f"one of {get_args(Runtime)}")
         fits = self.runtime != "ort-training" or self.training == PLAIN
         legal = "plain SGD with runtime ort-training: --optimizer sgd --proximal 0 --clip-gradient 0 --hidden-gain 1"
         require(fits, "training", self.training, legal)
-        require(not self.out.exists() or self.out.is_dir(), "out", str(self.out), "a folder")
+
+
+@dataclass(frozen=True)
+class SimulationSettings(FleetSettings):
+    """A virtual fleet; see `virtual_fleet.FleetShape`.
+
+    `round_seconds` is a round's deadline. With `examples` each device holds its own draw of so many of all examples,
+    else all are dealt out. With `fit` devices fit what they train to what they can afford. `workers` processes compute
+    them, by `engine`.
+    """
+
+    devices: int = 100
+    keep: float = 1.0
+    mix: Mapping[str, float] = field(default_factory=lambda: USUAL_MIX)
+    link: LinkRange | None = None
+    availability: float = 1.0
+    period: float = FleetShape.period
+    round_seconds: float = RunConfig.round_seconds
+    examples: int | None = None
+    fit: bool = True
+    workers: int = 1
+    engine: EngineName = "processes"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.buffer is None, "buffer", self.buffer, "None, as only synchronous rounds are simulated")
+        require(self.workers >= 1, "workers", self.workers, "at least 1")
+        require(self.engine in get_args(EngineName), "engine", self.engine, f"one of {get_args(EngineName)}")
+
+    @property
+    def shape(self) -> FleetShape:
+        """What the fleet is drawn from; raises `InvalidValueError`."""
+        return FleetShape(self.devices, self.mix, self.link, self.availability, self.period)

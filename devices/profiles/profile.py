@@ -26,6 +26,7 @@ file, key, value and what is legal.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -33,10 +34,13 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
-import tomllib
-
 from devices.errors import ProfileError
 from wire_protocol.errors import InvalidValueError, require
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 FOLDER = Path(__file__).parent
 

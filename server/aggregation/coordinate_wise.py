@@ -65,11 +65,12 @@ def _entries_in(flat: FlatModel, one: Contribution, part: slice) -> tuple[Any, N
     placement = flat.place(one.sub_model)
     values = flat.flatten(placement, one.values)
     where: Any = slice(None)
-    if placement.positions is None:
+    if placement.spans is None:
         values = values[part]
     else:
-        first, last = np.searchsorted(placement.positions, (part.start, part.stop))
-        where, values = placement.positions[first:last] - part.start, values[first:last]
+        positions = flat.positions(placement)
+        first, last = np.searchsorted(positions, (part.start, part.stop))
+        where, values = positions[first:last] - part.start, values[first:last]
     return where, np.asarray(values * one.scale + 0.0, dtype=np.float32)
 
 

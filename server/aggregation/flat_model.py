@@ -2,71 +2,110 @@
 
 One vector instead of one array a parameter: small models have dozens of parameters of a few hundred entries, and then
 calls cost more than the arithmetic. Entries of a sub-model, taken in wire order, stand at ascending positions.
+
+In a large parameter they stand in blocks: a neuron brings all of a kernel's entries, or all inputs where none is cut.
+So the vector is divided into parts: one parameter in blocks, or consecutive others in blocks of one entry.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from server.aggregation.kept_positions import KeptPositions
 from wire_protocol.errors import require
+from wire_protocol.flat_arrays import FlatArrays, split
 from wire_protocol.layout import Layout, Parameter
-from wire_protocol.sub_model import Arrays, Indices, SubModel, positions_along, sub_shapes
+from wire_protocol.sub_model import Arrays, SubModel, sub_shapes
 
-_REMEMBERED_ENTRIES = 2**23
+_REMEMBERED_POSITIONS = 2**23
 """Positions remembered: 32 MB. Devices keep their selection for several rounds, and those of a cohort share one."""
+_SHORTEST_BLOCK, _SMALLEST_IN_BLOCKS = 16, 2**14
+"""Entries of a block, and of a parameter, from which on blocks are faster than entries one by one."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """`full` of the model's vector, in blocks of `block` entries; `kept` says which of them a sub-model keeps."""
+
+    full: slice
+    block: int
+    kept: KeptPositions
+
+
+@dataclass(frozen=True)
+class Span:
+    """What a sub-model keeps of a part: `sent` of the sub-model's vector, as blocks at the ascending places `blocks`.
+
+    Places are int32, or int64 for models of 2^31 entries and more.
+    """
+
+    sent: slice
+    blocks: NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Shapes of a sub-model's arrays, and the ascending positions of its entries; None when it is the whole model.
-
-    Positions are int32, or int64 for models of 2^31 entries and more: reading them is much of an addition's cost.
-    """
+    """Shapes of a sub-model's arrays, and its spans, one for each part; None when it is the whole model."""
 
     shapes: Mapping[str, tuple[int, ...]]
-    positions: NDArray[Any] | None
+    spans: tuple[Span, ...] | None
 
 
 class FlatModel:
-    """The flat form of `layout`; `size` is its number of entries."""
+    """The flat form of `layout`; `size` is its number of entries, `parts` are consecutive and make up all of them."""
 
     def __init__(self, layout: Layout) -> None:
         self._placements: dict[bytes, Placement] = {}
         self._used: set[bytes] = set()
         self._remembered = 0
-        self._strides = {parameter.name: _strides(parameter) for parameter in layout.parameters}
+        self._shapes = {parameter.name: parameter.shape for parameter in layout.parameters}
         self.layout = layout
         self.size = layout.element_count
+        self.parts = _parts(layout)
 
     def place(self, sub_model: SubModel) -> Placement:
         """Where the sub-model's entries stand."""
-        key = b"".join(sub_model.kept[group.name].tobytes() + b"|" for group in self.layout.groups)
+        key = b"|".join([sub_model.kept[group.name].tobytes() for group in self.layout.groups])
         self._used.add(key)
         placement = self._placements.get(key)
         if placement is None:
             placement = self._place(sub_model)
-            entries = 0 if placement.positions is None else len(placement.positions)
-            if self._remembered + entries <= _REMEMBERED_ENTRIES:
+            if self._remembered + _count(placement) <= _REMEMBERED_POSITIONS:
                 self._placements[key] = placement
-                self._remembered += entries
+                self._remembered += _count(placement)
         return placement
 
     def forget_unused(self) -> None:
         """Forget selections not placed since the last call: a round begins, and devices may have chosen afresh."""
         self._placements = {key: self._placements[key] for key in self._placements.keys() & self._used}
         self._used.clear()
-        self._remembered = sum(
-            len(placement.positions) for placement in self._placements.values() if placement.positions is not None
+        self._remembered = sum(map(_count, self._placements.values()))
+
+    def positions(self, placement: Placement) -> NDArray[Any]:
+        """Of every entry, ascending, in the model's vector."""
+        if placement.spans is None:
+            return np.arange(self.size)
+        return np.concatenate(
+            [
+                (part.full.start + span.blocks[:, None] * part.block + np.arange(part.block)).ravel()
+                for part, span in zip(self.parts, placement.spans, strict=True)
+            ]
         )
 
     def flatten(self, placement: Placement, values: Arrays) -> NDArray[np.float32]:
-        """The entries of a sub-model's float32 arrays end to end; raises `InvalidValueError` on a wrong shape."""
+        """The entries of a sub-model's float32 arrays end to end; raises `InvalidValueError` on a wrong shape.
+
+        Shares memory with `values` where these lie end to end already.
+        """
+        if isinstance(values, FlatArrays) and values.shapes == placement.shapes:
+            return values.vector
         for name, shape in placement.shapes.items():
             if values[name].shape != shape:
                 require(False, f"shape of {name}", values[name].shape, f"{shape}")
@@ -74,42 +113,38 @@ class FlatModel:
 
     def split(self, flat: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Views of a vector of `size` entries, by name and in the parameters' shapes."""
-        arrays, offset = {}, 0
-        for parameter in self.layout.parameters:
-            size = prod(parameter.shape)
-            arrays[parameter.name] = flat[offset : offset + size].reshape(parameter.shape)
-            offset += size
-        return arrays
+        return split(flat, self._shapes)
 
     def _place(self, sub_model: SubModel) -> Placement:
         shapes = sub_shapes(self.layout, sub_model.widths)
-        count = sum(prod(shape) for shape in shapes.values())
-        if count == self.size:
+        if shapes == self._shapes:
             return Placement(shapes, None)
-        placed = np.empty(count, dtype=np.int32 if self.size < 2**31 else np.int64)
-        offset, filled = 0, 0
-        for parameter in self.layout.parameters:
-            entries = prod(shapes[parameter.name])
-            self._fill(placed[filled : filled + entries], parameter, sub_model, offset)
-            offset, filled = offset + prod(parameter.shape), filled + entries
-        return Placement(shapes, placed)
-
-    def _fill(self, placed: NDArray[Any], parameter: Parameter, sub_model: SubModel, offset: int) -> None:
-        """Positions of a parameter's entries: those along the first axis plus those within one of its rows."""
-        along = list(self._strides[parameter.name])
-        for cut in parameter.cuts:
-            stride = prod(parameter.shape[cut.axis + 1 :])
-            along[cut.axis] = positions_along(cut, sub_model.kept[cut.group], parameter.shape[cut.axis]) * stride
-        within = np.zeros(1, dtype=np.int64)
-        for steps in reversed(along[1:]):
-            within = (steps[:, None] + within).ravel()
-        first = along[0] + offset if along else np.array([offset])
-        rows = placed.reshape(len(first), len(within))
-        np.add(first.astype(placed.dtype)[:, None], within.astype(placed.dtype), out=rows)
+        spans, sent = [], 0
+        for part in self.parts:
+            blocks = part.kept.of(sub_model)
+            entries = len(blocks) * part.block
+            spans.append(Span(slice(sent, sent + entries), blocks))
+            sent += entries
+        return Placement(shapes, tuple(spans))
 
 
-def _strides(parameter: Parameter) -> tuple[Indices, ...]:
-    """Positions along each axis when nothing is cut."""
-    return tuple(
-        np.arange(size, dtype=np.int64) * prod(parameter.shape[axis + 1 :]) for axis, size in enumerate(parameter.shape)
-    )
+def _parts(layout: Layout) -> tuple[Part, ...]:
+    parts, start = [], 0
+    dtype = np.int32 if layout.element_count < 2**31 else np.int64
+    for _, group in groupby(layout.parameters, lambda one: one.name if _block(one) > 1 else ""):
+        parameters = tuple(group)
+        block, stop = _block(parameters[0]), start + sum(prod(one.shape) for one in parameters)
+        parts.append(Part(slice(start, stop), block, KeptPositions(parameters, block, dtype)))
+        start = stop
+    return tuple(parts)
+
+
+def _block(parameter: Parameter) -> int:
+    """Consecutive entries that are kept or dropped as one; 1 where there is no use in it."""
+    last = max(parameter.cuts, key=lambda cut: cut.axis, default=None)
+    block = last.block * prod(parameter.shape[last.axis + 1 :]) if last else 1
+    return block if block >= _SHORTEST_BLOCK and prod(parameter.shape) >= _SMALLEST_IN_BLOCKS else 1
+
+
+def _count(placement: Placement) -> int:
+    return sum(len(span.blocks) for span in placement.spans or ())

@@ -12,11 +12,11 @@ full sub-models and scales of 1 this is FedAvg's mean (McMahan et al. 2017).
 Precision: sums are float64 and the mean is rounded to float32 once. A float32 value times a whole weight up to 2^29 is
 exact in float64, times a scale or another weight it is rounded twice; so with n contributions to a coordinate the sum
 is within (n + 1) 2^-53 of the summed magnitudes, to first order and whatever the order. Sums of weights are exact. In a
-fixed order all is the same bit for bit. Memory is 8 bytes a coordinate, whatever the number of contributions; one of k
-entries takes 8 k bytes more while it is added, and positions are remembered in at most 32 MB.
+fixed order all is the same bit for bit. Memory is 8 bytes a coordinate, whatever the number of contributions, and
+at most 32 MB of positions remembered.
 
-Speed: everything is one vector (`flat_model`); `numpy.add.at` on it costs half of `sums[positions] += values`; weights
-are summed by neurons and not by entries (`weight_sums`). benchmarks/accumulate.py measures it.
+Speed: everything is one vector (`flat_model`), to which dense blocks are added where there are any (`flat_sums`);
+weights are summed by neurons and not by entries (`weight_sums`). benchmarks/accumulate.py measures it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,10 @@ from numpy.typing import NDArray
 
 from server.aggregation.contribution import Contribution, Contributions
 from server.aggregation.flat_model import FlatModel
+from server.aggregation.flat_sums import FlatSums
 from server.aggregation.rule import Aggregate
 from server.aggregation.weight_sums import WeightSums, split_shape
 from wire_protocol.layout import Layout
-
-_BLOCK = 2**14
-"""Entries done together, so that their products are still in the processor's cache when they are added."""
 
 
 class MaskedMean:
@@ -39,10 +37,8 @@ class MaskedMean:
 
     def __init__(self, flat: FlatModel) -> None:
         self._flat = flat
-        self._sums = np.zeros(flat.size)
+        self._sums = FlatSums(flat)
         self._weights = WeightSums(flat.layout)
-        self._products = np.empty(_BLOCK)
-        self._where = np.empty(_BLOCK, dtype=np.intp)
         self._count = 0
 
     def __len__(self) -> int:
@@ -52,16 +48,7 @@ class MaskedMean:
         """Add one contribution; raises `InvalidValueError` on a wrong shape, and then nothing was added."""
         placement = self._flat.place(one.sub_model)
         values = self._flat.flatten(placement, one.values)
-        factor = one.weight * one.scale
-        for start in range(0, len(values), _BLOCK):
-            part = values[start : start + _BLOCK]
-            products = np.multiply(part, factor, out=self._products[: len(part)], dtype=np.float64)
-            if placement.positions is None:
-                self._sums[start : start + _BLOCK] += products
-            else:
-                where = self._where[: len(part)]
-                np.copyto(where, placement.positions[start : start + _BLOCK])
-                np.add.at(self._sums, where, products)
+        self._sums.add(placement, values, one.weight * one.scale)
         self._weights.add(one.sub_model, one.weight)
         self._count += 1
 
@@ -69,7 +56,7 @@ class MaskedMean:
         """The mean of what was added so far."""
         difference: dict[str, NDArray[np.float32]] = {}
         trained: dict[str, NDArray[np.bool_]] = {}
-        sums = self._flat.split(self._sums)
+        sums = self._flat.split(self._sums.total)
         for parameter in self._flat.layout.parameters:
             total = sums[parameter.name].reshape(split_shape(parameter))
             behind = self._weights.behind(parameter)

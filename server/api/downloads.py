@@ -1,4 +1,4 @@
-"""Files that devices fetch: bundle files and encoded models, with Range so that a broken download goes on.
+"""Files that devices fetch: bundle files, models and their differences, with Range so that a broken download goes on.
 
 All are named by their content, so they never change: their ETag is their SHA-256 and caches may keep them for ever.
 """
@@ -12,12 +12,12 @@ from fastapi.responses import FileResponse
 
 from server.api.sources import Sources
 
-PREFIXES = ("/bundles/", "/models/")
+PREFIXES = ("/bundles/", "/models/", "/differences/")
 _FOR_EVER = "public, max-age=31536000, immutable"
 
 
 def router(sources: Sources) -> APIRouter:
-    """`GET /bundles/{bundle}/{path}` and `GET /models/{sha256}`."""
+    """`GET /bundles/{bundle}/{path}`, `GET /models/{sha256}` and `GET /differences/{sha256}`."""
     routes = APIRouter(tags=["downloads"])
 
     @routes.get("/bundles/{bundle}/{path:path}", response_class=FileResponse)
@@ -32,10 +32,18 @@ def router(sources: Sources) -> APIRouter:
 
     @routes.get("/models/{sha256}", response_class=FileResponse)
     def model(request: Request, sha256: str) -> Response:
-        """Send the tensor_codec bytes of the whole model with this SHA-256; only the last two models are kept."""
-        file = sources.models.encoded_path(sha256)
+        """Send the tensor_codec bytes of the whole model with this SHA-256; only the last few models are kept."""
+        file = sources.models.encoded.path_of(sha256)
         if file is None:
             raise HTTPException(404, f"there is no model {sha256!r}; the round's plan names the current one")
+        return _immutable(request, file, sha256)
+
+    @routes.get("/differences/{sha256}", response_class=FileResponse)
+    def difference(request: Request, sha256: str) -> Response:
+        """Send the tensor_codec bytes of the model difference with this SHA-256; only the last one is kept."""
+        file = sources.models.differences.path_of(sha256)
+        if file is None:
+            raise HTTPException(404, f"there is no difference {sha256!r}; a resync's plan names the current ones")
         return _immutable(request, file, sha256)
 
     return routes

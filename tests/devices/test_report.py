@@ -5,14 +5,25 @@ from math import nan
 import msgspec
 import pytest
 
-from devices.emulation.quantities import DASH, format_bytes, format_ratio, format_saving, format_seconds, format_share
+from devices.emulation.quantities import (
+    DASH,
+    format_bytes,
+    format_energy,
+    format_ratio,
+    format_saving,
+    format_seconds,
+    format_share,
+)
 from devices.emulation.report import (
     DeviceEntry,
     Final,
+    KindEntry,
     Report,
     RoundEntry,
     RunConfig,
+    Simulation,
     Totals,
+    VirtualRound,
     decode_report,
     encode_report,
     write_report,
@@ -109,9 +120,9 @@ def test_the_keys_of_the_file_are_stable():
     written = msgspec.json.decode(encode_report(report()))
     assert set(written) == {"config", "rounds", "devices", "final", "totals"}
     config = {"devices", "rounds", "keep", "resync_every", "seed", "dataset", "model", "privacy"}
-    assert set(written["config"]) == config | {"group_sizes"}
+    assert set(written["config"]) == config | {"group_sizes", "buffer_goal"}
     measured = {"round", "accuracy", "loss", "updates_accepted", "bytes_up", "bytes_down", "resync"}
-    assert set(written["rounds"][0]) == measured | {"bytes_up_dense", "bytes_down_dense"}
+    assert set(written["rounds"][0]) == measured | {"bytes_up_dense", "bytes_down_dense", "updates_late"}
     assert written["devices"][0] == {"id": "pi-1", "kept": {"conv1": 2, "fc1": 2}, "examples": 90}
     assert set(written["final"]) == {"accuracy", "loss"}
     sums = {"bytes_up", "bytes_down", "bytes_up_dense", "bytes_down_dense", "updates_accepted", "updates_rejected"}
@@ -285,3 +296,34 @@ def test_ratios_shares_and_times_read_well():
         "1 h 00 min",
         "2 h 05 min",
     ]
+
+
+def virtual(fitted: bool = True) -> Report:
+    fates = {"heard": 3, "download": 1, "work": 0, "upload": 2, "offline": 1, "declined": 0, "refused": 0}
+    kind = KindEntry(
+        profile="pi", name="A <Pi>", devices=4, turns=7, fates=fates, bytes_up=1000, bytes_down=2000, joules=1500.0,
+        kept=0.5, least_kept=0.125, seconds=12.34,
+    )  # fmt: skip
+    silent = msgspec.structs.replace(kind, profile="orin", name="Orin", kept=None, least_kept=None, seconds=None)
+    simulation = Simulation(
+        deadline=60.0, fitted=fitted, availability=0.8, seconds=3600.0, heard=0.4286, joules=3000.0,
+        kinds=(kind, silent),
+        rounds=(VirtualRound(round=1, opened=0.0, closed=60.0, online=4, turns=7, fates=fates, joules=3000.0),),
+    )  # fmt: skip
+    return msgspec.structs.replace(report(), simulation=simulation)
+
+
+def test_what_a_virtual_fleet_did_is_shown_and_survives_the_file():
+    assert decode_report(encode_report(virtual())) == virtual()
+    text = " | ".join(Page(render_report(virtual())).text)
+    for shown in (
+        "Virtual fleet", "1 h 00 min", "42.9 %", "3.0 kJ", "80.0 %", "A <Pi>", "50.0 %", "12.5 %", "12.3", "1.5 kJ",
+        "1 late with the download, 2 late with the upload, 1 offline", "at most 25 % of neurons kept",
+    ):  # fmt: skip
+        assert shown in text
+    assert "at most" not in " | ".join(Page(render_report(virtual(fitted=False))).text)
+    assert "Virtual fleet" not in render_report(report())
+
+
+def test_energy_reads_well():
+    assert [format_energy(joules) for joules in (0.4, 999, 1500, 3.6e6)] == ["0 J", "999 J", "1.5 kJ", "1.0 kWh"]

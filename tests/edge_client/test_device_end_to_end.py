@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -21,8 +22,9 @@ from tests.edge_client.scripted_server import (
     web_server,
 )
 from wire_protocol import messages
+from wire_protocol.model_difference import Coding, ModelDifference, encode_difference
 from wire_protocol.sub_model import SubModel, from_bitmaps, gather, selection_id, sub_shapes
-from wire_protocol.tensor_codec import Codec, encode
+from wire_protocol.tensor_codec import Codec, decode, encode
 
 pytestmark = needs_mosquitto
 
@@ -75,6 +77,26 @@ async def second_round(server: ScriptedServer, scene: Scene, chosen: SubModel) -
     await server.send_receipt(2, digest)
 
 
+async def test_a_resync_by_a_difference(tmp_path, scene):
+    """The second model cannot be had whole."""
+    shapes = sub_shapes(scene.layout, scene.layout.group_sizes)
+    grown = {name: values * np.float32(1.1) for name, values in scene.weights.items()}
+    coded = encode_difference(grown, scene.weights, Coding(shapes, Codec("float32"), Codec("int4")))
+    digest = sha256(coded.difference).hexdigest()
+    scene.pages[f"/api/v1/differences/{digest}"] = coded.difference
+    offer = ModelDifference(base=scene.model, sha256=digest, size=len(coded.difference), precision="int4")
+    first = scene.plan(1, scene.model, "float32")
+    second = replace(scene.plan(2, sha256(coded.whole).hexdigest(), "float32"), resync_round=2, differences=(offer,))
+    with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
+        async with scripted_server(port) as server, running(device_config(tmp_path, port, url)):
+            for plan, model in ((first, scene.weights), (second, decode(coded.whole, shapes, Codec("float32")))):
+                await server.publish_plan(plan)
+                update, receipt = await server.update(plan.round)
+                chosen = from_bitmaps(scene.layout, update.kept)
+                scene.assert_trained(update, plan, chosen, gather(scene.layout, chosen, model))
+                await server.send_receipt(plan.round, receipt)
+
+
 async def test_a_device_whose_training_diverges_says_so_and_takes_part_again(tmp_path, scene):
     with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
         config = device_config(tmp_path, port, url)
@@ -106,7 +128,7 @@ async def test_a_newer_plan_ends_the_training_at_hand(tmp_path, scene):
         async with scripted_server(port) as server, running(config):
             assert (await server.state()).online
             await server.publish_plan(replace(scene.plan(1, scene.model, "float32"), local_steps=10**9))
-            while not (tmp_path / "state" / "models" / scene.model).exists():
+            while not (tmp_path / "state" / "resyncs" / scene.model).exists():
                 await asyncio.sleep(0.01)
             await server.publish_plan(replace(scene.plan(2, scene.model, "float32"), resync_round=2))
             update, _ = await server.update(2)
@@ -126,3 +148,24 @@ async def test_a_device_is_silent_in_rounds_that_do_not_draw_it(tmp_path, scene)
             part, _ = await server.manifest()
     assert part.round == drawn.round
     assert not any("f" * 64 in path for path in asked)
+
+
+async def test_in_a_buffered_run_a_newer_plan_waits_for_the_round_at_hand_and_its_receipt(tmp_path, scene):
+    with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
+        config = device_config(tmp_path, port, url)
+        async with scripted_server(port) as server, running(config):
+            assert (await server.state()).online
+            await server.publish_plan(replace(scene.plan(1, scene.model, "float32"), most_stale=2))
+            await server.publish_plan(replace(scene.plan(2, "1" * 64, "float32"), most_stale=2))
+            update, digest = await server.update(1)
+            chosen = from_bitmaps(scene.layout, update.kept)
+            base = gather(scene.layout, chosen, scene.weights)
+            values = encode(base, sub_shapes(scene.layout, chosen.widths), Codec("float32"))
+            await server.send_slice(
+                messages.Slice(run=RUN, round=2, model_version=1, precision="float32", values=values)
+            )
+            part, _ = await server.manifest()
+            assert part.round == 1
+            await server.send_receipt(1, digest)
+            update, _ = await server.update(2)
+            assert (update.model_version, update.selection) == (1, selection_id(scene.layout, chosen))

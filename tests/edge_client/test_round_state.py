@@ -16,6 +16,7 @@ from edge_client.round_events import (
     ModelFetched,
     PlanArrived,
     Selection,
+    Settled,
     SliceArrived,
     SliceRefused,
     Store,
@@ -28,6 +29,7 @@ from edge_client.round_events import (
 from edge_client.round_phases import (
     MAX_RUNS_REMEMBERED,
     AwaitingSlice,
+    Delivering,
     FetchDelayed,
     Fetching,
     Idle,
@@ -47,10 +49,10 @@ PAYLOAD = b"sealed"
 NOW = 1000.0
 
 
-def plan(number: int, resync_round: int = 4, run: str = "r", bundle: str = "b" * 64) -> RoundPlan:
+def plan(number: int, resync_round: int = 4, run: str = "r", bundle: str = "b" * 64, most_stale: int = 0) -> RoundPlan:
     return RoundPlan(
         run=run, round=number, resync_round=resync_round, model_version=number - 1, bundle=bundle, model="a" * 64,
-        deadline=0.0, local_steps=1, batch_size=1, learning_rate=0.1, keep=0.5,
+        deadline=0.0, local_steps=1, batch_size=1, learning_rate=0.1, keep=0.5, most_stale=most_stale,
     )  # fmt: skip
 
 
@@ -77,7 +79,8 @@ DELAYED = FetchDelayed(UP, TASK, chosen(), failures=2, due=NOW)
 TRAINING = Training(UP, TASK, chosen())
 STORING = Storing(UP, TASK, PAYLOAD, chosen(), failures=1)
 FULL = StoreDelayed(UP, TASK, PAYLOAD, chosen(), failures=2, due=NOW)
-BUSY = (AWAITING, FETCHING, DELAYED, TRAINING, STORING, FULL)
+DELIVERING = Delivering(UP, TASK)
+BUSY = (AWAITING, FETCHING, DELAYED, TRAINING, STORING, FULL, DELIVERING)
 DECLINING = Storing(UP, TASK, b"no", None)
 
 OLD = PlanArrived(now=NOW, plan=plan(4), remaining=50)
@@ -123,11 +126,13 @@ CHANGES = [
         Begin(OTHER_RUN.plan),
         Fetch(OTHER_RUN.plan, None),
     ),
-    *(changes(phase, NEWER, NEXT, OVERTAKEN, *NEXT_COMMANDS) for phase in BUSY if phase != STORING),
+    *(changes(phase, NEWER, NEXT, OVERTAKEN, *NEXT_COMMANDS) for phase in BUSY if phase not in (STORING, DELIVERING)),
     changes(STORING, NEWER, NEXT, *NEXT_COMMANDS),
     changes(IDLE, NOT_DRAWN, Idle(BEGUN)),
-    *(changes(phase, NOT_DRAWN, Idle(BEGUN), OVERTAKEN) for phase in BUSY if phase != STORING),
+    *(changes(phase, NOT_DRAWN, Idle(BEGUN), OVERTAKEN) for phase in BUSY if phase not in (STORING, DELIVERING)),
     changes(STORING, NOT_DRAWN, Idle(BEGUN)),
+    changes(DELIVERING, NOT_DRAWN, Idle(BEGUN)),
+    changes(DELIVERING, NEWER, NEXT, *NEXT_COMMANDS),
     *(changes(phase, AGAIN, replace(phase, task=Task(P5, NOW + 50))) for phase in BUSY),
     # a receipt
     *(
@@ -152,6 +157,8 @@ CHANGES = [
     changes(STORING, Stored(**R5), IDLE),
     changes(STORING, StoreFailed(**R5, jitter=0.5), replace(FULL, due=NOW + 2.0)),
     changes(FULL, Tick(now=NOW), replace(STORING, failures=2), STORE),
+    # delivering
+    changes(DELIVERING, Settled(**R5), IDLE),
 ]
 
 
@@ -169,6 +176,7 @@ STALE = (
     Answered(**R4, payload=PAYLOAD, selection=chosen()),
     SliceRefused(**R4),
     Stored(**R4),
+    Settled(**R4),
     StoreFailed(**R4),
     SliceArrived(now=NOW, content=a_slice(4)),
     SliceArrived(now=NOW, content=a_slice(run="s")),
@@ -193,6 +201,7 @@ FRESH = {
     FetchFailed: FetchFailed(**R5, reason=""),
     Answered: Answered(**R5, payload=PAYLOAD, selection=chosen()),
     Stored: Stored(**R5),
+    Settled: Settled(**R5),
     StoreFailed: StoreFailed(**R5),
     UpdateAccepted: ACCEPTED,
 }
@@ -214,6 +223,59 @@ def test_a_round_whose_model_never_came_begins_anew_when_its_plan_is_prolonged()
     following, commands = advance(FORGOTTEN, AGAIN)
     assert isinstance(following, AwaitingSlice)
     assert commands[0] == Begin(P5)
+
+
+STALE_TASK = Task(plan(5, most_stale=2), expires=NOW + 100)
+LATER, LATEST, TOO_LATE = (PlanArrived(now=NOW, plan=plan(number, most_stale=2), remaining=50) for number in (6, 7, 8))
+AFTER = {number: Task(plan(number, most_stale=2), NOW + 50) for number in (6, 7, 8)}
+FINISHED_FIRST = [replace(phase, task=STALE_TASK) for phase in BUSY if not isinstance(phase, FetchDelayed)]
+
+
+@pytest.mark.parametrize("phase", FINISHED_FIRST, ids=lambda phase: type(phase).__name__)
+def test_in_a_buffered_run_the_round_at_hand_is_finished_while_its_update_counts(phase: Phase) -> None:
+    """And the newest plan is remembered, whatever is replayed; one too new for the update is taken at once."""
+    for events, following in (((LATER,), 6), ((LATER, LATEST), 7), ((LATEST, LATER), 7)):
+        now = phase
+        for event in events:
+            now, commands = advance(now, event)
+            assert commands == ()
+        assert now == replace(phase, task=replace(STALE_TASK, following=AFTER[following]))
+    started, commands = advance(now, TOO_LATE)
+    assert started == AwaitingSlice(replace(UP, newest={"r": 8}), AFTER[8], chosen(), due=NOW + 5)
+    lost = not isinstance(phase, Storing | Delivering)
+    assert [type(command) for command in commands] == [GiveUp] * lost + [Begin, ExpectSlice]
+
+
+@pytest.mark.parametrize("phase", FINISHED_FIRST, ids=lambda phase: type(phase).__name__)
+def test_in_a_buffered_run_a_plan_that_does_not_draw_the_device_ends_only_what_counts_no_more(phase: Phase) -> None:
+    assert advance(phase, replace(LATER, drawn=False)) == (phase, ())
+    following, commands = advance(phase, replace(TOO_LATE, drawn=False))
+    assert following == Idle(replace(UP, newest={"r": 8}))
+    assert [type(command) for command in commands] == [GiveUp] * (not isinstance(phase, Storing | Delivering))
+
+
+def test_in_a_buffered_run_the_next_round_begins_with_the_receipt() -> None:
+    task = replace(STALE_TASK, following=AFTER[6])
+    delivering, commands = advance(replace(STORING, task=task), Stored(**R5))
+    assert (delivering, commands) == (Delivering(UP, task), ())
+    begun = AwaitingSlice(BEGUN, AFTER[6], chosen(), due=NOW + 5)
+    plan_6 = AFTER[6].plan
+    assert advance(delivering, Settled(**R5)) == (begun, (Begin(plan_6), ExpectSlice(plan_6)))
+    assert advance(delivering, Settled(run="r", round=5, now=NOW + 50)) == (IDLE, ())
+    assert advance(replace(delivering, task=STALE_TASK), Settled(**R5)) == (IDLE, ())
+
+
+def test_a_model_that_cannot_be_had_is_given_up_for_that_of_a_newer_plan() -> None:
+    begun = AwaitingSlice(BEGUN, AFTER[6], chosen(), due=NOW + 5)
+    for phase in (FETCHING, TRAINING):
+        following, commands = advance(
+            replace(phase, task=replace(STALE_TASK, following=AFTER[6])), FetchFailed(**R5, reason="")
+        )
+        assert following == begun
+        assert [type(command) for command in commands] == [GiveUp, Begin, ExpectSlice]
+    following, commands = advance(replace(DELAYED, task=STALE_TASK), LATER)
+    assert following == begun
+    assert isinstance(commands[0], GiveUp)
 
 
 @pytest.mark.parametrize("selection", [chosen(3), chosen(run="s"), chosen(bundle="c" * 64), None])
@@ -246,14 +308,17 @@ def test_the_newest_round_of_a_run_never_goes_back():
 
 runs = st.sampled_from(["r", "s"])
 numbers = st.integers(1, 4)
-plans = st.builds(lambda number, back, run: plan(number, max(1, number - back), run), numbers, st.integers(0, 2), runs)
+plans = st.builds(
+    lambda number, back, run, stale: plan(number, max(1, number - back), run, most_stale=stale),
+    *(numbers, st.integers(0, 2), runs, st.integers(0, 2)),
+)
 times = st.fixed_dictionaries({"now": st.floats(0, 1000), "jitter": st.floats(0, 0.999)})
 rounds = st.fixed_dictionaries({"run": runs, "round": numbers})
 selections = st.builds(lambda resync, run, number: chosen(resync, run, number=number), numbers, runs, numbers)
 payloads = st.sampled_from([PAYLOAD, b"x"])
 contents = st.one_of(
     st.tuples(st.just(Tick), st.just({})),
-    st.tuples(st.sampled_from([ModelFetched, SliceRefused, Stored, StoreFailed]), rounds),
+    st.tuples(st.sampled_from([ModelFetched, SliceRefused, Stored, StoreFailed, Settled]), rounds),
     st.tuples(
         st.just(PlanArrived),
         st.fixed_dictionaries({"plan": plans, "remaining": st.floats(-10, 100), "drawn": st.booleans()}),

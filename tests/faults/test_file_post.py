@@ -1,4 +1,4 @@
-"""Devices whose HTTP port is blocked train all the same: bundle and model come over MQTT, sealed, in chunks."""
+"""Devices whose HTTP port is blocked train all the same: bundle, model and differences come over MQTT, in chunks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ from tests.faults.hostile_proxy import HostileProxy, Malice
 from tests.faults.party import Chaos, Party, Plot, free_port, running
 from tests.faults.shaping_proxy import Link, ShapingProxy
 
-PLOT = Plot(devices=2, groups=2, rounds=2, keep=0.25)
+PLOT = Plot(devices=2, groups=2, rounds=2, keep=0.25, serve=("--resync-every=1",))
 
 
 def block_http(party: Party) -> None:
@@ -24,7 +24,8 @@ def assert_same(party: Party, expected: bytes) -> None:
     assert party.counted() == dict.fromkeys(range(1, PLOT.rounds + 1), PLOT.devices)
     assert party.model() == expected
     for group in party.groups:
-        assert "fetched models/" in group.text(), group.text()
+        for kind in ("models", "differences"):
+            assert f"fetched {kind}/" in group.text(), group.text()
 
 
 def test_a_blocked_http_port_changes_nothing(

@@ -14,7 +14,10 @@ from random import Random
 import numpy as np
 
 from devices.emulation.datasets import load_dataset
-from devices.errors import ProvisioningError
+from devices.emulation.virtual_machine import machine_of
+from devices.errors import ProfileError, ProvisioningError
+from devices.profiles.profile import FOLDER as PROFILES
+from devices.profiles.profile import load_profile
 from devices.provisioning.authority_folder import AuthorityFolder
 from edge_client.config import load_config
 from edge_client.errors import ConfigError
@@ -70,6 +73,11 @@ def _registries() -> Sequence[bytes]:
 
 def _config(content: bytes) -> None:
     load_config(file_of("device.toml", content))
+
+
+def _profile(content: bytes) -> None:
+    """Whatever is loaded can be simulated."""
+    machine_of(load_profile(file_of("profile.toml", content)), 8).calibration(seeds.LAYOUT)
 
 
 def _url(content: bytes) -> None:
@@ -271,6 +279,15 @@ OWNER_TARGETS = (
         of_text((*TOML_WORDS, *URL_WORDS, "\nx = " + "[" * 2000, "9" * 5000)),
         _config,
         ConfigError,
+        times=256,
+    ),
+    target_of(
+        "profile.toml",
+        ["devices.profiles.profile.load_profile"],
+        lambda: [path.read_bytes() for path in sorted(PROFILES.glob("*.toml"))],
+        of_text((*TOML_WORDS, "\nx = " + "[" * 2000, "9" * 5000)),
+        _profile,
+        ProfileError,
         times=256,
     ),
     target_of(

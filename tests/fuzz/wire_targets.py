@@ -35,8 +35,9 @@ from wire_protocol.envelope import Sealed, Signed, sign
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
 from wire_protocol.messages import Manifest, Message
+from wire_protocol.model_difference import Coding, DifferencePrecision, apply_difference
 from wire_protocol.neuron_scores import decode_ranking, decode_scores, encode_ranking, encode_scores, rank
-from wire_protocol.sub_model import SubModel, from_bitmaps, to_bitmaps
+from wire_protocol.sub_model import SubModel, from_bitmaps, sub_shapes, to_bitmaps
 from wire_protocol.tensor_codec import Codec, Precision
 from wire_protocol.tensor_codec.compression import open_section, section
 
@@ -137,6 +138,24 @@ def _sparse_examples() -> tuple[bytes, ...]:
     values = np.random.default_rng(0).standard_normal(4000).astype(np.float32)
     codecs = (Codec(precision, 0.01) for precision in get_args(Precision))
     return golden("tensors_top_k"), *(tensor_codec.encode({"x": values}, SPARSE, codec) for codec in codecs)
+
+
+FULL_SHAPES = sub_shapes(LAYOUT, LAYOUT.group_sizes)
+
+
+def _difference(content: bytes) -> None:
+    """Whatever it says, what it makes of a model is a model or nothing."""
+    for precision in get_args(DifferencePrecision):
+        coding = Coding(FULL_SHAPES, Codec("float16"), Codec(precision))
+        base = tensor_codec.decode(golden("model"), FULL_SHAPES, coding.whole)
+        with suppress(ProtocolError):
+            tensor_codec.decode(apply_difference(content, base, coding), FULL_SHAPES, coding.whole)
+
+
+def _differences() -> tuple[bytes, ...]:
+    change = {name: np.full(shape, 3e38, np.float32) for name, shape in FULL_SHAPES.items()}
+    codecs = (Codec(precision) for precision in get_args(DifferencePrecision))
+    return golden("difference"), *(tensor_codec.encode(change, FULL_SHAPES, codec) for codec in codecs)
 
 
 def _sections() -> tuple[bytes, ...]:
@@ -262,6 +281,15 @@ WIRE_TARGETS = (
         seeds=_sparse_examples,
         mutate=of_bytes,
         run=_sparse_tensors,
+        refusals=(),
+        cost=4,
+    ),
+    Target(
+        name="difference of models",
+        covers=("wire_protocol.model_difference.apply_difference",),
+        seeds=_differences,
+        mutate=of_bytes,
+        run=_difference,
         refusals=(),
         cost=4,
     ),

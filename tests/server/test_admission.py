@@ -115,10 +115,11 @@ def test_the_queue_stays_short_however_often_devices_come_and_go(admission: Admi
     assert len(admission._queue) < 30
 
 
-def test_clear_keeps_what_was_handed_over(admission: Admission) -> None:
+def test_who_leaves_gives_its_place_up_and_what_was_handed_over_stays(admission: Admission) -> None:
     enter(admission, "abc", 40)
     admission.hand_over("a", 40)
-    admission.clear()
+    for device in "abc":
+        admission.leave(device)
     assert admission.outstanding == 40
     assert not admission.holds("b")
     assert admission.admit() == []

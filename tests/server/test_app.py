@@ -75,15 +75,20 @@ async def test_a_bundle_is_downloaded_whole_or_in_ranges(client: httpx.AsyncClie
         assert sources.traffic.total - before == Bytes(0, 2 * len(content) - 10)
 
 
-async def test_a_model_is_downloaded_by_its_hash(client: httpx.AsyncClient, sources: Sources) -> None:
-    digest = sources.models.publish(b"0123456789")
-    whole = await client.get(f"/api/v1/models/{digest}")
+@pytest.mark.parametrize(("kind", "folder"), [("models", "encoded"), ("differences", "differences")])
+async def test_models_and_differences_are_downloaded_by_their_hash(
+    client: httpx.AsyncClient, sources: Sources, kind: str, folder: str
+) -> None:
+    path = f"/api/v1/{kind}/{getattr(sources.models, folder).publish(b'0123456789')}"
+    before = sources.traffic.total
+    whole = await client.get(path)
     assert whole.content == b"0123456789"
-    part = await client.get(f"/api/v1/models/{digest}", headers={"Range": "bytes=4-6"})
+    part = await client.get(path, headers={"Range": "bytes=4-6"})
     assert (part.status_code, part.content) == (206, b"456")
-    beyond = await client.get(f"/api/v1/models/{digest}", headers={"Range": "bytes=10-"})
+    assert sources.traffic.total - before == Bytes(0, 13)
+    beyond = await client.get(path, headers={"Range": "bytes=10-"})
     assert beyond.status_code == 416
-    known = await client.get(f"/api/v1/models/{digest}", headers={"If-None-Match": whole.headers["etag"]})
+    known = await client.get(path, headers={"If-None-Match": whole.headers["etag"]})
     assert (known.status_code, known.content) == (304, b"")
 
 
@@ -92,6 +97,7 @@ async def test_a_model_is_downloaded_by_its_hash(client: httpx.AsyncClient, sour
     [
         ("models/" + "0" * 64, "there is no model '0"),
         ("models/short", "there is no model 'short'"),
+        ("differences/" + "0" * 64, "there is no difference '0"),
         ("bundles/other/manifest.json", "there is no bundle 'other' here, only"),
         ("bundles/{bundle}/secret.txt", "has no file 'secret.txt'"),
         ("bundles/{bundle}/%2e%2e/state/fisherfleet.sqlite", "has no file '../state/fisherfleet.sqlite'"),
@@ -113,4 +119,5 @@ async def test_the_interface_describes_itself(client: httpx.AsyncClient) -> None
         "/api/v1/devices",
         "/api/v1/bundles/{bundle}/{path}",
         "/api/v1/models/{sha256}",
+        "/api/v1/differences/{sha256}",
     }

@@ -20,6 +20,8 @@ SETTINGS = ServiceSettings(
         ("rounds", 1.5, "an integer"),
         ("keep", 0.0, "above 0 and at most 1"),
         ("keep", 1.01, "above 0 and at most 1"),
+        ("participation", 0.0, "above 0 and at most 1"),
+        ("participation_seed", -1, "0 to 2^53"),
         ("keep", float("nan"), "above 0 and at most 1"),
         ("resync_every", 0, "at least 1"),
         ("local_steps", 0, "at least 1"),

@@ -289,6 +289,78 @@ def test_a_round_closes_only_with_its_quorum(events: list[object], commands: lis
     assert state.phase == phase
 
 
+BUFFERED = replace(SCHEDULE, buffer_goal=2)
+SECOND_OPENED = OpenRound(2, 1, 11.0)
+LATE_A = (1, "a")
+
+BUFFERED_STORIES = {
+    "closes at the goal, without the others": (
+        [counted("a", 2), counted("c", 2), Tick(2)],
+        [CloseRound(2)],
+        Applying(2),
+    ),
+    "a late update counts for the goal": ([counted("a", 1), counted("b", 2), Tick(2)], [CloseRound(2)], Applying(2)),
+    "late and fresh of one device are two updates": (
+        [counted("a", 1), counted("a", 2), Tick(2)],
+        [CloseRound(2)],
+        Applying(2),
+    ),
+    "a late update counts once, and its device is not heard": (
+        [counted("a", 1), counted("a", 1), B_GONE, Tick(2)],
+        [],
+        Collecting(2, 11.0, frozenset("abc"), late=frozenset({LATE_A})),
+    ),
+    "closes below the goal where all are heard": (
+        [counted("a", 1), UpdateRefused("b", 2), UpdateRefused("c", 2), UpdateRefused("a", 2), Tick(2)],
+        [CloseRound(2)],
+        Applying(2),
+    ),
+    "closes at the deadline with a late update": ([counted("a", 1), Tick(11)], [CloseRound(2)], Applying(2)),
+    "without any at the deadline: prolonged": (
+        [UpdateRefused("a", 1), Tick(11)],
+        [ExtendRound(2, 21.0)],
+        Collecting(2, 21.0, frozenset("abc")),
+    ),
+    "everyone refused but a late update counted: not given up": (
+        [counted("a", 1), UpdateRefused("a", 2), UpdateRefused("b", 2), B_GONE, DeviceOffline("c"), Tick(2)],
+        [CloseRound(2)],
+        Applying(2),
+    ),
+    "updates of rounds to come are not heard": (
+        [counted("a", 3), counted("b", 3), Tick(2)],
+        [],
+        Collecting(2, 11.0, frozenset("abc")),
+    ),
+}
+
+
+@pytest.mark.parametrize(("events", "commands", "phase"), BUFFERED_STORIES.values(), ids=BUFFERED_STORIES.keys())
+def test_a_buffered_round(events: list[object], commands: list[object], phase: object) -> None:
+    first = [A, B, C, Tick(0), counted("b"), counted("c"), Tick(1), RoundApplied(1), Tick(1)]
+    state, given = play(begin(BUFFERED), *first)
+    assert given == [OPENED, CloseRound(1), SECOND_OPENED]
+    state, given = play(state, *events)
+    assert given == commands
+    assert state.phase == phase
+
+
+def test_a_quorum_above_the_goal_is_waited_for() -> None:
+    state, _ = play(begin(replace(BUFFERED, quorum=3)), A, B, C, Tick(0), counted("a"), counted("b"), Tick(1))
+    assert isinstance(state.phase, Collecting)
+    assert play(state, counted("c"), Tick(1))[1] == [CloseRound(1)]
+
+
+def test_in_a_synchronous_run_late_updates_are_not_heard() -> None:
+    first = [A, B, Tick(0), counted("a"), counted("b"), Tick(1), RoundApplied(1), Tick(1)]
+    state, _ = play(begin(SCHEDULE), *first)
+    assert play(state, counted("a"), Tick(2)) == (state, [])
+
+
+def test_a_buffer_goal_is_checked() -> None:
+    with pytest.raises(InvalidValueError, match="buffer_goal must be at least 1, got 0"):
+        replace(SCHEDULE, buffer_goal=0)
+
+
 RESTORED = Past(
     closed=1,
     resync_round=1,
@@ -380,3 +452,13 @@ def test_a_run_that_is_to_give_up_does_so_when_all_drawn_refused_and_not_when_th
     refusals = [UpdateRefused(device, 1) for device in drawn(1)]
     assert play(state, *refusals, Tick(1))[1] == [GiveUp(1)]
     assert play(state, *map(DeviceOffline, drawn(1)), Tick(1), Tick(10))[1] == [AbandonRound(1)]
+
+
+def test_in_a_sampled_buffered_run_late_updates_keep_a_round_from_being_given_up() -> None:
+    buffered = replace(SAMPLED, buffer_goal=2)
+    state, _ = play(all_online(buffered), Tick(0), *(counted(device) for device in drawn(1)), Tick(1), RoundApplied(1))
+    state, commands = play(state, Tick(1))
+    (opened,) = commands
+    gone = [DeviceOffline(device) for device in drawn(opened.round)]
+    assert play(state, *gone, counted("device-0", 1), Tick(20))[1] == [CloseRound(opened.round)]
+    assert play(state, *gone, Tick(20))[1] == [AbandonRound(opened.round)]

@@ -1,5 +1,5 @@
 import logging
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,7 +106,8 @@ async def test_an_update_comes_whole_into_the_inbox(bench: Bench) -> None:
     assert bench.downlink.take() == [("a", ALL)]
     for index in (2, 0, 1):
         bench.chunk("a", index, chunking.chunk(PAYLOAD, MANIFEST, index))
-    assert await bench.inbox.get_batch() == [Complete(Part("a", "run", 1, 1), MANIFEST.sha256, PAYLOAD)]
+    whole = Complete(Part("a", "run", 1, 1), MANIFEST.sha256, PAYLOAD)
+    assert (await bench.inbox.get_batch()).updates == deque([whole])
     bench.announce("a")
     assert bench.downlink.take() == []
     bench.answers.counted.add((Part("a", "run", 1, None), MANIFEST.sha256))
@@ -223,7 +224,7 @@ async def test_states_of_enrolled_devices_only(bench: Bench) -> None:
     bench.intake.on_message(topics.state("a"), b"")
     bench.intake.on_message(topics.state("b"), bytes(5000))
     online = DeviceState(online=True)
-    assert await bench.inbox.get_batch() == [StateReport("a", online), StateReport("b", online)]
+    assert (await bench.inbox.get_batch()).states == [StateReport("a", online), StateReport("b", online)]
 
 
 def test_a_device_is_refused_from_when_it_is_revoked(bench: Bench) -> None:

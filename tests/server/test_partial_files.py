@@ -143,7 +143,7 @@ def test_what_an_earlier_process_left_counts_and_rubbish_goes(tmp_path: Path) ->
     again = PartialFiles(tmp_path, "run")
     assert again.bytes_kept == 2 * ROOM
     assert {name.split(".")[2] for name in names(tmp_path) if name.startswith("run.")} == {"a", "b"}
-    again.keep_only(0)
+    again.forget_before(3)
     assert names(tmp_path) == ["other.1.a.0.data"]
 
 
@@ -151,7 +151,7 @@ def test_payloads_of_rounds_that_are_over_go(tmp_path: Path) -> None:
     for device, number in (("a", 1), ("b", 11), ("c", 2)):
         add(PartialFiles(tmp_path, "run"), 0, device=device, number=number)
     files = PartialFiles(tmp_path, "run")
-    files.keep_only(11)
+    files.forget_before(3)
     assert {name.split(".")[2] for name in names(tmp_path)} == {"b"}
     assert files.bytes_kept == ROOM
 

@@ -10,7 +10,7 @@ FIRST, SECOND = b"1" * 32, b"2" * 32
 
 @pytest.fixture
 def book() -> ReceiptBook:
-    return ReceiptBook()
+    return ReceiptBook(1)
 
 
 def test_an_unknown_update_is_to_be_judged(book: ReceiptBook) -> None:
@@ -70,10 +70,37 @@ def test_a_book_made_from_rows_gives_the_same_answers(book: ReceiptBook) -> None
     other = PART._replace(device="b")
     given = [book.accept(PART, FIRST), book.refuse(other, SECOND, "no")]
     restored = ReceiptBook(
-        [UpdateRecord("run", 1, "a", FIRST, 0, 10)],
+        1,
+        (),
+        [UpdateRecord("run", 1, "a", FIRST, 0, 10, 1)],
         [RefusalRecord("run", 1, "b", SECOND, "no")],
         [ConflictRecord("run", 1, "a", SECOND, times=3)],
     )
     assert [restored.standing(PART, FIRST), restored.standing(other, SECOND)] == given
     assert (restored.accepted, restored.rejected) == (1, 4)
     assert [restored.has_answered(name) for name in "abc"] == [True, True, False]
+
+
+def test_answers_to_updates_that_still_count_outlive_their_round_and_its_account(book: ReceiptBook) -> None:
+    other = PART._replace(device="b")
+    given = [book.accept(PART, FIRST), book.refuse(other, SECOND, "no")]
+    later = book.following(2, earlier=[1])
+    assert [later.standing(PART, FIRST), later.standing(other, SECOND)] == given
+    assert (later.accepted, later.late, later.rejected) == (0, 0, 0)
+    assert not later.has_answered("a")
+    assert later.accept(PART._replace(round=2), SECOND).accepted
+    assert later.accept(other, FIRST).accepted
+    assert later.accept(other, FIRST).accepted
+    assert (later.accepted, later.late) == (2, 1)
+    latest = later.following(3, earlier=[2])
+    assert latest.standing(PART, FIRST) is None
+    assert latest.standing(PART._replace(round=2), SECOND).accepted
+    assert "another update" in latest.standing(PART._replace(round=2), FIRST).reason
+    assert latest.take_conflicts() == (ConflictRecord("run", 2, "a", FIRST, times=1),)
+
+
+def test_rounds_that_are_over_take_one_place_a_device(book: ReceiptBook) -> None:
+    for number in range(5, 50):
+        book.refuse(PART._replace(round=number), FIRST, "not open")
+    assert len(book._refused) == 1
+    assert book.standing(PART, FIRST) is None

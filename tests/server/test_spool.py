@@ -1,5 +1,6 @@
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,16 @@ def test_what_is_written_is_read_back(segment: Segment) -> None:
     (second,) = segment.write([b"four"])
     assert second == Extent(8, 4)
     assert [segment.read(extent) for extent in (*first, second)] == [b"one", b"three", b"four"]
+
+
+def test_a_body_is_written_before_the_next_is_asked_for(segment: Segment, tmp_path: Path) -> None:
+    def bodies() -> Iterator[bytes]:
+        yield b"one"
+        assert path(tmp_path).read_bytes() == b"one"
+        yield b"two"
+        assert path(tmp_path).read_bytes() == b"onetwo"
+
+    assert segment.write(bodies()) == [Extent(0, 3), Extent(3, 3)]
 
 
 def test_what_was_not_committed_is_written_over(segment: Segment, tmp_path: Path) -> None:

@@ -145,8 +145,8 @@ def test_what_a_device_says_and_what_it_kept_are_held_apart(store: Store) -> Non
     store.save_devices([DEVICE, other])
     store.updates.commit(
         Batch(
-            (UpdateRecord("run", 1, "a", bytes(32), 0, 1),),
-            (Selection("a", {"hidden": b"\xc0"}, {"hidden": 2}),),
+            (UpdateRecord("run", 1, "a", bytes(32), 0, 1, 1),),
+            (Selection("a", 1, 1, {"hidden": b"\xc0"}, {"hidden": 2}),),
             (),
             6.0,
         )
@@ -196,3 +196,21 @@ def test_a_locked_database_is_a_storage_error(store: Store, tmp_path: Path) -> N
     finally:
         other.execute("ROLLBACK")
         other.close()
+
+
+def test_recent_plans_go_back_to_a_model_version(store: Store, make_plan: Callable[..., RoundPlan]) -> None:
+    plans = [make_plan(round=number, model_version=version) for number, version in ((1, 0), (2, 1), (3, 1), (4, 2))]
+    for plan in plans:
+        store.open_round(OpeningRecord(plan, frozenset(), 0.0))
+    assert store.recent_plans("run", 1) == tuple(reversed(plans[1:]))
+    assert store.recent_plans("run", -3) == tuple(reversed(plans))
+    assert store.recent_plans("run", 3) == store.recent_plans("other", 0) == ()
+
+
+def test_the_ranking_is_that_of_the_last_closed_resync_round(store: Store, make_plan: Callable[..., RoundPlan]) -> None:
+    assert store.ranking("run") == {}
+    for number, resync_round, ranking in ((1, 1, {"fc": b"1"}), (2, 1, {"fc": b"2"}), (3, 3, {"fc": b"3"})):
+        store.open_round(OpeningRecord(make_plan(round=number, resync_round=resync_round), frozenset(), 0.0))
+        if number < 3:
+            store.close_round("run", replace(ROUND, round=number, resync=number == resync_round), ranking)
+    assert store.ranking("run") == {"fc": b"1"}

@@ -123,29 +123,32 @@ def test_chunks_that_nobody_asked_for_are_ignored(make: Callable[..., Uplink]) -
     assert send(uplink, PAYLOAD, 0, 1, 2, number=2, device="b") == []
 
 
-def test_the_newest_round_wins(uplink: Uplink) -> None:
+def test_the_round_announced_last_takes_a_devices_place(uplink: Uplink) -> None:
     uplink.manifest(part(number=1), MANIFEST)
     send(uplink, PAYLOAD, 0, 1, number=1)
     uplink.manifest(part(number=2), MANIFEST)
-    assert uplink.manifest(part(number=1), MANIFEST) is None
     assert send(uplink, PAYLOAD, 2, number=1) == []
     assert len(send(uplink, PAYLOAD, 0, 1, 2, number=2)) == 1
 
 
-def test_a_newer_round_ends_what_others_have_under_way(make: Callable[..., Uplink], tmp_path: Path) -> None:
-    uplink = make(budget=30)
-    for device in "ab":
-        uplink.manifest(part(device=device), MANIFEST)
-    send(uplink, PAYLOAD, 0)
-    assert uplink.manifest(part(number=2, device="c"), MANIFEST) is not None
+def test_rounds_whose_updates_count_no_more_are_forgotten(make: Callable[..., Uplink], tmp_path: Path) -> None:
+    uplink = make(budget=50)
+    for device, number in (("a", 1), ("b", 2), ("c", 1)):
+        uplink.manifest(part(number=number, device=device), MANIFEST)
+    for device, number in (("a", 1), ("b", 2)):
+        send(uplink, PAYLOAD, 0, number=number, device=device)
+    uplink.forget_before(2)
     assert uplink.outstanding == 25
-    assert list(tmp_path.rglob("run.*")) == []
+    assert {path.name.split(".")[2] for path in tmp_path.rglob("run.*")} <= {"b"}
     assert uplink.tick() == []
+    assert send(uplink, PAYLOAD, 1, 2, number=1) == []
+    assert len(send(uplink, PAYLOAD, 1, 2, number=2, device="b")) == 1
 
 
 def test_a_payload_on_disk_is_gone_on_with_only_in_its_round(tmp_path: Path, clock: Clock) -> None:
     for number in (1, 2):
         uplink = Uplink(1000, 100, PartialFiles(tmp_path, "run"), clock)
+        uplink.forget_before(number)
         need = uplink.manifest(part(number=number), MANIFEST)
         assert need is not None
         assert need.missing == (0, 1, 2)
@@ -234,6 +237,24 @@ def test_who_does_not_fit_waits_for_a_release_first_come_first_served(make: Call
     assert uplink.manifest(part(device="d"), MANIFEST) is None
     assert uplink.tick() == [("c", ALL)]
     assert uplink.outstanding == 50
+
+
+def test_a_payload_let_go_of_makes_room_once_and_is_held_until_its_release(make: Callable[..., Uplink]) -> None:
+    uplink = make(budget=25)
+    assert uplink.manifest(part(), MANIFEST) == ALL
+    assert uplink.manifest(part(device="b"), MANIFEST) is None
+    send(uplink, PAYLOAD, 0, 1, 2)
+    uplink.let_go(part(2))
+    assert uplink.tick() == [("b", ALL)]
+    assert uplink.manifest(part(), MANIFEST) is None
+    uplink.let_go(part())
+    uplink.release(part())
+    uplink.let_go(part())
+    assert uplink.outstanding == 25
+    assert uplink.manifest(part(), MANIFEST) is None
+    assert len(send(uplink, PAYLOAD, 0, 1, 2, device="b")) == 1
+    uplink.release(part(device="b"))
+    assert uplink.tick() == [("a", ALL)]
 
 
 def test_a_payload_larger_than_the_budget_goes_alone(make: Callable[..., Uplink]) -> None:

@@ -35,6 +35,7 @@ class Fleet(RuleBasedStateMachine):
         self.payloads = {device: draw.randbytes(draw.randint(1, LARGEST)) for device in DEVICES}
         self.network: list[tuple[Part, bytes]] = []
         self.inbox: dict[str, Complete] = {}
+        self.written: dict[str, Part] = {}
         self.counted: Counter[str] = Counter()
         self.restart()
 
@@ -54,6 +55,7 @@ class Fleet(RuleBasedStateMachine):
         self.uplink = Uplink(self.budget, LARGEST, partial, lambda: self.now)
         self.partial = partial
         self.inbox.clear()
+        self.written.clear()
 
     @rule(device=st.sampled_from(DEVICES))
     def announce(self, device: str) -> None:
@@ -109,13 +111,24 @@ class Fleet(RuleBasedStateMachine):
             if device != HOSTILE:
                 self.send(device, need)
 
+    @rule(at=st.integers(0, 10**6))
+    def write(self, at: int) -> None:
+        """A payload leaves the memory before it is counted."""
+        if self.inbox:
+            device = sorted(self.inbox)[at % len(self.inbox)]
+            self.written[device] = self.inbox.pop(device).part
+            self.uplink.let_go(self.written[device])
+
     @rule(at=st.integers(0, 10**6), well=st.booleans())
     def judge(self, at: int, well: bool) -> None:
         """Count a payload, or fail to: then it comes again."""
-        if self.inbox:
-            complete = self.inbox.pop(sorted(self.inbox)[at % len(self.inbox)])
-            self.counted.update([complete.part.device] if well else [])
-            self.uplink.release(complete.part)
+        waiting = self.written | {device: complete.part for device, complete in self.inbox.items()}
+        if waiting:
+            device = sorted(waiting)[at % len(waiting)]
+            self.inbox.pop(device, None)
+            self.written.pop(device, None)
+            self.counted.update([device] if well else [])
+            self.uplink.release(waiting[device])
 
     @invariant()
     def memory_and_disk_are_bounded(self) -> None:
@@ -142,6 +155,7 @@ class Fleet(RuleBasedStateMachine):
             complete = self.uplink.chunk(part, content)
             if complete is not None:
                 assert part.device not in self.inbox
+                assert part.device not in self.written
                 assert part.device not in self.counted
                 assert complete.payload == self.payloads[part.device]
                 self.inbox[part.device] = complete
@@ -157,7 +171,7 @@ class Fleet(RuleBasedStateMachine):
             self.tick()
             while self.network:
                 self.deliver(0, 1)
-            while self.inbox:
+            while self.inbox or self.written:
                 self.judge(0, True)
         assert self.counted == Counter(DEVICES)
         assert self.uplink.outstanding <= LARGEST

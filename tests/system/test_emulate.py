@@ -114,6 +114,16 @@ def test_same_seed_same_split_and_weights(default_run: Path, tmp_path: Path) -> 
     assert (other / weights).read_bytes() != (default_run / weights).read_bytes()
 
 
+def test_a_buffered_run_learns_too(tmp_path: Path) -> None:
+    done = emulate("--mode", "buffered", "--buffer-goal", 4, "--rounds", 40, "--out", tmp_path / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["config"]["buffer_goal"] == 4
+    assert [entry["round"] for entry in report["rounds"]] == list(range(1, 41))
+    assert all(entry["updates_accepted"] >= max(4, entry["updates_late"]) for entry in report["rounds"])
+    assert report["final"]["accuracy"] > 0.9
+
+
 def test_onnxruntime_training_trains_the_fleet_too(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime.training.api")
     done = emulate(*ORT_TRAINING, "--devices", 3, "--rounds", 6, "--out", tmp_path / "run", "--json")

@@ -32,6 +32,7 @@ CHUNK = 1000
 CONTENT = bytes(range(256)) * 200
 DIGEST = sha256(CONTENT).hexdigest()
 PATH = f"models/{DIGEST}"
+DIFFERENCE = CONTENT[::-1]
 Wire = Callable[[str, bytes], bytes | None]
 
 
@@ -46,7 +47,8 @@ class Bench:
         self.devices: dict[str, DeviceCourier] = {}
         self.enrol(*names)
         models = ModelFiles(folder / "server", "run")
-        models.publish(CONTENT)
+        models.encoded.publish(CONTENT)
+        models.differences.publish(DIFFERENCE)
         bundle = SimpleNamespace(id="0" * 64, file=lambda name: None)
         office = Office(Operator(FLEET, (operator(),)), Registry.load(folder / "devices.json"), Traffic(), self.publish)
         self.sealed = SealedFiles(folder / "server" / "courier", lambda: self.now)
@@ -77,10 +79,11 @@ class Bench:
         target = self.folder / "state" / DIGEST
         return Wanted("http://nowhere", target, DIGEST, len(CONTENT), path=PATH)
 
-    async def fetch(self, courier: DeviceCourier, stop: Event | None = None) -> None:
+    async def fetch(self, courier: DeviceCourier, stop: Event | None = None, wanted: Wanted | None = None) -> None:
         posting = asyncio.create_task(self.post.run())
         try:
-            await asyncio.wait_for(asyncio.to_thread(courier.fetch, self.wanted(), stop or Event()), 60)
+            fetching = asyncio.to_thread(courier.fetch, wanted or self.wanted(), stop or Event())
+            await asyncio.wait_for(fetching, 60)
         finally:
             await end_tasks([posting])
 
@@ -99,6 +102,14 @@ async def test_a_file_comes_whole_and_leaves_no_rest(tmp_path: Path) -> None:
     assert bench.wanted().target.read_bytes() == CONTENT
     assert bench.here == [DIGEST]
     assert bench.sent == {"manifest": 1, "chunk": bench.begun()}
+
+
+async def test_a_difference_of_models_comes_by_a_path_of_its_own(tmp_path: Path) -> None:
+    bench, digest = Bench(tmp_path), sha256(DIFFERENCE).hexdigest()
+    target = tmp_path / "state" / digest
+    wanted = Wanted("http://nowhere", target, digest, len(DIFFERENCE), path=f"differences/{digest}")
+    await bench.fetch(bench.start_device(), wanted=wanted)
+    assert target.read_bytes() == DIFFERENCE
 
 
 async def test_a_transfer_cut_and_killed_in_the_middle_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -180,7 +191,9 @@ async def test_strangers_impostors_and_the_revoked_get_nothing(tmp_path: Path) -
     assert not await answered(bench)
 
 
-@pytest.mark.parametrize("path", [f"models/{'1' * 64}", f"bundles/{'0' * 64}/weights.bin", f"bundles/{'1' * 64}/x"])
+@pytest.mark.parametrize(
+    "path", [f"models/{'1' * 64}", f"differences/{DIGEST}", f"bundles/{'0' * 64}/weights.bin", f"bundles/{'1' * 64}/x"]
+)
 async def test_other_files_are_not_served(tmp_path: Path, path: str) -> None:
     bench = Bench(tmp_path)
     bench.post.on_want("a", ask("a", "a", path))

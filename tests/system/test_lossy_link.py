@@ -186,7 +186,7 @@ class Server:
 
     def open_round(self) -> None:
         self.round += 1
-        self.books[self.round] = ReceiptBook()
+        self.books[self.round] = ReceiptBook(self.round)
         self.uplink.clear()
 
     def receive(self, topic: str, content: bytes) -> None:

@@ -27,6 +27,7 @@ from wire_protocol.messages import (
     Update,
     Want,
 )
+from wire_protocol.model_difference import Coding, ModelDifference, apply_difference, encode_difference
 from wire_protocol.sub_model import SubModel
 from wire_protocol.tensor_codec import Codec
 
@@ -58,7 +59,7 @@ MESSAGES: dict[str, Message] = {
     "plan": RoundPlan(
         run="run-1",
         round=3,
-        resync_round=1,
+        resync_round=3,
         model_version=2,
         bundle="0123456789abcdef" * 4,
         model="fedcba9876543210" * 4,
@@ -76,6 +77,8 @@ MESSAGES: dict[str, Message] = {
         ranking={"fc1": b"\x01\x00\x00\x00\x00\x00\x00\x00"},
         participation=0.75,
         participation_seed=12,
+        most_stale=2,
+        differences=(ModelDifference(base="1" * 64, sha256="2" * 64, size=1000, precision="int4"),),
     ),
     "update": Update(
         run="run-1",
@@ -136,6 +139,20 @@ def test_golden_levels_are_what_the_document_says() -> None:
     assert (GOLDEN / "tensors_int4.bin").read_bytes() == b"\0" + halves + packed
 
 
+def test_a_model_and_its_difference_have_the_bytes_of_the_next_model() -> None:
+    """The base has the values of `FULL`; the next model has a sixteenth more."""
+    shapes = sub_model.sub_shapes(LAYOUT, LAYOUT.group_sizes)
+    coding = Coding(shapes, Codec("float16"), Codec("int4"))
+    model, difference, after = ((GOLDEN / f"{name}.bin").read_bytes() for name in ("model", "difference", "next_model"))
+    assert tensor_codec.encode(FULL, shapes, coding.whole, compress=False) == model
+    base = tensor_codec.decode(model, shapes, coding.whole)
+    assert apply_difference(difference, base, coding) == after
+    grown = {name: array * np.float32(1.0625) for name, array in FULL.items()}
+    assert encode_difference(grown, base, coding).whole == after
+    for name, array in tensor_codec.decode(after, shapes, coding.whole).items():
+        np.testing.assert_allclose(array, grown[name], rtol=0, atol=np.abs(FULL[name]).max() / 16 / 13)
+
+
 def test_golden_bytes_of_part_of_the_values_in_sections_of_both_kinds() -> None:
     """8 signs of 4000 values, 499 skipped before each. Only decoded, as versions of zstd differ in their frames."""
     codec, shapes = Codec("ternary", 0.002), {"x": (4000,)}
@@ -158,5 +175,6 @@ def test_every_golden_file_is_tested() -> None:
         "sealed_slice",
         "sealed_update",
     }  # test_golden_envelopes
-    tested = {*MESSAGES, *envelopes, *(f"tensors_{name}" for name in (*ERROR, "top_k"))}
+    models = {"model", "difference", "next_model"}
+    tested = {*MESSAGES, *envelopes, *models, *(f"tensors_{name}" for name in (*ERROR, "top_k"))}
     assert {path.stem for path in GOLDEN.glob("*.bin")} == tested

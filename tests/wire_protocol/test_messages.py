@@ -23,6 +23,7 @@ from wire_protocol.messages import (
     Update,
     Want,
 )
+from wire_protocol.model_difference import MAX_DIFFERENCES, ModelDifference
 
 HASH = "0123456789abcdef" * 4
 NAN, INFINITY = float("nan"), float("inf")
@@ -40,6 +41,7 @@ PLAN = RoundPlan(
     learning_rate=0.1,
     keep=0.25,
 )
+DIFFERENCE = ModelDifference(base=HASH, sha256=HASH, size=9, precision="int4")
 UPDATE = Update(
     run="r1",
     round=3,
@@ -92,6 +94,34 @@ def test_resync_is_the_round_that_chooses() -> None:
     assert msgspec.structs.replace(PLAN, resync_round=3).resync
 
 
+def test_differences_are_few_and_of_a_resync() -> None:
+    resync = msgspec.structs.replace(PLAN, resync_round=3)
+    for plan, most in ((PLAN, 0), (resync, MAX_DIFFERENCES)):
+        msgspec.structs.replace(plan, differences=(DIFFERENCE,) * most)
+        with pytest.raises(InvalidValueError, match=f"differences must be at most .*, got {most + 1}"):
+            msgspec.structs.replace(plan, differences=(DIFFERENCE,) * (most + 1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"base": HASH.upper()},
+        {"sha256": HASH[1:]},
+        {"size": 0},
+        {"size": 1.5},
+        {"precision": "float32"},
+        {"precision": None},
+        {"surplus": 1},
+    ],
+)
+def test_a_difference_that_is_none_is_refused(change: dict[str, object]) -> None:
+    fields = {**fields_of(PLAN), "resync_round": 3, "differences": [msgspec.to_builtins(DIFFERENCE)]}
+    assert messages.decode(msgspec.msgpack.encode(fields), RoundPlan).differences == (DIFFERENCE,)
+    fields["differences"] = [msgspec.to_builtins(DIFFERENCE) | change]
+    with pytest.raises(ProtocolError):
+        messages.decode(msgspec.msgpack.encode(fields), RoundPlan)
+
+
 @pytest.mark.parametrize("message", ALL, ids=lambda message: type(message).__name__)
 def test_an_unknown_version_is_refused_before_anything_else(message: Message) -> None:
     for fields in ({"v": 2}, {"v": 2, "type": 5, "surplus": None}, {**fields_of(message), "v": 0}):
@@ -137,6 +167,8 @@ def test_what_follows_a_message_is_refused() -> None:
         "",
         f"models/{HASH.upper()}",
         f"models/{HASH}/x",
+        f"differences/{HASH}/x",
+        f"models/{HASH}/since/{HASH}",
         f"bundles/{HASH}",
         f"bundles/{HASH}/",
         f"bundles/{HASH}/../x",
@@ -148,12 +180,13 @@ def test_what_follows_a_message_is_refused() -> None:
     ],
 )
 def test_a_path_that_no_file_has_is_refused(path: str) -> None:
-    with pytest.raises(InvalidValueError, match=r"^path must be bundles/HASH/FILE or models/HASH"):
+    with pytest.raises(InvalidValueError, match=r"^path must be bundles/HASH/FILE, models/HASH or"):
         Want(path=path)
 
 
 def test_a_want_asks_for_few_chunks_of_a_payload_it_names() -> None:
-    assert Want(path=f"bundles/{HASH}/rung-1/checkpoint").missing == ()
+    for path in (f"bundles/{HASH}/rung-1/checkpoint", f"differences/{HASH}"):
+        assert Want(path=path).missing == ()
     with pytest.raises(InvalidValueError, match="sha256"):
         Want(path=WANT.path, missing=(0,))
     for missing in ((-1,), (messages.MAX_CHUNKS,), tuple(range(messages.MAX_WANTED + 1))):
@@ -182,6 +215,7 @@ OUT_OF_RANGE: list[tuple[Message, str, object]] = [
     *[(PLAN, "keep", value) for value in (0.0, -0.1, 1.1, NAN)],
     *[(message, "top_k", value) for message in (PLAN, UPDATE) for value in (0.0, -0.1, 1.5, NAN)],
     *[(UPDATE, "selection", value) for value in (bytes(8), b"\0")],
+    (PLAN, "most_stale", -1),
     *[(PLAN, "noise_stddev", value) for value in (-0.1, NAN, INFINITY)],
     (msgspec.structs.replace(PLAN, selection="fisher-cohort"), "noise_stddev", 0.1),
     *[(UPDATE, name, value) for name in ("examples", "trained") for value in (0, *COUNT_RANGE)],
@@ -321,3 +355,12 @@ def test_reading_mutated_messages_is_total(message: Message) -> None:
     for end in range(len(valid)):
         with pytest.raises(ProtocolError):
             messages.decode(valid[:end], type(message))
+
+
+def test_a_plan_takes_updates_of_plans_up_to_so_many_versions_behind():
+    def plan(number: int, most_stale: int, version: int) -> RoundPlan:
+        return msgspec.structs.replace(PLAN, round=number, most_stale=most_stale, model_version=version)
+
+    newest = plan(9, 2, 5)
+    assert [newest.takes_updates_of(plan(8, 2, version)) for version in (2, 3, 5, 6)] == [False, True, True, False]
+    assert not plan(9, 0, 5).takes_updates_of(plan(8, 2, 5))

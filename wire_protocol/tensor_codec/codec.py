@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wire_protocol.errors import InvalidValueError, ProtocolError, require
+from wire_protocol.flat_arrays import FlatArrays
 from wire_protocol.sub_model import Arrays
 from wire_protocol.tensor_codec import floats, levels
 from wire_protocol.tensor_codec.compression import DENSE_LEVEL, SPARSE_LEVEL, open_section, section
@@ -80,12 +81,7 @@ class Codec:
 
 def largest_size(shapes: Shapes, codec: Codec) -> int:
     """Bytes that arrays of these shapes take at most; exactly these where nothing is left out or compressed."""
-    counts = _counts(shapes)
-    if not codec.sparse:
-        return _METHOD_BYTES + _body_bytes(counts, codec)
-    size = sum(counts)
-    count = codec.kept_of(size)
-    return largest_positions(count, size) + _METHOD_BYTES + _largest_body(count, len(counts), codec)
+    return _largest_size(_counts(shapes), codec)
 
 
 def expected_size(shapes: Shapes, codec: Codec) -> int:
@@ -122,21 +118,18 @@ def encode(
     return pack_positions(mask) + section(body, SPARSE_LEVEL if compress else None)
 
 
-def decode(payload: bytes, shapes: Shapes, codec: Codec) -> dict[str, NDArray[np.float32]]:
+def decode(payload: bytes, shapes: Shapes, codec: Codec) -> FlatArrays:
     """Decode float32 arrays of the given shapes; raises `ProtocolError` on anything that `encode` cannot give."""
     counts = _counts(shapes)
-    most = largest_size(shapes, codec)
+    most = _largest_size(counts, codec)
     if len(payload) > most:
         raise ProtocolError(f"tensor bytes: expected at most {most} for {codec}, got {len(payload)}")
     content = memoryview(payload)
     values = _decode_sparse(content, counts, codec) if codec.sparse else _decode_dense(content, counts, codec)
-    arrays, offset = {}, 0
-    for (name, shape), count in zip(shapes.items(), counts, strict=True):
-        array = values[offset : offset + count].reshape(shape)
-        if not np.isfinite(array).all():
-            raise ProtocolError(f"tensor {name} holds a value that is not finite")
-        arrays[name] = array
-        offset += count
+    arrays = FlatArrays(values, shapes)
+    if not np.isfinite(values).all():
+        name = next(name for name, array in arrays.items() if not np.isfinite(array).all())
+        raise ProtocolError(f"tensor {name} holds a value that is not finite")
     return arrays
 
 
@@ -152,6 +145,14 @@ def _decode_sparse(content: memoryview, counts: Sequence[int], codec: Codec) -> 
     values = np.zeros(size, dtype=np.float32)
     values[mask] = sent
     return values
+
+
+def _largest_size(counts: Sequence[int], codec: Codec) -> int:
+    if not codec.sparse:
+        return _METHOD_BYTES + _body_bytes(counts, codec)
+    size = sum(counts)
+    count = codec.kept_of(size)
+    return largest_positions(count, size) + _METHOD_BYTES + _largest_body(count, len(counts), codec)
 
 
 def _counts(shapes: Shapes) -> list[int]:

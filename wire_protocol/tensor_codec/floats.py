@@ -8,7 +8,9 @@ keep the products exact. The smallest scale is 2^-126, so that below it the abso
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
+from math import frexp
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +19,16 @@ from wire_protocol.errors import ProtocolError
 
 Vector = NDArray[np.float32]
 
-SCALE_BYTES = 4
+_SCALE = struct.Struct("<f")
+SCALE_BYTES = _SCALE.size
 _TARGET_EXPONENT = 15
 _LARGEST_SCALED = np.float32(32752)
 """The float16 below 2^15, to which nothing is rounded up, as times the largest scale it would not be finite."""
 _SMALLEST_EXPONENT, _LARGEST_EXPONENT = -126, 127
+_FRACTION_BITS_MORE = 13
+_FLOAT16_BITS = np.array(0x8FFFE000, dtype=np.uint32).view(np.int32)
+_BIASES = np.float32(2.0**112)
+_LARGEST_FLOAT16 = 65504.0
 
 
 def pack_float32(values: Vector) -> bytes:
@@ -46,15 +53,34 @@ def pack_float16(values: Vector, counts: Sequence[int]) -> bytes:
 def unpack_float16(body: bytes | memoryview, counts: Sequence[int]) -> Vector:
     """The values; those that are no number stay so. Raises `ProtocolError` on a scale that is no legal power of two."""
     values = np.empty(sum(counts), dtype=np.float32)
-    view, offset, start = memoryview(body), 0, 0
+    signed, halves = values.view(np.int32), np.frombuffer(body, dtype="<i2")
+    scaled, offset, start = [], 0, 0
     for count in counts:
-        end = start + SCALE_BYTES + 2 * count
-        scale = _read_scale(view[start : start + SCALE_BYTES])
-        with np.errstate(over="ignore", invalid="ignore"):
-            entries = np.frombuffer(view[start + SCALE_BYTES : end], dtype="<f2")
-            np.multiply(entries, scale, out=values[offset : offset + count], dtype=np.float32)
-        start, offset = end, offset + count
+        end = offset + count
+        scaled.append((values[offset:end], _read_scale(body, 2 * start)))
+        start += SCALE_BYTES // 2
+        signed[offset:end] = halves[start : start + count]
+        offset, start = end, start + count
+    _widen(values)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for part, scale in scaled:
+            np.multiply(part, scale, out=part)
     return values
+
+
+def _widen(values: Vector) -> None:
+    """Make float32 values of the float16 bits that stand, sign-extended, in place of each.
+
+    Sign, exponent and fraction are moved to where float32 has them. What is then missing is the difference of the
+    exponents' biases, a factor of 2^112 that is exact, subnormals included. NumPy's own conversion goes value by value
+    and takes five times as long.
+    """
+    signed = values.view(np.int32)
+    np.left_shift(signed, _FRACTION_BITS_MORE, out=signed)
+    np.bitwise_and(signed, _FLOAT16_BITS, out=signed)
+    np.multiply(values, _BIASES, out=values)
+    if max(values.max(initial=0), -values.min(initial=0)) > _LARGEST_FLOAT16:
+        values[np.abs(values) > _LARGEST_FLOAT16] = np.nan
 
 
 def _pack_tensor(array: Vector) -> bytes:
@@ -65,10 +91,9 @@ def _pack_tensor(array: Vector) -> bytes:
     return bytes(scale.tobytes() + scaled.astype("<f2").tobytes())
 
 
-def _read_scale(content: memoryview) -> np.float32:
-    scale = np.frombuffer(content, dtype="<f4").astype(np.float32)[0]
-    mantissa, exponent = np.frexp(scale)
+def _read_scale(body: bytes | memoryview, start: int) -> float:
+    (scale,) = _SCALE.unpack_from(body, start)
+    mantissa, exponent = frexp(scale)
     if mantissa != 0.5 or not _SMALLEST_EXPONENT < exponent <= _LARGEST_EXPONENT + 1:
-        raise ProtocolError(f"tensor scale must be a power of two from 2^-126 to 2^127, got {float(scale)}")
-    checked: np.float32 = scale
-    return checked
+        raise ProtocolError(f"tensor scale must be a power of two from 2^-126 to 2^127, got {scale}")
+    return float(scale)

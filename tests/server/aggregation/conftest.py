@@ -20,6 +20,7 @@ def cut_layout() -> Layout:
             Parameter("flattened", (2, 8), (CutAxis(1, "channels", block=2),)),
             Parameter("gates", (10, 5), (CutAxis(1, "units"), CutAxis(0, "units", repeat=2))),
             Parameter("heads", (3, 4, 5), (CutAxis(0, "inputs"), CutAxis(2, "units"), CutAxis(1, "channels"))),
+            Parameter("gated blocks", (20, 3), (CutAxis(0, "units", block=2, repeat=2),)),
             Parameter("bias", (4,), (CutAxis(0, "channels"),)),
             Parameter("whole", (2,)),
             Parameter("scale", ()),

@@ -89,3 +89,13 @@ def test_while_an_update_is_read_only_the_one_before_is_in_memory(
                 del fresh
 
     assert fold(layout, OneByOne(), make(layout)).compute == fold(layout, updates, WeightedMean(layout)).compute
+
+
+def test_a_scale_shrinks_differences_and_leaves_weights_alone(layout: object, updates: list[Screened]) -> None:
+    mean = MaskedMean(FlatModel(layout))
+    for one in updates:
+        mean.add(Contribution(one.sub_model, one.values, one.update.examples, 1 / (1 + one.update.scored)))
+    folded = fold(layout, updates, WeightedMean(layout), lambda update: 1 / (1 + update.scored))
+    for name, array in mean.mean().difference.items():
+        np.testing.assert_array_equal(folded.aggregate.difference[name], array)
+        assert not np.array_equal(array, fold(layout, updates, WeightedMean(layout)).aggregate.difference[name])

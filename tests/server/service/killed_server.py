@@ -15,6 +15,7 @@ from typing import Any
 
 from server.__main__ import main as serve
 from server.model_files import ModelFiles
+from server.model_offers import ModelOffers
 from server.spool import Segment, Spool
 from server.storage import Store
 from server.update_rows import UpdateRows
@@ -29,6 +30,7 @@ POINTS: dict[str, tuple[type, str, bool]] = {
     "before the segment is deleted": (Spool, "delete_others", False),
     "between the opening and the plan": (Store, "open_round", True),
     "before a round is opened": (Store, "open_round", False),
+    "between the model's difference and the opening": (ModelOffers, "publish_since", True),
     "while states are written": (Store, "save_devices", True),
 }
 

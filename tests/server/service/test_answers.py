@@ -190,9 +190,9 @@ async def test_updates_that_came_together_are_counted_by_one_commit(
         hold = asyncio.Event()
         count = service._answers.count
 
-        async def held(completes: Any) -> Any:
+        async def held(*arguments: Any) -> Any:
             await hold.wait()
-            return await count(completes)
+            return await count(*arguments)
 
         def noted(rows: UpdateRows, batch: Any) -> Any:
             commits.append(len(batch.updates))

@@ -22,6 +22,8 @@ import pytest
 from server.cancellation import end_tasks
 from server.records import RoundRecord
 from server.storage import Store
+from wire_protocol.messages import RoundPlan
+from wire_protocol.model_difference import ModelDifference
 
 PROGRAM = Path(__file__).with_name("killed_server.py")
 PATIENCE = 120.0
@@ -29,6 +31,8 @@ NAMES = "abcdef"
 KILLED = -9
 NEVER: "Death" = ("", 0, 0.0)
 Death = tuple[str, int, float]
+Count = tuple[int, str, int]
+"""The round in which an update was made, the device, and the round in which it counts."""
 
 POINTS = (
     "before a batch is written",
@@ -39,6 +43,7 @@ POINTS = (
     "between the close and the deletion of the segment",
     "before the segment is deleted",
     "before a round is opened",
+    "between the model's difference and the opening",
     "between the opening and the plan",
     "while states are written",
 )
@@ -48,7 +53,8 @@ POINTS = (
 class Outcome:
     model: bytes
     rounds: tuple[RoundRecord, ...]
-    counted: tuple[tuple[int, str], ...]
+    counted: tuple[Count, ...]
+    offers: tuple[tuple[str, tuple[ModelDifference, ...]], ...]
 
 
 @asynccontextmanager
@@ -69,35 +75,60 @@ async def killer(folder: Path) -> AsyncIterator[Callable[..., Any]]:
         await process.communicate()
 
 
-async def take_part(device: Any, run: str) -> None:
+async def plans(device: Any, run: str) -> AsyncIterator[RoundPlan]:
     begun = 0
     while True:
         plan = await device.plans.get()
-        if plan is None or plan.run != run or plan.round <= begun:
-            continue
-        begun = plan.round
-        generator = np.random.default_rng([NAMES.index(device.name), plan.round])
-        kept = sorted(generator.choice(4, size=generator.integers(1, 4), replace=False))
-        payload = device.update(plan, device.keeping(*kept), generator, examples=int(generator.integers(1, 100)))
-        assert (await device.send(plan, payload, again_after=0.3)).accepted
+        if plan is not None and plan.run == run and plan.round > begun:
+            begun = plan.round
+            yield plan
+
+
+def payload(device: Any, plan: RoundPlan) -> bytes:
+    generator = np.random.default_rng([NAMES.index(device.name), plan.round])
+    kept = sorted(generator.choice(4, size=generator.integers(1, 4), replace=False))
+    return device.update(plan, device.keeping(*kept), generator, examples=int(generator.integers(1, 100)))
+
+
+async def deliver(device: Any, plan: RoundPlan) -> None:
+    assert (await device.send(plan, payload(device, plan), again_after=0.3)).accepted
+
+
+async def take_part(device: Any, run: str) -> None:
+    async for plan in plans(device, run):
+        await deliver(device, plan)
+
+
+async def take_part_late(device: Any, run: str) -> None:
+    """Devices a and b are in time, c and d a round late, e and f take part in the first round only."""
+    held = None
+    async for plan in plans(device, run):
+        if device.name in "ab" or (device.name in "ef" and plan.round == 1):
+            await deliver(device, plan)
+        elif device.name in "cd":
+            if held is not None:
+                await deliver(device, held)
+            held = plan
 
 
 @pytest.fixture
 def trained(
     bundle_folder: Path, broker: Any, fleet: Any, connected: Callable, keeping: Callable, tmp_path: Path
 ) -> Callable[..., Any]:
-    async def train(run: str, rounds: int, deaths: Iterable[Death]) -> tuple[Outcome, list[int]]:
+    async def train(
+        run: str, rounds: int, deaths: Iterable[Death], how: Callable[..., Any] = take_part, *more: str
+    ) -> tuple[Outcome, list[int]]:
         state = tmp_path / run
         state.mkdir()
         options = [f"--bundle={bundle_folder}", f"--broker={broker.url}", f"--fleet={fleet.folder}", "--port=0"]
         options += [f"--state={state}", f"--run={run}", f"--rounds={rounds}", "--resync-every=3", "--local-steps=5"]
-        options += ["--batch-size=8", "--keep=1", f"--min-devices={len(NAMES)}"]
+        options += ["--batch-size=8", "--keep=1", f"--min-devices={len(NAMES)}", *more]
         ends = []
         async with asyncio.timeout(PATIENCE), killer(state) as serve, AsyncExitStack() as stack:
             devices = [await stack.enter_async_context(connected(name)) for name in NAMES]
             for device in devices:
                 device.keeping = keeping
-            work = [asyncio.create_task(take_part(device, run)) for device in devices]
+            work = [asyncio.create_task(how(device, run)) for device in devices]
             for death in chain(deaths, iter(lambda: NEVER, None)):
                 status = await serve(death, options)
                 assert status in (0, KILLED), (state / "log").read_text()
@@ -107,25 +138,27 @@ def trained(
             failed = [task.exception() for task in work if task.done()]
             await end_tasks(work)
             assert not failed
-        return outcome(state, run), ends
+        return outcome(state, run, models=4 if more else 3), ends
 
     return train
 
 
-def outcome(state: Path, run: str) -> Outcome:
+def outcome(state: Path, run: str, models: int) -> Outcome:
     store = Store(state)
     rounds = tuple(
         replace(record, seconds=0, bytes_up=0, bytes_down=0, updates_rejected=0) for record in store.rounds(run)
     )
-    counted = tuple((update.round, update.device) for update in store.updates.of_run(run))
+    plans = [plan for record in rounds if (plan := store.plan(run, record.round)) is not None]
+    counted = tuple((update.round, update.device, update.counted_in) for update in store.updates.of_run(run))
     store.close()
-    for folder, most in (("spool", 0), ("partial", 0), ("encoded", 2), ("models", 2)):
+    for folder, most in (("spool", 0), ("partial", 0), ("encoded", models), ("differences", 1), ("models", 2)):
         assert len([path for path in (state / folder).rglob("*") if path.is_file()]) <= most
-    return Outcome((state / "model.safetensors").read_bytes(), rounds, counted)
+    offers = tuple((plan.model, plan.differences) for plan in plans)
+    return Outcome((state / "model.safetensors").read_bytes(), rounds, counted, offers)
 
 
-def everyone(rounds: int) -> tuple[tuple[int, str], ...]:
-    return tuple((number, name) for number in range(1, rounds + 1) for name in NAMES)
+def everyone(rounds: int) -> tuple[Count, ...]:
+    return tuple((number, name, number) for number in range(1, rounds + 1) for name in NAMES)
 
 
 async def test_a_server_killed_again_and_again_ends_with_the_same_model(trained: Callable) -> None:
@@ -134,6 +167,7 @@ async def test_a_server_killed_again_and_again_ends_with_the_same_model(trained:
     assert ends == [0]
     assert undisturbed.counted == everyone(rounds)
     assert [record.resync for record in undisturbed.rounds] == [True, False, False] * 10
+    assert [len(differences) for _, differences in undisturbed.offers] == [0, 0, 0] + [1, 0, 0] * 9
     generator = random.Random(7)
     deaths = [(point, 1, 0.0) for point in POINTS]
     others = [(generator.choice(POINTS), generator.randint(1, 2), 0.0) for _ in range(8)]
@@ -143,4 +177,21 @@ async def test_a_server_killed_again_and_again_ends_with_the_same_model(trained:
     killed, ends = await trained("killed", rounds, deaths + others)
     assert ends[: len(POINTS)] == [KILLED] * len(POINTS)
     assert ends.count(KILLED) >= 24
+    assert killed == undisturbed
+
+
+async def test_a_server_of_a_buffered_run_killed_again_and_again_ends_with_the_same_model(trained: Callable) -> None:
+    rounds, buffered = 15, ("--mode=buffered", "--buffer-goal=4", "--most-stale=2", "--staleness-exponent=1")
+    undisturbed, ends = await trained("undisturbed", rounds, [], take_part_late, *buffered)
+    assert ends == [0]
+    made = [(number, name, number) for number in range(1, rounds + 1) for name in ("ab" if number > 1 else "abef")]
+    late = [(number, name, number + 1) for number in range(1, rounds) for name in "cd"]
+    assert undisturbed.counted == tuple(sorted(made + late))
+    assert [record.updates_late for record in undisturbed.rounds] == [0] + [2] * (rounds - 1)
+    generator = random.Random(8)
+    deaths = [(point, 1, 0.0) for point in POINTS]
+    deaths += [(generator.choice(POINTS), 1, generator.uniform(0.001, 0.05)) for _ in range(6)]
+    generator.shuffle(deaths)
+    killed, ends = await trained("killed", rounds, deaths, take_part_late, *buffered)
+    assert ends.count(KILLED) >= len(POINTS)
     assert killed == undisturbed

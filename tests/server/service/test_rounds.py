@@ -7,10 +7,13 @@ import httpx
 import numpy as np
 
 from server.config import ServiceSettings
+from server.resync import encode_model
 from wire_protocol import chunking, messages, tensor_codec
 from wire_protocol.envelope import Context, sign
 from wire_protocol.identity import new_identity
+from wire_protocol.layout import Layout
 from wire_protocol.messages import Decline, DeviceState, Message, Need, RoundPlan
+from wire_protocol.model_difference import Coding, apply_difference
 from wire_protocol.participation import takes_part
 from wire_protocol.sub_model import gather, sub_shapes
 
@@ -171,6 +174,61 @@ async def test_a_resync_sends_no_slices(
     signed = (signed_size(plan, "plan"), signed_size(receipt, "receipt"), signed_size(need, "need"))
     assert records[1].bytes_down == sum(signed)
     assert a.slices.empty()
+
+
+async def test_a_resync_offers_the_difference_from_the_last_and_a_restart_the_same(
+    running: Callable, layout: Layout, weights: dict, connected: Callable, keeping: Callable, serving: Callable
+) -> None:
+    settings = running(rounds=4, resync_every=2, difference="int8")
+    shapes, float16 = sub_shapes(layout, layout.group_sizes), tensor_codec.Codec("float16")
+    content: dict[str, bytes] = {}
+
+    async def fetch(url: str, plan: RoundPlan) -> None:
+        paths = [f"models/{plan.model}", *(f"differences/{one.sha256}" for one in plan.differences)]
+        async with httpx.AsyncClient(base_url=url) as http:
+            content.update({path: (await http.get(f"/api/v1/{path}")).raise_for_status().content for path in paths})
+
+    async with connected("a") as a:
+        async with serving(settings) as (service, _, _):
+            for number in (1, 2):
+                plan = await a.next_plan(number)
+                assert plan.differences == ()
+                await fetch(service.http_url, plan)
+                assert (await a.send(plan, a.update(plan, keeping(0), 0.1))).accepted
+            third = await a.next_plan(3)
+            await fetch(service.http_url, third)
+        fetched = dict(content)
+        async with serving(settings) as (service, run, _):
+            content.clear()
+            assert await a.next_plan(3) == third
+            await fetch(service.http_url, third)
+            assert content.items() <= fetched.items()
+            assert (await a.send(third, a.update(third, keeping(0), 0.1))).accepted
+            fourth = await a.next_plan(4)
+            assert fourth.differences == ()
+            assert (await a.send(fourth, a.update(fourth, keeping(0), 0.1))).accepted
+            await run
+    (offer,) = third.differences
+    base = next(body for path, body in fetched.items() if path == f"models/{offer.base}")
+    assert base == encode_model(layout, weights, "float16")
+    coding = Coding(shapes, float16, tensor_codec.Codec("int8"))
+    difference = fetched[f"differences/{offer.sha256}"]
+    assert len(difference) == offer.size
+    whole = apply_difference(difference, tensor_codec.decode(base, shapes, float16), coding)
+    assert whole == fetched[f"models/{third.model}"]
+    np.testing.assert_allclose(tensor_codec.decode(whole, shapes, float16)["w1"][0], weights["w1"][0] + 0.2, atol=2e-3)
+
+
+async def test_without_differences_every_model_is_whole(
+    running: Callable, connected: Callable, keeping: Callable, serving: Callable
+) -> None:
+    settings = running(rounds=2, resync_every=1, difference="off")
+    async with serving(settings) as (_, run, _), connected("a") as a:
+        for number in (1, 2):
+            plan = await a.next_plan(number)
+            assert (plan.resync, plan.differences) == (True, ())
+            assert (await a.send(plan, a.update(plan, keeping(0), 0.5))).accepted
+        await run
 
 
 async def test_a_round_below_its_quorum_is_prolonged(

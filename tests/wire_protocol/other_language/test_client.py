@@ -50,6 +50,7 @@ def opened(out: Path, name: str) -> bytes:
 def test_it_reads_what_was_signed_and_sealed_here(said: dict) -> None:
     plan = msgspec.to_builtins(MESSAGES["plan"], builtin_types=(bytes,))
     plan["ranking"] = {group: {"type": "Buffer", "data": list(order)} for group, order in plan["ranking"].items()}
+    plan["differences"] = list(plan["differences"])
     assert said["plan"] == plan
     assert said["missing"] == [0, 2]
     assert said["values"] == MESSAGES["slice"].values.hex()

@@ -129,6 +129,27 @@ def test_a_scale_that_is_no_power_of_two_is_refused(scale: float) -> None:
         tensor_codec.decode(b"\0" + struct.pack("<fe", scale, 1.0), {"x": (1,)}, Codec("float16"))
 
 
+HALVES = np.arange(2**16, dtype=np.uint16).view("<f2")
+
+
+@pytest.mark.parametrize("exponent", [-126, -20, 0, 16, 112])
+def test_every_float16_is_decoded_as_numpy_decodes_it(exponent: int) -> None:
+    sent = HALVES[np.isfinite(HALVES)]
+    scale = np.ldexp(np.float32(1), exponent)
+    payload = b"\0" + struct.pack("<f", scale) + sent.tobytes()
+    decoded = tensor_codec.decode(payload, {"x": sent.shape}, Codec("float16"))["x"]
+    expected = sent.astype(np.float32) * scale
+    np.testing.assert_array_equal(decoded.view(np.uint32), expected.view(np.uint32))
+
+
+@pytest.mark.parametrize("exponent", [-126, 0, 120])
+def test_every_float16_that_is_not_finite_is_refused(exponent: int) -> None:
+    for wrong in HALVES[~np.isfinite(HALVES)]:
+        payload = b"\0" + struct.pack("<f", 2.0**exponent) + wrong.tobytes()
+        with pytest.raises(ProtocolError, match="tensor x holds a value that is not finite"):
+            tensor_codec.decode(payload, {"x": (1,)}, Codec("float16"))
+
+
 @pytest.mark.parametrize(
     ("payload", "precision"),
     [
