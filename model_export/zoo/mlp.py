@@ -6,6 +6,8 @@ from math import prod
 
 from torch import nn
 
+from model_export.zoo.initial_weights import read_rectified
+
 HIDDEN = (256, 128)
 
 
@@ -18,4 +20,6 @@ def mlp(input_shape: tuple[int, ...], classes: int, hidden: Sequence[int] = HIDD
         layers[f"relu{number}"] = nn.ReLU()
         inputs = units
     layers["output"] = nn.Linear(inputs, classes)
+    for reader in [layer for layer in layers.values() if isinstance(layer, nn.Linear)][1:]:
+        read_rectified(reader)
     return nn.Sequential(layers)

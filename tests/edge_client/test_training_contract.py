@@ -210,7 +210,7 @@ def test_runtimes_agree(case, keep):
         StepRule(LocalTraining(optimizer="momentum")),
         StepRule(LocalTraining(proximal=0.1)),
         StepRule(LocalTraining(clip_gradient=1.0)),
-        StepRule(factors={"fc2.weight": 2.0}),
+        StepRule(gains={"fc2.weight": 2.0}),
     ],
 )
 def test_onnxruntime_training_refuses_what_is_not_plain(case, rule):
