@@ -85,8 +85,8 @@ def test_bytes_and_compute_are_those_of_the_sub_models(default_run: Path) -> Non
     assert totals["compute_fraction"] == pytest.approx((64 * 128 + 128 * 64 + 64 * 10) / (64 * 256 + 256 * 128 + 1280))
     resyncs = [entry["round"] for entry in rounds if entry["resync"]]
     assert resyncs == list(range(1, len(rounds) + 1, report["config"]["resync_every"]))
-    between = [entry["bytes_down"] for entry in rounds if not entry["resync"]]
-    assert max(between) < min(entry["bytes_down"] for entry in rounds if entry["resync"])
+    # the first model goes down whole, later ones as differences, and slices in between
+    assert max(entry["bytes_down"] for entry in rounds[1:]) < rounds[0]["bytes_down"]
 
 
 def test_devices_keep_what_was_asked(default_run: Path) -> None:
