@@ -22,6 +22,7 @@ from server.combining_options import add_combining_options, chosen_aggregation, 
 from server.config import Difference, RunConfig, ServiceSettings
 from server.durable_files import write_durably
 from server.mode_options import add_mode_options, take_buffer
+from server.rate_schedule import RateDecay
 from server.records import RoundRecord
 from server.service import Service
 from server.storage import Store
@@ -94,6 +95,7 @@ def _add_run_options(add: Callable[..., None], default: RunConfig) -> None:
     add("--local-steps", "steps of SGD a device takes a round", type=int, default=default.local_steps)
     add("--batch-size", "examples a step", type=int, default=default.batch_size)
     add("--learning-rate", "of a device's SGD", type=float, default=default.learning_rate)
+    add("--rate-decay", "how it falls over the rounds", choices=get_args(RateDecay), default=default.rate_decay)
     add("--selection", "how neurons are chosen", choices=policies, default=default.selection)
     add("--precision", "of updates' values", choices=precisions, default=default.precision)
     add("--top-k", "fraction of an update's values that is sent, in (0, 1]", type=float, default=default.top_k)
@@ -127,6 +129,7 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         local_steps=arguments.local_steps,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
+        rate_decay=arguments.rate_decay,
         selection=arguments.selection,
         precision=arguments.precision,
         top_k=arguments.top_k,

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from server.aggregation.buffered import BufferRule
 from server.aggregation.choice import AggregationConfig
+from server.rate_schedule import RateDecay
 from server.server_optimizers.choice import ServerOptimizerConfig
 from wire_protocol import topics
 from wire_protocol.broker_url import BrokerUrl
@@ -41,8 +42,8 @@ class RunConfig:
     online has an update to give, instead of trying again. Of the devices online each round takes those that
     `participation` and `participation_seed` draw (`wire_protocol.participation`). With `buffer` the run is
     asynchronous: a round closes once `buffer.goal` updates of it and of earlier rounds were counted; without, updates
-    count in their own round only. `aggregation` and `server_optimizer` say how updates become the next model. The rest
-    is what `RoundPlan` asks of devices.
+    count in their own round only. `rate_decay` is how `learning_rate` falls over the rounds. `aggregation` and
+    `server_optimizer` say how updates become the next model. The rest is what `RoundPlan` asks of devices.
     """
 
     run: str = "run"
@@ -52,6 +53,7 @@ class RunConfig:
     local_steps: int = 50
     batch_size: int = 16
     learning_rate: float = 0.15
+    rate_decay: RateDecay = "none"
     selection: SelectionPolicy = "fisher"
     precision: Precision = "float16"
     top_k: float = 1.0
@@ -85,7 +87,7 @@ class RunConfig:
         noise = self.noise_stddev
         require(noise >= 0 and isfinite(noise), "noise_stddev", noise, "at least 0 and finite")
         kinds = {"selection": SelectionPolicy, "precision": Precision, "downlink": DownlinkPrecision}
-        for name, kind in (kinds | {"difference": Difference}).items():
+        for name, kind in (kinds | {"difference": Difference, "rate_decay": RateDecay}).items():
             word, words = getattr(self, name), get_args(kind)
             require(word in words, name, word, f"one of {', '.join(words)}")
         require_noise_fits(self.selection, self.noise_stddev)

@@ -13,7 +13,11 @@ from devices.emulation.datasets import DatasetName
 from devices.emulation.report import REPORT_NAME, Report, encode_report
 from devices.emulation.settings import FleetSettings
 from model_export.zoo import ZOO
+from server.aggregation.choice import AggregationConfig
+from server.combining_options import add_combining_options, chosen_aggregation, chosen_optimizer
 from server.config import RunConfig
+from server.rate_schedule import RateDecay
+from server.server_optimizers.choice import ServerOptimizerConfig
 from server.training_options import add_training_options, take_training
 from wire_protocol.local_training import LocalTraining
 from wire_protocol.messages import SelectionPolicy
@@ -52,9 +56,16 @@ def add_run_options(parser: argparse.ArgumentParser, settings: type[FleetSetting
 
 
 def take_settings(options: dict[str, Any]) -> dict[str, Any]:
-    """Parsed options as arguments of the settings, those of training made one value; raises `InvalidValueError`."""
+    """Parsed options as arguments of the settings, what goes together made one value; raises `InvalidValueError`."""
     training = take_training({name: options.pop(name) for name in LocalTraining.__struct_fields__})
-    return {**options, "training": training}
+    parts = (*fields(AggregationConfig), *fields(ServerOptimizerConfig))
+    combining = argparse.Namespace(**{part.name: options.pop(part.name) for part in parts})
+    return {
+        **options,
+        "training": training,
+        "aggregation": chosen_aggregation(combining),
+        "server_optimizer": chosen_optimizer(combining),
+    }
 
 
 def write_json(report: Report, target: str | None) -> str:
@@ -92,11 +103,18 @@ def _add_training(groups: OptionGroups) -> None:
     option(training, "local_steps", "steps of SGD that a device takes in a round", type=int)
     option(training, "batch_size", "examples in a step", type=int)
     option(training, "learning_rate", "step size", type=float)
+    option(training, "rate_decay", "how the step size falls over the rounds", choices=get_args(RateDecay))
     option(training, "precision", "number format of updates", choices=get_args(Precision))
     option(training, "top_k", "fraction of an update's values that is sent, the largest; the rest waits", type=float)
     option(training, "downlink", "number format of models and slices", choices=get_args(DownlinkPrecision))
     option(training, "noise_stddev", "Gaussian noise added to every value sent; not a privacy guarantee", type=float)
     add_training_options(training, RunConfig.training)
+
+    def add(flag: str, text: str, **how: Any) -> None:
+        shown = " (default: %(default)s)" if how.get("default") is not None else ""
+        training.add_argument(flag, help=text + shown, **how)
+
+    add_combining_options(add)
 
 
 def _add_output(output: Any) -> None:

@@ -11,7 +11,10 @@ from devices.emulation.datasets import DatasetName
 from devices.emulation.engines import EngineName
 from devices.emulation.virtual_fleet import FleetShape, LinkRange
 from server.aggregation.buffered import BufferRule
+from server.aggregation.choice import AggregationConfig
 from server.config import Difference, RunConfig
+from server.rate_schedule import RateDecay
+from server.server_optimizers.choice import ServerOptimizerConfig
 from wire_protocol.errors import require
 from wire_protocol.local_training import PLAIN, LocalTraining
 from wire_protocol.messages import SelectionPolicy
@@ -49,11 +52,14 @@ class FleetSettings:
     local_steps: int = RunConfig.local_steps
     batch_size: int = RunConfig.batch_size
     learning_rate: float = RunConfig.learning_rate
+    rate_decay: RateDecay = RunConfig.rate_decay
     noise_stddev: float = RunConfig.noise_stddev
     training: LocalTraining = RunConfig.training
     alpha: float = DIRICHLET_ALPHA
     participation: float = RunConfig.participation
     buffer: BufferRule | None = None
+    aggregation: AggregationConfig = field(default_factory=AggregationConfig)
+    server_optimizer: ServerOptimizerConfig = field(default_factory=ServerOptimizerConfig)
 
     def __post_init__(self) -> None:
         require(self.devices >= 1, "devices", self.devices, "at least 1")
@@ -72,6 +78,7 @@ class FleetSettings:
             local_steps=self.local_steps,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
+            rate_decay=self.rate_decay,
             selection=self.selection,
             precision=self.precision,
             top_k=self.top_k,
@@ -81,6 +88,8 @@ class FleetSettings:
             participation=self.participation,
             participation_seed=self.seed,
             buffer=self.buffer,
+            aggregation=self.aggregation,
+            server_optimizer=self.server_optimizer,
             **more,
         )
 
