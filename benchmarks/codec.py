@@ -22,7 +22,8 @@ import numpy as np
 
 from benchmarks.figures import benchmark_parser, publish
 from benchmarks.in_memory_fleet import Fleet, Method, accuracies
-from benchmarks.selection import LAST_ROUNDS, build, sample
+from benchmarks.method_cases import LAST_ROUNDS, build, sample
+from benchmarks.selection import WIDTHS
 from devices.emulation.datasets import load_dataset
 from devices.emulation.splits import dirichlet_split
 from model_export.export import export_bundle
@@ -55,7 +56,7 @@ def fleet_of(options: Any, seed: int, folder: Path) -> Fleet:
     dataset = replace(dataset, train=dataset.train.take(sample(len(dataset.train), options.examples, seed)))
     split = dirichlet_split(dataset.train.y, options.devices, alpha=0.3, seed=seed)
     shares = [dataset.train.take(indices) for indices in split]
-    manifest = export_bundle(build(dataset, 1.0, seed), dataset.input_shape, folder, name="lenet")
+    manifest = export_bundle(build(dataset, WIDTHS, 1.0, seed), dataset.input_shape, folder, name="lenet")
     return Fleet(folder, manifest, shares, dataset.test, seed)
 
 

@@ -20,7 +20,7 @@ from typing import Any, get_args
 from benchmarks.codec import fleet_of
 from benchmarks.figures import benchmark_parser, publish
 from benchmarks.in_memory_fleet import Fleet, Method, accuracies
-from benchmarks.selection import LAST_ROUNDS
+from benchmarks.method_cases import LAST_ROUNDS
 from wire_protocol.model_difference import DifferencePrecision
 from wire_protocol.sub_model import element_count
 from wire_protocol.tensor_codec import DownlinkPrecision

@@ -23,6 +23,7 @@ from server.aggregation.masked_mean import WeightedMean
 from server.aggregation.rule import AggregationRule
 from server.compute_account import Compute
 from server.evaluation import Evaluation, Evaluator
+from server.rate_schedule import RateDecay, rate_at
 from server.screening import Refused
 from server.server_optimizers.fed_avg import FedAvg
 from server.server_optimizers.optimizer import ServerOptimizer
@@ -55,6 +56,7 @@ class Method:
     local_steps: int = 10
     batch_size: int = 32
     learning_rate: float = 0.05
+    rate_decay: RateDecay = "none"
     training: LocalTraining = PLAIN
     precision: Precision = "float16"
     top_k: float = 1.0
@@ -75,7 +77,7 @@ class Method:
             deadline=0.0,
             local_steps=self.local_steps,
             batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
+            learning_rate=rate_at(self.learning_rate, self.rate_decay, number, self.rounds),
             keep=self.keep,
             selection=self.selection,
             training=self.training,

@@ -3,7 +3,8 @@
 Every case is a whole federated run on the cores that devices and server use. All policies of a fleet send and receive
 by the same coding, and all methods of a data set train the same number of rounds and steps at the same rate. Two are
 not selections: `narrow` is a dense model that the fleet's weakest device can afford, trained whole by everyone and
-judged as what it is; `full` is FedAvg on dense float32 models, whatever devices can afford.
+judged as what it is; `full` is FedAvg on dense float32 models, whatever devices can afford. `full-stepped` is the same
+with the longer server steps of all other policies, to tell what they alone are worth.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.in_memory_fleet import Fleet, Method, Round, accuracies
+from benchmarks.in_memory_fleet import Fleet, Method, Round, ServerSide, accuracies
 from devices.emulation.datasets import Dataset, load_dataset
 from devices.emulation.splits import dirichlet_split
 from edge_client.errors import TrainingError
@@ -28,26 +29,35 @@ from model_export.export import compile_model, export_bundle
 from model_export.zoo.lenet import lenet
 from server.compute_account import Compute
 from server.config import RunConfig
+from server.server_optimizers.fed_avg import FedAvg
 from wire_protocol.errors import InvalidValueError
 from wire_protocol.layout import Layout
 from wire_protocol.messages import SelectionPolicy
 from wire_protocol.sub_model import multiply_accumulates
 
-Policy = Literal["fisher", "fisher-cohort", "random", "magnitude", "prefix", "rolling", "narrow", "full"]
+Policy = Literal[
+    "fisher", "fisher-cohort", "random", "magnitude", "prefix", "rolling", "narrow", "full", "full-stepped"
+]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
+DENSE = {"full", "full-stepped"}
 SPLITS = {"iid": 1e6, "dirichlet-0.3": 0.3}
 """The Dirichlet distribution's parameter: at a million all devices hold the same share of every class."""
 FLEETS = {"0.25": (0.25,), "0.5": (0.5,), "mixed": (1.0, 0.5, 0.25)}
 """Fractions of the neurons that devices can afford, in turn."""
 LAST_ROUNDS = 5
+SERVER_RATE = 2.0
 CURVE_EVERY = 5
+
+
+Widths = tuple[int, int, int, int]
+"""Channels of both convolutions and units of both hidden layers of a LeNet."""
 
 
 @dataclass(frozen=True)
 class Task:
     """A data set, the LeNet it is learnt by, and how; `examples` of it train the whole fleet."""
 
-    widths: tuple[int, int, int, int]
+    widths: Widths
     devices: int
     examples: int
     rounds: int
@@ -77,13 +87,13 @@ class Case:
 def all_cases(seeds: int) -> Iterator[Case]:
     """Every case; data sets are learnt in order, so that a run that is cut short has whole ones."""
     for dataset, seed, split, fleet, policy in product(TASKS, range(seeds), SPLITS, FLEETS, POLICIES):
-        if fleet != "0.5" or (dataset == "fashion-mnist" and policy in {"fisher", "random", "narrow", "full"}):
+        if fleet != "0.5" or (dataset == "fashion-mnist" and policy in {"fisher", "random", "narrow", *DENSE}):
             yield Case(dataset, split, fleet, policy, seed)
 
 
 def same_run(case: Case) -> tuple[str, ...]:
     """Equal for cases of one and the same run: a dense model knows no fleet but by its weakest device."""
-    fleet = {"full": "", "narrow": f"{min(FLEETS[case.fleet])}"}.get(case.policy, case.fleet)
+    fleet = {"full": "", "full-stepped": "", "narrow": f"{min(FLEETS[case.fleet])}"}.get(case.policy, case.fleet)
     return case.dataset, case.split, fleet, case.policy, str(case.seed)
 
 
@@ -97,15 +107,15 @@ def run(case: Case) -> dict[str, Any]:
     task = TASKS[case.dataset]
     dataset = load(case.dataset, task, case.seed)
     caps = _caps(case, task)
-    dense = case.policy in {"narrow", "full"}
-    module = build(dataset, task, min(caps) if case.policy == "narrow" else 1.0, case.seed)
+    dense = case.policy in {"narrow", *DENSE}
+    module = build(dataset, task.widths, min(caps) if case.policy == "narrow" else 1.0, case.seed)
     split = dirichlet_split(dataset.train.y, task.devices, SPLITS[case.split], case.seed)
     shares = [dataset.train.take(indices) for indices in split]
     with TemporaryDirectory() as folder:
         manifest = export_bundle(module, dataset.input_shape, Path(folder), name="lenet")
         fleet = Fleet(Path(folder), manifest, shares, dataset.test, case.seed, () if dense else caps)
-        rounds, diverged = _train(fleet, method_of(case))
-        full = _accumulates(compile_model(build(dataset, task, 1.0, case.seed), dataset.input_shape)[1])
+        rounds, diverged = _train(fleet, method_of(case), server_of(case))
+        full = _accumulates(compile_model(build(dataset, task.widths, 1.0, case.seed), dataset.input_shape)[1])
         accuracy = 1 / dataset.classes if diverged else mean(one.accuracy for one in rounds[-LAST_ROUNDS:])
         return asdict(case) | {
             "accuracy": round(accuracy, 5),
@@ -122,11 +132,11 @@ def _caps(case: Case, task: Task) -> list[float]:
     return [fleet[device % len(fleet)] for device in range(task.devices)]
 
 
-def _train(fleet: Fleet, method: Method) -> tuple[list[Round], bool]:
+def _train(fleet: Fleet, method: Method, server: ServerSide) -> tuple[list[Round], bool]:
     """The rounds, and whether training diverged after them."""
     rounds: list[Round] = []
     try:
-        rounds.extend(accuracies(fleet, method))
+        rounds.extend(accuracies(fleet, method, server))
     except (TrainingError, InvalidValueError):
         return rounds, True
     return rounds, False
@@ -162,16 +172,22 @@ def method_of(case: Case) -> Method:
         batch_size=task.batch_size,
         learning_rate=task.learning_rate,
         training=RunConfig().training,
+        rate_decay="cosine",
         precision="ternary",
         downlink="int8",
         difference="int4",
     )
-    if case.policy == "full":
+    if case.policy in DENSE:
         dense = replace(coded, keep=1.0, selection="full", resync_every=1, precision="float32", downlink="float32")
         return replace(dense, difference=None)
     if case.policy == "narrow":
         return replace(coded, keep=1.0, selection="full")
     return replace(coded, selection=cast(SelectionPolicy, case.policy))
+
+
+def server_of(case: Case) -> ServerSide:
+    """What the server makes of updates: the mean as it is for `full`, and otherwise twice the mean."""
+    return ServerSide(optimizer=FedAvg(1.0 if case.policy == "full" else SERVER_RATE))
 
 
 def load(name: str, task: Task, seed: int) -> Dataset:
@@ -195,8 +211,8 @@ def sample(count: int, size: int, seed: int) -> np.ndarray[tuple[int], np.dtype[
     return np.sort(np.random.default_rng(seed).choice(count, size=min(size, count), replace=False))
 
 
-def build(dataset: Dataset, task: Task, fraction: float, seed: int) -> nn.Module:
-    """A LeNet with this fraction of the task's neurons."""
+def build(dataset: Dataset, widths: Widths, fraction: float, seed: int) -> nn.Module:
+    """A LeNet with this fraction of the neurons."""
     torch.manual_seed(seed)
-    first, second, third, fourth = (max(1, round(fraction * width)) for width in task.widths)
+    first, second, third, fourth = (max(1, round(fraction * width)) for width in widths)
     return lenet(dataset.input_shape, dataset.classes, (first, second, third, fourth))

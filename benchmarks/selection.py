@@ -19,17 +19,15 @@ from statistics import mean, stdev
 from tempfile import TemporaryDirectory
 from typing import Any, cast, get_args
 
-import numpy as np
-import torch
 from torch import nn
 
 from benchmarks.figures import benchmark_parser, publish
 from benchmarks.in_memory_fleet import Fleet, Method, ServerSide, accuracies
+from benchmarks.method_cases import LAST_ROUNDS, build, sample
 from devices.emulation.datasets import Dataset, load_dataset
 from devices.emulation.splits import dirichlet_split
 from edge_client.errors import TrainingError
 from model_export.export import export_bundle
-from model_export.zoo.lenet import lenet
 from server.config import RunConfig
 from server.server_optimizers.fed_avg_m import FedAvgM
 from server.training_options import add_training_options, take_training
@@ -37,14 +35,6 @@ from wire_protocol.errors import InvalidValueError
 from wire_protocol.messages import SelectionPolicy
 
 WIDTHS = (16, 32, 128, 64)
-LAST_ROUNDS = 5
-
-
-def build(dataset: Dataset, fraction: float, seed: int) -> nn.Module:
-    """A LeNet with this fraction of the benchmark's neurons."""
-    torch.manual_seed(seed)
-    first, second, third, fourth = (max(1, round(fraction * width)) for width in WIDTHS)
-    return lenet(dataset.input_shape, dataset.classes, (first, second, third, fourth))
 
 
 @dataclass(frozen=True)
@@ -91,7 +81,7 @@ def main() -> None:
         for name, rate in product(options.methods, options.learning_rates):
             fraction, method = _method(name, replace(base, learning_rate=rate))
             trial = Trial(method, _server(options.server_momentum), options.devices, seed)
-            outcome = run(dataset, build(dataset, fraction, seed), trial)
+            outcome = run(dataset, build(dataset, WIDTHS, fraction, seed), trial)
             results.append({"method": name, "learning_rate": rate, "seed": seed, **outcome})
             sys.stderr.write(f"{results[-1]}\n")
     publish(
@@ -131,11 +121,6 @@ def _method(name: str, base: Method) -> tuple[float, Method]:
     if name == "full":
         return 1.0, replace(base, keep=1.0)
     return 1.0, replace(base, selection=cast(SelectionPolicy, name))
-
-
-def sample(count: int, size: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Indices of `size` examples of `count`, in order."""
-    return np.sort(np.random.default_rng(seed).choice(count, size=min(size, count), replace=False))
 
 
 def _row(name: str, rate: float, results: list[dict[str, Any]]) -> dict[str, str]:
