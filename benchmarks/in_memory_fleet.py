@@ -63,6 +63,7 @@ class Method:
     downlink: DownlinkPrecision = "float16"
     difference: DifferencePrecision | None = None
     error_feedback: bool = True
+    score_examples: int = 0
 
     def plan(self, number: int, ranking: Mapping[str, bytes]) -> RoundPlan:
         """The plan of round `number`, counted from 1; the fleet's ranking goes out at resyncs."""
@@ -85,6 +86,7 @@ class Method:
             precision=self.precision,
             top_k=self.top_k,
             downlink=self.downlink,
+            score_examples=self.score_examples,
         )
 
 

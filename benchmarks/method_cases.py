@@ -176,6 +176,7 @@ def method_of(case: Case) -> Method:
         precision="ternary",
         downlink="int8",
         difference="int4",
+        score_examples=128,
     )
     if case.policy in DENSE:
         dense = replace(coded, keep=1.0, selection="full", resync_every=1, precision="float32", downlink="float32")

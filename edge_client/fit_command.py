@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from edge_client.bundle_store import BundleStore
 from edge_client.config import DeviceConfig, load_config
@@ -24,7 +25,7 @@ from edge_client.errors import BundleError, DamagedFileError
 from edge_client.fit_report import Report, as_json, as_table
 from edge_client.limits import Limits, pause_reason
 from edge_client.link_account import LinkAccount
-from edge_client.local_data import in_order
+from edge_client.local_data import drawn, in_order
 from edge_client.local_update import SCORING_BATCH, Scorer
 from edge_client.machine_sensors import Sensors
 from edge_client.plan_clock import remaining_seconds
@@ -102,7 +103,8 @@ def _scores(store: BundleStore, manifest: BundleManifest, subject: Subject) -> S
     for path in (*store.folder.glob("models/*"), *store.folder.glob("resyncs/*")):
         if path.suffix == "" and path.stat().st_size == size:
             full = decode_values(path.read_bytes(), shapes, subject.plan.downlink_codec)
-            return subject.open_scorer().scores(full, in_order(subject.examples, SCORING_BATCH))
+            some = drawn(subject.examples, subject.plan.scored_of(len(subject.examples)), np.random.default_rng())
+            return subject.open_scorer().scores(full, in_order(some, SCORING_BATCH))
     return None
 
 

@@ -35,6 +35,13 @@ def _shuffled(examples: Examples, batch_size: int, steps: int, generator: np.ran
         start += batch_size
 
 
+def drawn(examples: Examples, count: int, generator: np.random.Generator) -> Examples:
+    """`count` of the examples at random, without repetition and in their order; all where there are no more."""
+    if count >= len(examples):
+        return examples
+    return examples.take(np.sort(generator.choice(len(examples), count, replace=False)))
+
+
 def in_order(examples: Examples, batch_size: int) -> Iterator[Examples]:
     """Yield all examples once, in order, in batches of at most `batch_size`."""
     for start in range(0, len(examples), batch_size):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_client.error_feedback import Sent, feeds_back, residual_after, with_residual
-from edge_client.local_data import batches, in_order
+from edge_client.local_data import batches, drawn, in_order
 from edge_client.noise import add_gaussian_noise
 from edge_client.selection.policies import is_by_scores, select, sends_scores
 from edge_client.selection.policy import Ground
@@ -117,7 +117,10 @@ def choose(work: LocalWork, full: Arrays, open_scorer: OpenScorer, fitting: Fitt
 
 
 class _Scoring:
-    """Scores of the full model on the device's examples, made at most once; `scored` examples were passed for them."""
+    """Scores of the full model on the device's examples, made at most once; `scored` examples were passed for them.
+
+    Where the plan has some of them scored, sums over these stand for sums over all.
+    """
 
     def __init__(self, work: LocalWork, full: Arrays, open_scorer: OpenScorer) -> None:
         self.scored = 0
@@ -127,9 +130,11 @@ class _Scoring:
     def scores(self) -> Scores:
         """The scores."""
         if self._scores is None:
-            examples = self._work.examples
-            self._scores = self._open().scores(self._full, in_order(examples, SCORING_BATCH))
-            self.scored = len(examples)
+            work = self._work
+            some = drawn(work.examples, work.plan.scored_of(len(work.examples)), work.generator)
+            sums = self._open().scores(self._full, in_order(some, SCORING_BATCH))
+            self._scores = {group: values * (len(work.examples) / len(some)) for group, values in sums.items()}
+            self.scored = len(some)
         return self._scores
 
 

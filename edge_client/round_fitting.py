@@ -126,7 +126,7 @@ class Fitter:
             fixed_bytes=fixed,
             bytes_an_element=each,
             bytes_per_second=self.account.link.bytes_per_second,
-            scoring_seconds=(calibration.scoring_seconds or 0.0) * len(subject.examples),
+            scoring_seconds=(calibration.scoring_seconds or 0.0) * subject.plan.scored_of(len(subject.examples)),
             scoring_mb=calibration.scoring_mb or 0.0,
         )
 

@@ -106,6 +106,7 @@ def _add_run_options(add: Callable[..., None], default: RunConfig) -> None:
         choices=differences,
         default=default.difference,
     )
+    add("--score-examples", "examples a device scores neurons on, 0 for all", type=int, default=default.score_examples)
     add("--noise-stddev", "of Gaussian noise on every value sent", type=float, default=default.noise_stddev)
     add(
         "--participation",
@@ -134,6 +135,7 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         precision=arguments.precision,
         top_k=arguments.top_k,
         downlink=arguments.downlink,
+        score_examples=arguments.score_examples,
         difference=arguments.difference,
         noise_stddev=arguments.noise_stddev,
         training=take_training(vars(arguments)),

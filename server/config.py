@@ -60,6 +60,7 @@ class RunConfig:
     downlink: DownlinkPrecision = "float16"
     difference: Difference = "int4"
     noise_stddev: float = 0.0
+    score_examples: int = 0
     training: LocalTraining = CLIPPED_WITH_GAIN
     min_devices: int = 1
     round_seconds: float = 60.0
@@ -82,8 +83,9 @@ class RunConfig:
         for name in ("learning_rate", "round_seconds"):
             amount = getattr(self, name)
             require(amount > 0 and isfinite(amount), name, amount, "above 0 and finite")
-        seed = self.participation_seed
-        require(0 <= seed <= MAX_COUNT, "participation_seed", seed, "0 to 2^53")
+        for name in ("participation_seed", "score_examples"):
+            count = getattr(self, name)
+            require(0 <= count <= MAX_COUNT, name, count, "0 to 2^53")
         noise = self.noise_stddev
         require(noise >= 0 and isfinite(noise), "noise_stddev", noise, "at least 0 and finite")
         kinds = {"selection": SelectionPolicy, "precision": Precision, "downlink": DownlinkPrecision}

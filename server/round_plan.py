@@ -44,6 +44,7 @@ def round_plan(config: RunConfig, opening: Opening) -> RoundPlan:
         top_k=config.top_k,
         downlink=config.downlink,
         noise_stddev=config.noise_stddev,
+        score_examples=config.score_examples,
         training=config.training,
         ranking=dict(opening.ranking),
         most_stale=0 if config.buffer is None else config.buffer.most_stale,

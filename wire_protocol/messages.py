@@ -67,6 +67,7 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     fraction of neurons that a device keeps in each group, in (0, 1]. Updates are coded at `precision`, the fraction
     `top_k` of their values of largest magnitude; models and slices at `downlink`. `noise_stddev` is the standard
     deviation of Gaussian noise that the device adds to every value it sends; alone it is no privacy guarantee.
+    Neurons are scored on `score_examples` of a device's examples, drawn at random, 0 for all.
     `ranking` is the fleet's own order of neurons (`neuron_scores`), in a resync by the selection `fisher-cohort` once
     there were scores, and in a buffered run in the rounds after it too. `differences`, in a resync only, give the model
     to devices that have an earlier one. Updates still count when the newest plan is up to `most_stale` model versions
@@ -90,6 +91,7 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     top_k: float = 1.0
     downlink: DownlinkPrecision = "float16"
     noise_stddev: float = 0.0
+    score_examples: int = 0
     training: LocalTraining = PLAIN
     ranking: dict[str, bytes] = {}
     participation: float = 1.0
@@ -114,6 +116,7 @@ class RoundPlan(Message, frozen=True, tag="plan"):
         _require_fraction("participation", self.participation)
         _require_count("participation_seed", self.participation_seed)
         _require_count("most_stale", self.most_stale)
+        _require_count("score_examples", self.score_examples)
         count, most = len(self.differences), MAX_DIFFERENCES if self.resync else 0
         require(count <= most, "differences", count, f"at most {MAX_DIFFERENCES} in a resync, else none")
 
@@ -125,6 +128,10 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     def draws(self, device: str) -> bool:
         """Whether the device takes part in this round; see `participation`."""
         return takes_part(self.participation, self.participation_seed, self.round, device)
+
+    def scored_of(self, examples: int) -> int:
+        """On how many of its examples a device scores neurons."""
+        return min(examples, self.score_examples or examples)
 
     def takes_updates_of(self, earlier: RoundPlan) -> bool:
         """Whether updates by an earlier plan of the run still count while this is the newest."""

@@ -107,6 +107,7 @@ def _add_training(groups: OptionGroups) -> None:
     option(training, "precision", "number format of updates", choices=get_args(Precision))
     option(training, "top_k", "fraction of an update's values that is sent, the largest; the rest waits", type=float)
     option(training, "downlink", "number format of models and slices", choices=get_args(DownlinkPrecision))
+    option(training, "score_examples", "examples that a device scores neurons on, 0 for all", type=int)
     option(training, "noise_stddev", "Gaussian noise added to every value sent; not a privacy guarantee", type=float)
     add_training_options(training, RunConfig.training)
 

@@ -54,6 +54,7 @@ class FleetSettings:
     learning_rate: float = RunConfig.learning_rate
     rate_decay: RateDecay = RunConfig.rate_decay
     noise_stddev: float = RunConfig.noise_stddev
+    score_examples: int = RunConfig.score_examples
     training: LocalTraining = RunConfig.training
     alpha: float = DIRICHLET_ALPHA
     participation: float = RunConfig.participation
@@ -84,6 +85,7 @@ class FleetSettings:
             top_k=self.top_k,
             downlink=self.downlink,
             noise_stddev=self.noise_stddev,
+            score_examples=self.score_examples,
             training=self.training,
             participation=self.participation,
             participation_seed=self.seed,

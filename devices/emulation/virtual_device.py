@@ -184,7 +184,8 @@ class _Device:
 
     def _scorer(self) -> _TimedScorer:
         each = self._calibration.scoring_seconds or 0.0
-        return _TimedScorer(self._graphs, self._clock, self._task.work_factor * each * len(self._task.examples))
+        scored = self._order.plan.scored_of(len(self._task.examples))
+        return _TimedScorer(self._graphs, self._clock, self._task.work_factor * each * scored)
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,23 @@ def test_fisher_keeps_the_neurons_with_the_largest_scores_and_counts_what_it_sco
         assert scores[kept].min() >= np.delete(scores, kept).max() * (1 - 1e-4)
 
 
+def test_where_the_plan_has_some_examples_scored_their_sums_stand_for_all(bundle):
+    seen = []
+
+    class Noted:
+        def scores(self, parameters, batches):
+            assert parameters is bundle.full
+            seen.extend(image for each in batches for image in each.x)
+            return {group: np.full(size, 16.0) for group, size in bundle.layout.group_sizes.items()}
+
+    work = bundle.work(selection="fisher-cohort", score_examples=16)
+    choice = choose(work, bundle.full, Noted)
+    assert choice.scored == len({image.tobytes() for image in seen}) == 16
+    assert {image.tobytes() for image in seen} < {image.tobytes() for image in bundle.examples.x}
+    assert all((found == 40.0).all() for found in decode_scores(bundle.layout, choice.scores).values())
+    assert choose(bundle.work(score_examples=41), bundle.full, lambda: bundle.scorer).scored == 40
+
+
 def test_keeping_everything_scores_nothing(bundle):
     choice = choose(bundle.work(keep=1.0), bundle.full, bundle.never_scored)
     assert choice.scored == 0

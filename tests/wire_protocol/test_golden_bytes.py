@@ -73,6 +73,7 @@ MESSAGES: dict[str, Message] = {
         top_k=1.0,
         downlink="float16",
         noise_stddev=0.0,
+        score_examples=100,
         training=LocalTraining(optimizer="momentum", momentum=0.5, proximal=0.25, clip_gradient=5.0, hidden_gain=2.0),
         ranking={"fc1": b"\x01\x00\x00\x00\x00\x00\x00\x00"},
         participation=0.75,
