@@ -91,11 +91,18 @@ class _Open:
     hearing: InMemoryRound
     model: bytes
     opened: float
-    deadline: float
     online: int
     courses: dict[int, Course] = field(default_factory=dict)
     turns: dict[int, Turn] = field(default_factory=dict)
     events: list[tuple[float, int, bool]] = field(default_factory=list)
+
+    @property
+    def deadline(self) -> float:
+        return self.hearing.plan.deadline
+
+    def prolong(self, deadline: float) -> None:
+        """Devices fit what they do to the new deadline."""
+        self.hearing.plan = msgspec.structs.replace(self.hearing.plan, deadline=deadline)
 
 
 class Simulation:
@@ -159,7 +166,7 @@ class Simulation:
         model = self.server.whole_model(plan)
         plan = msgspec.structs.replace(plan, model=sha256(model).hexdigest())
         hearing = self.server.open_round(plan)
-        opened = _Open(hearing, model, self.now, command.deadline, int(self._online.sum()))
+        opened = _Open(hearing, model, self.now, int(self._online.sum()))
         assert isinstance(self._state.phase, Collecting)
         self._ask(opened, sorted(self._numbers[name] for name in self._state.phase.expected))
         return opened
@@ -236,7 +243,7 @@ class Simulation:
                         self._lost += self._settle(opened)
                         return None
                     case coordinator.ExtendRound(_, deadline):
-                        opened.deadline = deadline
+                        opened.prolong(deadline)
                         self._ask(opened, self._unanswered(opened))
 
     def _unanswered(self, opened: _Open) -> list[int]:

@@ -187,6 +187,14 @@ def test_what_cannot_be_ready_in_time_is_not_trained_and_a_round_without_updates
     assert closed.closed > 2.0
 
 
+def test_who_comes_back_after_the_deadline_fits_its_work_to_the_later_one(world: World) -> None:
+    fleet = draw_fleet(shape(1, availability=0.5, link=LinkRange(1e6, 1e6)), 0)
+    fleet.period[0], fleet.offset[0] = 40.0, 0.499
+    _, (closed,), seen = world.run(replace(CONFIG, rounds=1, round_seconds=15.0), fleet)
+    assert [(order.plan.deadline, task.began) for order, task, _ in seen] == [(15.0, 0.0), (45.0, 30.0)]
+    assert fates(closed) == ["offline", "heard"]
+
+
 def test_only_those_drawn_take_part(world: World) -> None:
     fleet = draw_fleet(shape(30), 0)
     config = replace(CONFIG, rounds=3, participation=0.1, participation_seed=5)
