@@ -54,6 +54,8 @@ DEVICES_AT_ONCE = 256
 """Whose slices and residuals are in memory together."""
 MOST_GIVEN_UP = 10
 """Rounds given up one after another before a run is hopeless."""
+MOST_PROLONGED = 100
+"""Times that one round is prolonged while devices are there before a run is hopeless."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class _Open:
     model: bytes
     opened: float
     online: int
+    prolonged: int = 0
     courses: dict[int, Course] = field(default_factory=dict)
     turns: dict[int, Turn] = field(default_factory=dict)
     events: list[tuple[float, int, bool]] = field(default_factory=list)
@@ -125,7 +128,9 @@ class Simulation:
         self._lost: list[Turn] = []
 
     def rounds(self) -> Iterator[SimulatedRound]:
-        """Run; yields every round as it closes. Raises `SimulationError` where round after round comes to nothing."""
+        """Run; yields every round as it closes. Raises `SimulationError` where round after round comes to nothing, or
+        one never closes.
+        """
         given_up = 0
         while not isinstance(self._state.phase, Finished):
             self._look_around()
@@ -243,8 +248,17 @@ class Simulation:
                         self._lost += self._settle(opened)
                         return None
                     case coordinator.ExtendRound(_, deadline):
-                        opened.prolong(deadline)
-                        self._ask(opened, self._unanswered(opened))
+                        self._prolong(opened, deadline)
+
+    def _prolong(self, opened: _Open, deadline: float) -> None:
+        opened.prolong(deadline)
+        opened.prolonged += bool(self._online.any())
+        if opened.prolonged > MOST_PROLONGED:
+            raise SimulationError(
+                f"round {opened.hearing.plan.round} was prolonged {MOST_PROLONGED} times: devices go away before they "
+                "are heard; try a longer period, a higher availability or less work"
+            )
+        self._ask(opened, self._unanswered(opened))
 
     def _unanswered(self, opened: _Open) -> list[int]:
         """Who is there, was drawn, was not heard yet, and has nothing on its way; who came back begins anew."""

@@ -239,6 +239,12 @@ def test_a_run_in_which_nobody_can_train_ends_and_says_so(world: World) -> None:
         world.run(config, draw_fleet(shape(2), 0))
 
 
+def test_a_run_whose_devices_go_away_before_they_are_heard_ends_and_says_so(world: World) -> None:
+    fleet = draw_fleet(shape(2, availability=0.5, period=1.0), 0)
+    with pytest.raises(SimulationError, match="round 1 was prolonged 100 times: devices go away"):
+        world.run(replace(CONFIG, round_seconds=7.0), fleet)
+
+
 def test_processes_give_the_same_run_to_the_bit(world: World) -> None:
     fleet = draw_fleet(shape(5, availability=0.9), 0)
     config = replace(CONFIG, participation=0.7, top_k=0.2, precision="int8")
