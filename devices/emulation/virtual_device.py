@@ -141,8 +141,9 @@ class _Device:
         self._graphs, self._order, self._task, self._clock = bench.graphs, order, task, clock
         plan, layout = order.plan, bench.graphs.layout
         examples = bench.examples.take(task.examples)
-        generator = np.random.default_rng([order.seed, task.device, plan.round])
-        self._work = LocalWork(plan, layout, examples, generator, residual=task.residual)
+        chance = (order.seed, task.device, plan.round)
+        generator, noise = np.random.default_rng(chance), np.random.default_rng([*chance, 2])
+        self._work = LocalWork(plan, layout, examples, generator, noise, task.residual)
         batch = min(plan.batch_size, len(examples))
         self._calibration = bench.calibration(task.profile, batch)
         self._subject = Subject(plan, layout, examples, bench.graphs.runtime, self._scorer, self._reads_scores())

@@ -245,6 +245,15 @@ def test_a_run_whose_devices_go_away_before_they_are_heard_ends_and_says_so(worl
         world.run(replace(CONFIG, round_seconds=7.0), fleet)
 
 
+def test_noise_follows_from_the_seed(world: World) -> None:
+    config = replace(CONFIG, rounds=1, noise_stddev=0.01, selection="full")
+    one, again, silent = (
+        [answer.body for _, _, answer in world.run(each, draw_fleet(shape(2), 0))[2]]
+        for each in (config, config, replace(config, noise_stddev=0.0))
+    )
+    assert one == again != silent
+
+
 def test_processes_give_the_same_run_to_the_bit(world: World) -> None:
     fleet = draw_fleet(shape(5, availability=0.9), 0)
     config = replace(CONFIG, participation=0.7, top_k=0.2, precision="int8")
