@@ -2,7 +2,7 @@
 
 A `Decline`, sent in place of an update, is refused with what it says.
 
-An update is counted only if it is a valid message of the open round, made from the model version and at the precision
+An update is counted only if it is a valid message of its round, made from the model version and at the precision
 the plan names, with legal kept-neuron bitmaps, finite values of the right number, and counts that can be true.
 """
 
@@ -54,7 +54,7 @@ class Refused:
 
 
 def screen(payload: bytes, plan: RoundPlan, layout: Layout, known: SubModel | None = None) -> Screened | Refused:
-    """Decode an update of the open round `plan` and check it; `known` are the neurons of the device's last slice.
+    """Decode an update of the round `plan` and check it; `known` are the neurons of the device's last slice.
 
     Whether its device was drawn is `not_drawn`'s to say.
     """

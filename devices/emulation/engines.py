@@ -48,7 +48,6 @@ class Material:
     def write_examples(self, examples: Examples) -> None:
         """Put them there."""
         self.examples.mkdir(parents=True, exist_ok=True)
-        self.examples.mkdir(parents=True, exist_ok=True)
         np.save(self.examples / INPUTS, examples.x)
         np.save(self.examples / TARGETS, examples.y)
 

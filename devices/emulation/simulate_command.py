@@ -23,7 +23,7 @@ from devices.emulation.simulate import prepare, simulate
 from devices.emulation.simulation import SimulatedRound
 from devices.emulation.virtual_fleet import LinkRange
 from devices.profiles.profile import load_profiles
-from wire_protocol.errors import FisherfleetError
+from wire_protocol.errors import FisherfleetError, InvalidValueError
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -118,7 +118,10 @@ def _link(text: str) -> LinkRange | None:
     found = [float(end[1]) * _FACTORS[end[2]] for end in ends if end is not None]
     if len(found) != len(ends) or len(found) > 2:
         raise argparse.ArgumentTypeError(f"must be bits a second as 250k-20M or 1M, or profile, got {text!r}")
-    return LinkRange(found[0], found[-1])
+    try:
+        return LinkRange(found[0], found[-1])
+    except InvalidValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -105,7 +105,9 @@ def test_a_mistake_is_one_line(
     assert message in error
 
 
-@pytest.mark.parametrize("arguments", [("--mix", "a=b"), ("--link", "fast"), ("--link", "1-2-3")])
+@pytest.mark.parametrize(
+    "arguments", [("--mix", "a=b"), ("--link", "fast"), ("--link", "1-2-3"), ("--link", "0"), ("--link", "20M-250k")]
+)
 def test_options_that_cannot_be_read_are_explained(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:
