@@ -6,13 +6,14 @@ so the shell sends one after every event and at least twice a second. Times are 
     Waiting --enough online--> Collecting --all heard, or deadline, with a quorum--> Applying --RoundApplied--> Waiting
     Collecting --deadline without a quorum--> Collecting, with a later deadline
     Collecting --deadline without an update, everyone drawn who is online refused--> Waiting, the round is given up
-    Collecting --everyone drawn who is online refused, if the run is to give up then--> Finished
+    Collecting --the same, at once if the run is to give up--> Waiting, or Finished where everyone online refused so far
     Waiting --all rounds closed--> Finished
 
 A round closes early once every device that was online when it opened, and is online now, was counted or refused, and
 at least `quorum` were counted. A device that joins during a round is counted when its update comes in time, but not
 waited for. A device that was refused takes part in a prolonged round no more, so where only such devices are online, a
-round with a new number gives everyone another chance. Neurons are chosen at a resync: in the run's first round and
+round with a new number gives everyone another chance. A run that is to give up does so once everyone online was
+refused in a row of rounds that came to nothing. Neurons are chosen at a resync: in the run's first round and
 every `resync_every` rounds after it.
 
 Who takes part in a round is drawn by its number (`wire_protocol.participation`). Only those drawn are waited for, and a
@@ -209,7 +210,10 @@ class Schedule:
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands: `next_round` is the number the next round gets, `closed` how many are closed."""
+    """Where a run stands: `next_round` is the number the next round gets, `closed` how many are closed.
+
+    `refused` were refused in the rounds given up since one was closed.
+    """
 
     schedule: Schedule
     phase: Phase
@@ -217,6 +221,7 @@ class State:
     closed: int
     resync_round: int | None = None
     online: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -287,14 +292,15 @@ def _decide(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
             later = now + state.schedule.round_seconds
             return replace(state, phase=replace(phase, deadline=later)), (ExtendRound(number, later),)
         case Collecting(number, deadline) as phase if now >= deadline or _is_due(phase, state):
-            return replace(state, phase=Applying(number)), (CloseRound(number),)
+            return replace(state, phase=Applying(number), refused=frozenset()), (CloseRound(number),)
     return state, ()
 
 
 def _forget(state: State, phase: Collecting) -> tuple[State, tuple[Command, ...]]:
-    if state.schedule.give_up and phase.refused:
+    refused = state.refused | phase.refused
+    if state.schedule.give_up and phase.refused and state.online <= refused:
         return replace(state, phase=Finished()), (GiveUp(phase.round),)
-    return replace(state, phase=Waiting(needed=1)), (AbandonRound(phase.round),)
+    return replace(state, phase=Waiting(needed=1), refused=refused), (AbandonRound(phase.round),)
 
 
 def _nobody_can(phase: Collecting, state: State) -> bool:

@@ -446,12 +446,33 @@ def test_a_round_whose_drawn_devices_left_is_given_up_at_its_deadline_and_anothe
     assert state.phase == Collecting(number, 20.0, drawn(number, left))
 
 
-def test_a_run_that_is_to_give_up_does_so_when_all_drawn_refused_and_not_when_they_left() -> None:
-    asked = replace(SAMPLED, give_up=True)
-    state, _ = play(all_online(asked), Tick(0))
-    refusals = [UpdateRefused(device, 1) for device in drawn(1)]
-    assert play(state, *refusals, Tick(1))[1] == [GiveUp(1)]
+def all_refuse(state: State, command: OpenRound, now: float) -> tuple[State, list[object]]:
+    assert isinstance(state.phase, Collecting)
+    return play(state, *(UpdateRefused(device, command.round) for device in state.phase.expected), Tick(now))
+
+
+def test_a_sampled_run_gives_up_only_when_everyone_online_was_refused_and_not_when_the_drawn_left() -> None:
+    state, (command,) = play(all_online(replace(SAMPLED, give_up=True)), Tick(0))
     assert play(state, *map(DeviceOffline, drawn(1)), Tick(1), Tick(10))[1] == [AbandonRound(1)]
+    refused = drawn(1)
+    while not refused >= set(FLEET):
+        state, given = all_refuse(state, command, 1.0)
+        assert given == [AbandonRound(command.round)]
+        state, (command,) = play(state, Tick(1))
+        refused |= drawn(command.round)
+    state, given = all_refuse(state, command, 1.0)
+    assert (given, state.phase) == ([GiveUp(command.round)], Finished())
+
+
+def test_refusals_before_a_round_that_closed_do_not_make_a_run_give_up() -> None:
+    state, (command,) = play(all_online(replace(SAMPLED, rounds=100, give_up=True)), Tick(0))
+    for _ in range(40):
+        state, given = all_refuse(state, command, 1.0)
+        assert given == [AbandonRound(command.round)]
+        state, (command,) = play(state, Tick(1))
+        updates = [counted(device, command.round) for device in drawn(command.round)]
+        state, _ = play(state, *updates, Tick(1), RoundApplied(command.round))
+        state, (command,) = play(state, Tick(1))
 
 
 def test_in_a_sampled_buffered_run_late_updates_keep_a_round_from_being_given_up() -> None:
