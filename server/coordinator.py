@@ -13,8 +13,8 @@ A round closes early once every device that was online when it opened, and is on
 at least `quorum` were counted. A device that joins during a round is counted when its update comes in time, but not
 waited for. A device that was refused takes part in a prolonged round no more, so where only such devices are online, a
 round with a new number gives everyone another chance. A run that is to give up does so once everyone online was
-refused in a row of rounds that came to nothing. Neurons are chosen at a resync: in the run's first round and
-every `resync_every` rounds after it.
+refused in a row of rounds that came to nothing. Neurons are chosen at a resync: in the run's first round and after
+`resync_every` rounds that were opened, whatever numbers they have.
 
 Who takes part in a round is drawn by its number (`wire_protocol.participation`). Only those drawn are waited for, and a
 number that draws fewer than `quorum` of the devices online (or than all of them, where they are fewer) is passed over,
@@ -212,7 +212,8 @@ class Schedule:
 class State:
     """Where a run stands: `next_round` is the number the next round gets, `closed` how many are closed.
 
-    `refused` were refused in the rounds given up since one was closed.
+    `since_resync` rounds were opened from `resync_round` on; `refused` were refused in the rounds given up since one was
+    closed.
     """
 
     schedule: Schedule
@@ -221,15 +222,19 @@ class State:
     closed: int
     resync_round: int | None = None
     online: frozenset[str] = frozenset()
+    since_resync: int = 0
     refused: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Past:
-    """What another process left: rounds `closed`, the last resync, who is presumed online, and a round still open."""
+    """What another process left: rounds `closed`, the last resync, rounds opened from there on, who is presumed online,
+    and a round still open.
+    """
 
     closed: int = 0
     resync_round: int | None = None
+    since_resync: int = 0
     online: frozenset[str] = frozenset()
     open_round: Collecting | None = None
 
@@ -241,7 +246,7 @@ def begin(schedule: Schedule, next_round: int = 1, past: Past = NEW_RUN) -> Stat
     """The state of a process that has just started; `next_round` was never opened before."""
     require(next_round > past.closed, "next_round", next_round, f"above the {past.closed} closed rounds")
     phase = past.open_round or Waiting(schedule.min_devices)
-    return State(schedule, phase, next_round, past.closed, past.resync_round, past.online)
+    return State(schedule, phase, next_round, past.closed, past.resync_round, past.online, past.since_resync)
 
 
 def step(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
@@ -320,12 +325,12 @@ def _open(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
     number, expected = _next_drawing(state)
     if not expected:
         return replace(state, next_round=number), ()
-    chosen = state.resync_round
-    if chosen is None or number - chosen >= state.schedule.resync_every:
-        chosen = number
+    chosen, since = state.resync_round, state.since_resync
+    if chosen is None or since >= state.schedule.resync_every:
+        chosen, since = number, 0
     deadline = now + state.schedule.round_seconds
     phase = Collecting(number, deadline, expected)
-    opened = replace(state, phase=phase, next_round=number + 1, resync_round=chosen)
+    opened = replace(state, phase=phase, next_round=number + 1, resync_round=chosen, since_resync=since + 1)
     return opened, (OpenRound(number, chosen, deadline),)
 
 

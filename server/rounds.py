@@ -103,7 +103,8 @@ class Rounds:
         online = frozenset(device for device in presumed if workplace.registry.keys(device))
         self._last_resync = standing.last_resync
         resync_round = standing.last_resync.round if standing.last_resync else None
-        past = Past(standing.closed, resync_round, online, self._reopen(standing.open_round))
+        open_round = self._reopen(standing.open_round)
+        past = Past(standing.closed, resync_round, standing.since_resync, online, open_round)
         self._state = coordinator.begin(_schedule(workplace.config), standing.next_round, past)
 
     @property

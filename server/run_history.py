@@ -33,10 +33,10 @@ class Standing:
     """`version` counts the rounds applied to `parameters` (float32, full); `moments` are the server optimizer's state
     after them; `next_round` was never opened before.
 
-    `last_resync` is the plan of the last round in which neurons were chosen, None before the first; `selections` are
-    those of the devices' newest counted updates; `recent` are the plans of a buffered run whose updates may still
-    count; `ranking` is the one made in the last resync round that was closed. `online` are devices that were online
-    when a process was killed, none when it stopped.
+    `last_resync` is the plan of the last round in which neurons were chosen, None before the first, and `since_resync`
+    rounds were opened from there on; `selections` are those of the devices' newest counted updates; `recent` are the
+    plans of a buffered run whose updates may still count; `ranking` is the one made in the last resync round that was
+    closed. `online` are devices that were online when a process was killed, none when it stopped.
     """
 
     next_round: int
@@ -45,6 +45,7 @@ class Standing:
     parameters: dict[str, NDArray[Any]]
     moments: State
     last_resync: RoundPlan | None = None
+    since_resync: int = 0
     selections: dict[str, Known] = field(default_factory=dict)
     recent: tuple[RoundPlan, ...] = ()
     ranking: dict[str, bytes] = field(default_factory=dict)
@@ -75,6 +76,7 @@ def resume(store: Store, models: ModelFiles, bundle: Bundle, config: RunConfig, 
         parameters=parameters,
         moments=moments,
         last_resync=store.plan(config.run, last.resync_round),
+        since_resync=store.opened_since(config.run, last.resync_round),
         ranking=store.ranking(config.run),
         selections={
             device: Known(chosen, from_bitmaps(bundle.layout, bitmaps)) for device, (chosen, bitmaps) in kept.items()

@@ -119,6 +119,12 @@ class Store:
             plan = connection.execute(query.order_by(tables.rounds.c.round.desc()).limit(1)).scalar_one_or_none()
         return None if plan is None else messages.decode(plan, RoundPlan)
 
+    def opened_since(self, run: str, number: int) -> int:
+        """How many rounds were opened from this number on, whatever became of them."""
+        query = select(func.count()).where(tables.rounds.c.run == run, tables.rounds.c.round >= number)
+        with self._database.transaction() as connection:
+            return connection.execute(query).scalar_one()
+
     def recent_plans(self, run: str, oldest_version: int) -> tuple[RoundPlan, ...]:
         """The plans of the last rounds, the newest first, back to the first that trains an older model version."""
         query = select(tables.rounds.c.plan).where(tables.rounds.c.run == run).order_by(tables.rounds.c.round.desc())

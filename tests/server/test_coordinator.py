@@ -215,12 +215,13 @@ def run_rounds(state: State, rounds: int) -> list[OpenRound]:
         (1, 1, 0, [1, 2, 3, 4, 5, 6, 7]),
         (100, 1, 0, [1, 1, 1, 1, 1, 1, 1]),
         (3, 6, 4, [4, 7, 7, 7, 10, 10, 10]),
+        (3, 9, 4, [4, 10, 10, 10, 13, 13, 13]),
     ],
-    ids=["every third", "every round", "only the first", "as before after a restart, a number skipped"],
+    ids=["every third", "every round", "only the first", "as before after a restart", "a restart, numbers passed over"],
 )
 def test_resync_rounds(every: int, next_round: int, closed: int, expected: list[int]) -> None:
     schedule = replace(SCHEDULE, rounds=100, resync_every=every, min_devices=1)
-    past = Past(closed, resync_round=4 if closed else None)
+    past = Past(closed, resync_round=4 if closed else None, since_resync=2 if closed else 0)
     opened = run_rounds(begin(schedule, next_round, past), len(expected))
     assert [command.resync_round for command in opened] == expected
     assert [command.round for command in opened] == list(range(next_round, next_round + len(expected)))
@@ -420,6 +421,20 @@ def test_numbers_that_draw_too_few_are_passed_over(quorum: int) -> None:
     assert commands == [OpenRound(number, number, 10.0)]
     assert state.phase == Collecting(number, 10.0, drawn(number, online))
     assert state.next_round == number + 1
+
+
+def test_numbers_passed_over_bring_no_resync_nearer() -> None:
+    online = FLEET[:4]
+    state, commands = play(all_online(replace(SAMPLED, rounds=100, quorum=3, resync_every=3), online), Tick(0))
+    chosen = []
+    for _ in range(9):
+        (command,) = commands
+        chosen.append(command.round == command.resync_round)
+        updates = [counted(device, command.round) for device in drawn(command.round, online)]
+        state, _ = play(state, *updates, Tick(1), RoundApplied(command.round))
+        state, commands = play(state, Tick(1))
+    assert command.round > 3 * 9
+    assert chosen == [True, False, False] * 3
 
 
 def test_a_quorum_larger_than_the_fleet_asks_for_all_of_it() -> None:

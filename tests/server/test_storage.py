@@ -112,6 +112,14 @@ def test_a_round_given_up_keeps_its_number(store: Store, opening: Callable) -> N
     assert store.last_plan("run").round == 2
 
 
+def test_rounds_opened_are_counted_whatever_their_numbers(store: Store, opening: Callable) -> None:
+    for number in (1, 4, 9):
+        store.open_round(opening(number))
+    store.abandon_round("run", 9)
+    assert [store.opened_since("run", number) for number in (1, 2, 4, 10)] == [3, 2, 2, 0]
+    assert store.opened_since("other", 1) == 0
+
+
 def test_a_round_without_test_data_has_no_accuracy(store: Store, opening: Callable) -> None:
     untested = replace(ROUND, accuracy=None, loss=None)
     store.open_round(opening(1))

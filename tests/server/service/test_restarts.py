@@ -82,6 +82,21 @@ async def test_a_stopped_service_goes_on_with_the_round_that_was_open(
     assert len(list((settings.state / "models" / "run").iterdir())) == 2
 
 
+async def test_neurons_are_chosen_as_often_after_a_restart(
+    running: Callable, connected: Callable, keeping: Callable, serving: Callable
+) -> None:
+    settings = running(rounds=3, resync_every=2)
+    async with connected("a") as a:
+        async with serving(settings):
+            plan = await a.next_plan(1)
+            assert (await a.send(plan, a.update(plan, keeping(0), 0.5))).accepted
+            assert not (await a.next_plan(2)).resync
+        async with serving(settings):
+            second = await a.next_plan(2)
+            assert (await a.send(second, a.update(second, keeping(0), 0.5))).accepted
+            assert (await a.next_plan(3)).resync
+
+
 async def test_a_refusal_stands_after_a_restart(
     running: Callable, connected: Callable, keeping: Callable, serving: Callable
 ) -> None:
