@@ -35,8 +35,8 @@ from dataclasses import dataclass, replace
 from wire_protocol.errors import require
 from wire_protocol.participation import takes_part
 
-_DRAWS_TRIED = 100_000
-"""At one `Tick`, for a round that draws enough devices; the next `Tick` tries the following numbers."""
+_DRAWS_TRIED = 1000
+"""At one `Tick`, some milliseconds, for a round that draws enough; the next `Tick` tries the following numbers."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +224,11 @@ class State:
     online: frozenset[str] = frozenset()
     since_resync: int = 0
     refused: frozenset[str] = frozenset()
+
+    @property
+    def draws_too_few(self) -> bool:
+        """Whether, after a `Tick`, no round is open only as no number tried so far draws enough of the devices online."""
+        return isinstance(self.phase, Waiting) and len(self.online) >= self.phase.needed
 
 
 @dataclass(frozen=True)

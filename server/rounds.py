@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from server import coordinator
 from server.aggregation.choice import aggregation_rule
 from server.aggregation.fold import Folded, Scale, as_it_is, fold
+from server.allowance import Allowance
 from server.bundle import Bundle
 from server.clocks import Clocks
 from server.cohort import Cohort
@@ -57,6 +58,7 @@ logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
 _TRIES_A_LOG_LINE = 30
+_WARNINGS_A_SECOND = 1 / 60
 
 _T = TypeVar("_T")
 
@@ -95,6 +97,7 @@ class Rounds:
         self._recent = {plan.round: plan for plan in standing.recent}
         self.work: RoundWork | None = None
         self._plan_reminder = Reminder()
+        self._warnings = Allowance(_WARNINGS_A_SECOND, 1, workplace.clocks.steady)
         self._ranking = standing.ranking
         self._offers = ModelOffers(self._layout, workplace.models)
         self._traffic_closed = workplace.traffic.total
@@ -155,6 +158,12 @@ class Rounds:
         while commands := self.observe(coordinator.Tick(self._at.clocks.steady())):
             for command in commands:
                 await self._carry_out(command)
+        if self._state.draws_too_few and self._warnings.take("draws"):
+            config, online = self._at.config, len(self.online)
+            logger.warning(
+                "no round opens: none of many drew %d of the %d devices online (quorum %d, participation %g); trying on",
+                *(min(config.quorum, online), online, config.quorum, config.participation),
+            )
 
     def publish_plan(self) -> None:
         """Publish the plan as it stands, or clear what another process left; for a fresh connection."""

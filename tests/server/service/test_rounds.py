@@ -1,10 +1,12 @@
 """Rounds of the whole service against a real broker, with devices whose training is a known difference."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 
 from server.config import ServiceSettings
 from server.resync import encode_model
@@ -297,3 +299,15 @@ async def test_a_round_waits_for_those_drawn_only_and_refuses_the_others(
         assert (await a.send(plan, a.update(plan, keeping(0, 1), 1.0, examples=1))).accepted
         await run
     assert (records[0].updates_accepted, records[0].updates_rejected) == (1, 1)
+
+
+async def test_a_quorum_that_is_hardly_ever_drawn_is_warned_of_once(
+    running: Callable, connected: Callable, serving: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = running(min_devices=2, quorum=3, participation=1e-9)
+    async with serving(settings), connected("a"), connected("b"):
+        while "no round opens" not in caplog.text:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.6)
+    (warning,) = [record.message for record in caplog.records if "no round opens" in record.message]
+    assert "drew 2 of the 2 devices online (quorum 3, participation 1e-09)" in warning
