@@ -84,13 +84,20 @@ class Answers:
         return answered
 
     def _take_answered(self, completes: deque[Complete]) -> list[tuple[str, Receipt]]:
-        """Answer what is answered already; what is left in `completes` is to be judged, one of a device and round."""
+        """Answer what is answered already; what is left in `completes` is to be judged, one of a device and round.
+
+        What cannot be looked up is left out: it comes again.
+        """
         answered: list[tuple[str, Receipt]] = []
         waiting: set[Made] = set()
         for _ in range(len(completes)):
             complete = completes.popleft()
             number, device = complete.part.round, complete.part.device
-            receipt = self.standing(complete.part, complete.sha256)
+            try:
+                receipt = self.standing(complete.part, complete.sha256)
+            except StorageError as error:
+                logger.error("round %d: the update of %s waits to be answered: %s", number, device, error)
+                continue
             if receipt is not None:
                 answered.append((device, receipt))
             elif (number, device) not in waiting:

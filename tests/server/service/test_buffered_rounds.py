@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import deque
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 
 from server.aggregation.buffered import BufferRule
+from server.errors import StorageError
+from server.update_rows import UpdateRows
+from server.uplink import Complete
 from wire_protocol import messages
 from wire_protocol.messages import SELECTION_UNKNOWN, RoundPlan, Update
 from wire_protocol.sub_model import selection_id
@@ -25,6 +29,10 @@ def brief(device: Any, plan: RoundPlan, kept: Any, value: float) -> bytes:
     return device.sealed(
         plan, messages.encode(msgspec.structs.replace(update, kept={}, selection=selection_id(device.layout, kept)))
     )
+
+
+def damaged(*_arguments: Any) -> None:
+    raise StorageError("disk I/O error")
 
 
 async def close_round(plan: RoundPlan, kept: Any, value: float, *devices: Any) -> None:
@@ -147,6 +155,39 @@ async def test_an_update_announced_while_the_next_round_opens_is_counted_there(
         go_on.set()
         assert (await sending).accepted
         second = await a.next_plan(2)
+        await close_round(second, scene.keeping(0), 1.0, a)
+        await run
+    assert [(record.updates_accepted, record.updates_late) for record in records] == [(2, 0), (2, 1)]
+
+
+async def test_a_late_update_that_cannot_be_looked_up_waits_until_it_can_be(
+    scene: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = scene.running(rounds=2, min_devices=3, buffer=GOAL_2)
+    async with (
+        scene.serving(settings) as (service, run, records),
+        scene.connected("a") as a,
+        scene.connected("b") as b,
+        scene.connected("c") as c,
+    ):
+        first = await c.next_plan(1)
+        await close_round(first, scene.keeping(0), 1.0, a, b)
+        second = await a.next_plan(2)
+        count, failures = service._answers.count, 2
+
+        async def unread(completes: deque[Complete], let_go: Any) -> Any:
+            nonlocal failures
+            if not completes or not failures:
+                return await count(completes, let_go)
+            failures -= 1
+            with monkeypatch.context() as patched:
+                patched.setattr(UpdateRows, "counted_hash", damaged)
+                return await count(completes, let_go)
+
+        monkeypatch.setattr(service._answers, "count", unread)
+        late = c.update(first, scene.keeping(0), 1.0)
+        assert (await c.send(first, late, again_after=0.1)).accepted
+        assert failures == 0
         await close_round(second, scene.keeping(0), 1.0, a)
         await run
     assert [(record.updates_accepted, record.updates_late) for record in records] == [(2, 0), (2, 1)]
