@@ -1,13 +1,14 @@
 """Files named by the SHA-256 of their content, so that they never change, of which the last few are on offer.
 
-What another process left stays until the first `publish`.
+What another process left stays until the first `publish`, and what of it is named by `resume` as if this one had
+published it.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from hashlib import sha256
 from pathlib import Path
 
@@ -26,6 +27,10 @@ class ContentFiles:
         self._folder = folder
         self._kept = kept
         self._published: list[str] = []
+
+    def resume(self, published: Iterable[str]) -> None:
+        """Take these files, the oldest first, for the last ones published; before the first `publish`."""
+        self._published = list(dict.fromkeys(published))
 
     def publish(self, content: bytes, also: Collection[str] = ()) -> str:
         """Offer a file, withdraw all but the last and those `also` named; returns its SHA-256 (hexadecimal)."""

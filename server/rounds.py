@@ -142,10 +142,11 @@ class Rounds:
         return commands
 
     async def prepare(self) -> None:
-        """Before the first connection: offer the model of a round that goes on, tidy up after rounds that are over.
+        """Before the first connection: offer the models of rounds that go on, tidy up after rounds that are over.
 
-        Raises `BundleError` where that model cannot be made again, and `StorageError`.
+        Raises `BundleError` where the open one's cannot be made again, and `StorageError`.
         """
+        self._at.models.encoded.resume(self._recent[number].model for number in sorted(self._recent))
         if self.work is not None:
             plan, last_resync = self.work.plan, self._last_resync
             await asyncio.to_thread(self._offers.publish_again, plan, self.parameters, last_resync)

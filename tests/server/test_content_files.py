@@ -32,6 +32,17 @@ def test_what_another_process_left_is_here_until_the_first_publication(tmp_path:
     assert again.content_of(one) is None
 
 
+def test_what_another_process_published_stays_as_if_this_one_had(tmp_path: Path) -> None:
+    before = ContentFiles(tmp_path, 3)
+    digests = [before.publish(content) for content in (b"one", b"two", b"three")]
+    again = ContentFiles(tmp_path, 3)
+    again.resume([digests[0], digests[0], *digests[1:]])
+    again.publish(b"three")
+    assert [again.content_of(digest) for digest in digests] == [b"one", b"two", b"three"]
+    again.publish(b"four")
+    assert [again.content_of(digest) for digest in digests] == [None, b"two", b"three"]
+
+
 def test_a_damaged_file_has_no_content(tmp_path: Path) -> None:
     files = ContentFiles(tmp_path, 2)
     digest = files.publish(b"one")

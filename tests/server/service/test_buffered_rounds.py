@@ -191,3 +191,20 @@ async def test_a_late_update_that_cannot_be_looked_up_waits_until_it_can_be(
         await close_round(second, scene.keeping(0), 1.0, a)
         await run
     assert [(record.updates_accepted, record.updates_late) for record in records] == [(2, 0), (2, 1)]
+
+
+async def test_after_a_restart_the_models_of_all_rounds_that_count_are_on_offer(scene: SimpleNamespace) -> None:
+    settings = scene.running(rounds=5, min_devices=3, resync_every=10, buffer=BufferRule(goal=2, most_stale=3))
+    async with AsyncExitStack() as stack, AsyncExitStack() as servers:
+        a, b, _ = [await stack.enter_async_context(scene.connected(name)) for name in "abc"]
+        await servers.enter_async_context(scene.serving(settings))
+        plans = []
+        for number in (1, 2, 3):
+            plans.append(await a.next_plan(number))
+            await close_round(plans[-1], scene.keeping(0), 1.0, a, b)
+        plans.append(await a.next_plan(4))
+        await servers.aclose()
+        await servers.enter_async_context(scene.serving(settings))
+        offered = {path.name for path in (settings.state / "encoded" / "run").iterdir()}
+        assert offered == {plan.model for plan in plans}
+        assert len(offered) == 4
