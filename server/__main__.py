@@ -102,7 +102,7 @@ def _add_run_options(add: Callable[..., None], default: RunConfig) -> None:
     add("--downlink", "precision of models and slices", choices=get_args(DownlinkPrecision), default=default.downlink)
     add(
         "--difference",
-        "precision of models as differences from the last",
+        "precision of models as differences from the last; off where few devices are drawn",
         choices=differences,
         default=default.difference,
     )
