@@ -100,7 +100,8 @@ def _show(prepared: Prepared, view: LiveView) -> OnRound:
 
     def show(record: RoundRecord) -> None:
         drawn = sum(takes_part(settings.participation, settings.seed, record.round, name) for name in names)
-        view.round_closed(row_of(record, drawn))
+        late = f"{record.updates_late} of earlier rounds" if record.updates_late else ""
+        view.round_closed(row_of(record, drawn, late))
 
     return show
 

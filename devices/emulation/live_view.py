@@ -48,10 +48,10 @@ class RoundRow:
 
 
 def row_of(record: RoundRecord, devices: int, remark: str = "") -> RoundRow:
-    """The row of a server's record, of `devices` that were asked."""
+    """The row of a server's record, of `devices` that were asked; late updates are of others, asked before."""
     return RoundRow(
         round=record.round,
-        devices_heard=record.updates_accepted,
+        devices_heard=record.updates_accepted - record.updates_late,
         devices=devices,
         accuracy=record.accuracy,
         bytes_up=record.bytes_up,

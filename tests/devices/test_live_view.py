@@ -3,8 +3,9 @@ import io
 import pytest
 from rich.console import Console
 
-from devices.emulation.live_view import LiveView, RoundRow
+from devices.emulation.live_view import LiveView, RoundRow, row_of
 from devices.emulation.quantities import DASH
+from server.records import RoundRecord
 from wire_protocol.errors import InvalidValueError
 
 
@@ -39,6 +40,16 @@ def last_screen(console: Console) -> list[str]:
 
 def numbers(screen: list[str]) -> list[int]:
     return [int(line.split()[0]) for line in screen if line.split() and line.split()[0].isdecimal()]
+
+
+def test_updates_of_earlier_rounds_are_not_of_the_devices_asked():
+    record = RoundRecord(
+        round=4, resync=False, accuracy=None, loss=None, updates_accepted=5, updates_rejected=0, bytes_up=1,
+        bytes_down=1, bytes_up_dense=1, bytes_down_dense=1, trained_macs=1, scored_macs=0, full_macs=1, seconds=1.0,
+        model_version=4, updates_late=3,
+    )  # fmt: skip
+    shown = row_of(record, 3)
+    assert (shown.devices_heard, shown.devices) == (2, 3)
 
 
 def test_a_terminal_shows_the_bar_and_the_last_rounds():
