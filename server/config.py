@@ -38,11 +38,11 @@ class RunConfig:
     `rounds` rounds are closed in all; `keep` in (0, 1] is the fraction of neurons a device keeps in each group, chosen
     afresh every `resync_every` rounds. `min_devices` must be online before the first round opens (also after a
     restart, unless a round was open then); `round_seconds` is a round's time limit, and `quorum` how many updates it
-    needs before it can close: with fewer it is prolonged. With `give_up` the run ends in an error as soon as every device
-    online was refused, or had no update to give, since a round was closed. Of the devices online each round takes those that
-    `participation` and `participation_seed` draw (`wire_protocol.participation`). With `buffer` the run is
-    asynchronous: a round closes once `buffer.goal` updates of it and of earlier rounds were counted; without, updates
-    count in their own round only. `rate_decay` is how `learning_rate` falls over the rounds. `aggregation` and
+    needs before it can close: with fewer it is prolonged. With `give_up` the run ends in an error as soon as every
+    device online was refused, or had no update to give, since a round was closed. Of the devices online each round
+    takes those that `participation` and `participation_seed` draw (`wire_protocol.participation`). With `buffer` the
+    run is asynchronous: a round closes once `buffer.goal` updates of it and of earlier rounds were counted; without,
+    updates count in their own round only. `rate_decay` is how `learning_rate` falls over the rounds. `aggregation` and
     `server_optimizer` say how updates become the next model. The rest is what `RoundPlan` asks of devices.
     """
 

@@ -212,8 +212,8 @@ class Schedule:
 class State:
     """Where a run stands: `next_round` is the number the next round gets, `closed` how many are closed.
 
-    `since_resync` rounds were opened from `resync_round` on; `refused` were refused in the rounds given up since one was
-    closed.
+    `since_resync` rounds were opened from `resync_round` on; `refused` were refused in the rounds given up since one
+    was closed.
     """
 
     schedule: Schedule
@@ -227,7 +227,7 @@ class State:
 
     @property
     def draws_too_few(self) -> bool:
-        """Whether, after a `Tick`, no round is open only as no number tried so far draws enough of the devices online."""
+        """Whether, after a `Tick`, no round is open only as no number tried so far draws enough of those online."""
         return isinstance(self.phase, Waiting) and len(self.online) >= self.phase.needed
 
 

@@ -162,7 +162,7 @@ class Rounds:
         if self._state.draws_too_few and self._warnings.take("draws"):
             config, online = self._at.config, len(self.online)
             logger.warning(
-                "no round opens: none of many drew %d of the %d devices online (quorum %d, participation %g); trying on",
+                "no round opens: none of many drew %d of the %d devices online (quorum %d, participation %g)",
                 *(min(config.quorum, online), online, config.quorum, config.participation),
             )
 
