@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from server.aggregation.fold import Folded
+from server.compute_account import Compute
 from server.errors import DamagedError
 from server.evaluation import Evaluation
 from server.receipts import ReceiptBook
@@ -67,7 +67,7 @@ class RoundWork:
         return SpooledUpdates(self.segment, rows, layout)
 
     def record(
-        self, folded: Folded, layout: Layout, evaluation: Evaluation | None, spent: Bytes, now: float
+        self, compute: Compute, layout: Layout, evaluation: Evaluation | None, spent: Bytes, now: float
     ) -> RoundRecord:
         """The round as it is closed at `now` (seconds as `opened`), having cost `spent`."""
         dense = dense_bytes(layout, self.book.accepted)
@@ -82,9 +82,9 @@ class RoundWork:
             bytes_down=spent.down,
             bytes_up_dense=dense.up,
             bytes_down_dense=dense.down,
-            trained_macs=folded.compute.trained,
-            scored_macs=folded.compute.scored,
-            full_macs=folded.compute.full,
+            trained_macs=compute.trained,
+            scored_macs=compute.scored,
+            full_macs=compute.full,
             seconds=now - self.opened,
             model_version=self.plan.model_version + 1,
             updates_late=self.book.late,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from server import coordinator
 from server.aggregation.choice import aggregation_rule
-from server.aggregation.fold import Folded, Scale, as_it_is, fold
+from server.aggregation.fold import Scale, as_it_is
 from server.allowance import Allowance
 from server.bundle import Bundle
 from server.clocks import Clocks
-from server.cohort import Cohort
+from server.compute_account import Compute
 from server.config import RunConfig
 from server.coordinator import Collecting, Event, Finished, Past, Schedule
 from server.downlink import Downlink
@@ -36,6 +36,7 @@ from server.evaluation import Evaluation, Evaluator
 from server.known_selections import KnownSelections
 from server.model_files import ModelFiles
 from server.model_offers import ModelOffers, Offer
+from server.next_model import Combining, Model
 from server.receipts import ReceiptBook
 from server.records import OpeningRecord, RoundRecord
 from server.registry import Registry
@@ -45,7 +46,7 @@ from server.round_plan import Opening, round_plan
 from server.round_work import RoundWork
 from server.run_history import Standing
 from server.server_optimizers.choice import server_optimizer
-from server.server_optimizers.optimizer import Parameters, State
+from server.server_optimizers.optimizer import Parameters
 from server.spool import Spool
 from server.storage import Store
 from server.traffic import Traffic
@@ -90,15 +91,15 @@ class Rounds:
         self._at = workplace
         self._layout = workplace.bundle.layout
         self._on_round = on_round
-        self._rule = aggregation_rule(workplace.config.aggregation, self._layout)
-        self._optimizer = server_optimizer(workplace.config.server_optimizer)
-        self.parameters, self._version, self._moments = standing.parameters, standing.version, standing.moments
+        rule = aggregation_rule(workplace.config.aggregation, self._layout)
+        self._combining = Combining(self._layout, rule, server_optimizer(workplace.config.server_optimizer))
+        self._model = Model(standing.parameters, standing.moments, standing.ranking)
+        self._version = standing.version
         self.selections = KnownSelections(standing.selections)
         self._recent = {plan.round: plan for plan in standing.recent}
         self.work: RoundWork | None = None
         self._plan_reminder = Reminder()
         self._warnings = Allowance(_WARNINGS_A_SECOND, 1, workplace.clocks.steady)
-        self._ranking = standing.ranking
         self._offers = ModelOffers(self._layout, workplace.models)
         self._traffic_closed = workplace.traffic.total
         self._slices_are_due = standing.open_round is not None
@@ -109,6 +110,11 @@ class Rounds:
         open_round = self._reopen(standing.open_round)
         past = Past(standing.closed, resync_round, standing.since_resync, online, open_round)
         self._state = coordinator.begin(_schedule(workplace.config), standing.next_round, past)
+
+    @property
+    def parameters(self) -> Parameters:
+        """The model after the last closed round: full float32 arrays by name."""
+        return self._model.parameters
 
     @property
     def online(self) -> frozenset[str]:
@@ -308,10 +314,10 @@ class Rounds:
         )
         return round_plan(self._at.config, opening)
 
-    def _ranking_for(self, command: coordinator.OpenRound) -> dict[str, bytes]:
+    def _ranking_for(self, command: coordinator.OpenRound) -> Mapping[str, bytes]:
         """In a buffered run also for devices that were busy in the resync round and choose after it."""
         if command.round == command.resync_round:
-            return self._ranking
+            return self._model.ranking
         last = self._recent.get(max(self._recent, default=0))
         if self._at.config.buffer is None or last is None or last.resync_round != command.resync_round:
             return {}
@@ -331,28 +337,24 @@ class Rounds:
     async def _close(self) -> None:
         assert self.work is not None
         work, number = self.work, self.work.plan.round
-        folded, parameters, moments = await self._write(f"round {number}", self._apply, work)
-        evaluation = await asyncio.to_thread(self._evaluate, parameters)
+        model, compute = await self._write(f"round {number}", self._apply, work)
+        evaluation = await asyncio.to_thread(self._evaluate, model.parameters)
         traffic = self._at.traffic.total
         spent = traffic - self._traffic_closed
-        record = work.record(folded, self._layout, evaluation, spent, self._at.clocks.steady())
-        await self._write(f"round {number}", self._at.store.close_round, work.plan.run, record, self._ranking)
+        record = work.record(compute, self._layout, evaluation, spent, self._at.clocks.steady())
+        await self._write(f"round {number}", self._at.store.close_round, work.plan.run, record, model.ranking)
         self._traffic_closed = traffic
-        self.parameters, self._version, self._moments = parameters, record.model_version, moments
+        self._model, self._version = model, record.model_version
         await self._write(f"round {number}", self._at.spool.delete_others, None)
         self.observe(coordinator.RoundApplied(number))
         self._on_round(record)
 
-    def _apply(self, work: RoundWork) -> tuple[Folded, Parameters, State]:
+    def _apply(self, work: RoundWork) -> tuple[Model, Compute]:
         rows = self._at.store.updates.of_round(work.plan.run, work.plan.round)
         updates = work.updates(rows, self._layout)
-        folded = fold(self._layout, updates, self._rule, self._scale(work.plan))
-        if work.plan.resync and work.plan.selection == "fisher-cohort":
-            of_this_round = (one for one in updates if one.update.round == work.plan.round)
-            self._ranking = Cohort(self._layout).hear(of_this_round).ranking()
-        parameters, moments = self._optimizer.apply(self.parameters, folded.aggregate, self._moments)
-        self._at.models.save_version(work.plan.model_version + 1, parameters, moments)
-        return folded, parameters, moments
+        model, compute = self._combining.next_model(self._model, work.plan, updates, self._scale(work.plan))
+        self._at.models.save_version(work.plan.model_version + 1, model.parameters, model.moments)
+        return model, compute
 
     def _scale(self, plan: RoundPlan) -> Scale:
         buffer = self._at.config.buffer

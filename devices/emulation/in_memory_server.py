@@ -1,7 +1,7 @@
 """The server's cores without a server: models and slices out, updates in, and the next model from them.
 
 For fleets in one process, virtual or in a benchmark. What it does to bytes is what the server does: it encodes by
-`server.resync`, judges by `server.screening`, folds in the order of devices, and steps by the server optimizer.
+`server.resync`, judges by `server.screening`, and combines by `server.next_model`, in the order of devices.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from server import resync
-from server.aggregation.fold import fold
 from server.aggregation.rule import AggregationRule
-from server.cohort import Cohort
 from server.compute_account import Compute
+from server.next_model import Combining, Model
 from server.screening import Refused, Screened, not_drawn, read_screened, screen
-from server.server_optimizers.optimizer import ServerOptimizer, State
+from server.server_optimizers.optimizer import Parameters, ServerOptimizer
 from wire_protocol import messages
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan
-from wire_protocol.sub_model import Arrays, SubModel
+from wire_protocol.sub_model import SubModel
 
 
 @dataclass
@@ -51,18 +50,25 @@ class InMemoryRound:
         return verdict
 
 
-@dataclass
 class InMemoryServer:
-    """A model and what makes the next one of it; `ranking` is the fleet's, by the last resync's scores."""
+    """A model and what makes the next one of it."""
 
-    layout: Layout
-    rule: AggregationRule
-    optimizer: ServerOptimizer
-    parameters: Arrays
-    ranking: Mapping[str, bytes] = field(default_factory=dict)
+    def __init__(
+        self, layout: Layout, rule: AggregationRule, optimizer: ServerOptimizer, parameters: Parameters
+    ) -> None:
+        self.layout = layout
+        self._combining = Combining(layout, rule, optimizer)
+        self._model = Model(parameters, optimizer.init(parameters))
 
-    def __post_init__(self) -> None:
-        self._moments: State = self.optimizer.init(self.parameters)
+    @property
+    def parameters(self) -> Parameters:
+        """The model as it is now: full float32 arrays by name."""
+        return self._model.parameters
+
+    @property
+    def ranking(self) -> Mapping[str, bytes]:
+        """The fleet's, by the last resync's scores."""
+        return self._model.ranking
 
     def whole_model(self, plan: RoundPlan) -> bytes:
         """What a device downloads at a resync."""
@@ -78,8 +84,5 @@ class InMemoryServer:
 
     def close_round(self, closing: InMemoryRound) -> Compute:
         """Make the next model of a round's updates, of which there is at least one; returns what they cost."""
-        folded = fold(self.layout, closing, self.rule)
-        if closing.plan.resync and closing.plan.selection == "fisher-cohort":
-            self.ranking = Cohort(self.layout).hear(closing).ranking()
-        self.parameters, self._moments = self.optimizer.apply(self.parameters, folded.aggregate, self._moments)
-        return folded.compute
+        self._model, compute = self._combining.next_model(self._model, closing.plan, closing)
+        return compute
