@@ -66,7 +66,7 @@ def main() -> None:
     chosen = [
         case
         for case in all_cases(options.seeds)
-        if case.dataset in options.datasets and case.policy in options.policies
+        if case.dataset in options.datasets and case.split in options.splits and case.policy in options.policies
     ]
     kept = [row for row in done if case_of(row) not in chosen]
     for row in rows_of(chosen, done, options.workers):
