@@ -56,6 +56,8 @@ MOST_GIVEN_UP = 10
 """Rounds given up one after another before a run is hopeless."""
 MOST_PROLONGED = 100
 """Times that one round is prolonged while devices are there before a run is hopeless."""
+MOST_SEARCHES = 1000
+"""Ticks in turn at which no number that was tried draws enough devices before a run is hopeless."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,17 @@ class Simulation:
         """Run; yields every round as it closes. Raises `SimulationError` where round after round comes to nothing, or
         one never closes.
         """
-        given_up = 0
+        given_up = searches = 0
         while not isinstance(self._state.phase, Finished):
             self._look_around()
             commands = self._tell(coordinator.Tick(self.now))
             opening = next((one for one in commands if isinstance(one, coordinator.OpenRound)), None)
+            searches = searches + 1 if self._state.draws_too_few else 0
+            if searches == MOST_SEARCHES:
+                raise SimulationError(
+                    f"no round draws any device: participation {self._at.config.participation:g} is too low for "
+                    f"{int(self._online.sum())} devices online"
+                )
             if opening is None:
                 self.now += LOOK_AGAIN_SECONDS
                 continue

@@ -254,6 +254,11 @@ def test_noise_follows_from_the_seed(world: World) -> None:
     assert one == again != silent
 
 
+def test_a_run_that_draws_nobody_ends_and_says_so(world: World) -> None:
+    with pytest.raises(SimulationError, match="participation 1e-12 is too low for 2 devices online"):
+        world.run(replace(CONFIG, participation=1e-12), draw_fleet(shape(2), 0))
+
+
 def test_processes_give_the_same_run_to_the_bit(world: World) -> None:
     fleet = draw_fleet(shape(5, availability=0.9), 0)
     config = replace(CONFIG, participation=0.7, top_k=0.2, precision="int8")
