@@ -23,6 +23,7 @@ from edge_client.downlink import Downlink
 from edge_client.errors import BundleError, CannotAffordError, OutboxError, PausedError, SliceError
 from edge_client.log_limit import LogLimit
 from edge_client.machine_host import Machine, MachineHost, Make
+from edge_client.outbox import Parcel
 from edge_client.round_phases import Busy, Idle, Phase, due
 from edge_client.round_state import advance
 from wire_protocol.errors import FisherfleetError
@@ -71,13 +72,13 @@ class RoundRunner:
         """A whole slice came."""
         self._host.post(partial(ev.SliceArrived, content=content))
 
-    def update_accepted(self, selection: ev.Selection) -> None:
-        """The server has counted an update of these neurons."""
-        self._host.post(partial(ev.UpdateAccepted, selection=selection))
-
-    def settled(self, run: str, number: int) -> None:
-        """The payload of a round was answered, or lost."""
-        self._host.post(partial(ev.Settled, run=run, round=number))
+    def settled(self, parcel: Parcel, accepted: bool | None) -> None:
+        """A payload has left the outbox: it was counted, refused for good, or (None) lost."""
+        if accepted is not None:
+            self._host.spawn(self._settle(parcel.run, parcel.round, accepted))
+        if accepted and parcel.selection is not None:
+            self._host.post(partial(ev.UpdateAccepted, selection=parcel.selection))
+        self._host.post(partial(ev.Settled, run=parcel.run, round=parcel.round))
 
     async def close(self) -> None:
         """End what is going on."""
@@ -108,6 +109,11 @@ class RoundRunner:
             if not stop.is_set():
                 executor = self._tools.executor
                 self._host.post(await asyncio.get_running_loop().run_in_executor(executor, job, stop))
+
+    async def _settle(self, run: str, number: int, accepted: bool) -> None:
+        """Between two jobs: a training carries off the residual that it found."""
+        async with self._job_lock:
+            await asyncio.to_thread(self._tools.work.answered, run, number, accepted)
 
     def _fetch(self, command: ev.Fetch, stop: Flag) -> Make:
         plan, tools = command.plan, self._tools
