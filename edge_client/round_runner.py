@@ -74,10 +74,12 @@ class RoundRunner:
 
     def settled(self, parcel: Parcel, accepted: bool | None) -> None:
         """A payload has left the outbox: it was counted, refused for good, or (None) lost."""
+        selection = parcel.selection
         if accepted is not None:
-            self._host.spawn(self._settle(parcel.run, parcel.round, accepted))
-        if accepted and parcel.selection is not None:
-            self._host.post(partial(ev.UpdateAccepted, selection=parcel.selection))
+            bundle = None if selection is None else selection.bundle
+            self._host.spawn(self._settle(parcel.run, parcel.round, accepted, bundle))
+        if accepted and selection is not None:
+            self._host.post(partial(ev.UpdateAccepted, selection=selection))
         self._host.post(partial(ev.Settled, run=parcel.run, round=parcel.round))
 
     async def close(self) -> None:
@@ -110,10 +112,10 @@ class RoundRunner:
                 executor = self._tools.executor
                 self._host.post(await asyncio.get_running_loop().run_in_executor(executor, job, stop))
 
-    async def _settle(self, run: str, number: int, accepted: bool) -> None:
+    async def _settle(self, run: str, number: int, accepted: bool, bundle: str | None) -> None:
         """Between two jobs: a training carries off the residual that it found."""
         async with self._job_lock:
-            await asyncio.to_thread(self._tools.work.answered, run, number, accepted)
+            await asyncio.to_thread(self._tools.work.answered, run, number, accepted, bundle)
 
     def _fetch(self, command: ev.Fetch, stop: Flag) -> Make:
         plan, tools = command.plan, self._tools

@@ -1,6 +1,7 @@
 """A whole device's residual among late receipts and trainings that are held; a real broker."""
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from edge_client.device_work import DeviceWork
 from edge_client.durable_files import read_checked
+from edge_client.residual_store import ResidualStore
 from edge_client.training.choose import RuntimeSpec, open_runtime
 from edge_client.training.runtime import TrainingResult
 from tests.edge_client.scripted_server import (
@@ -24,6 +27,7 @@ from tests.edge_client.scripted_server import (
     scripted_server,
     web_server,
 )
+from wire_protocol.layout import Layout, Parameter
 from wire_protocol.messages import RoundPlan
 from wire_protocol.sub_model import Arrays, sub_shapes
 from wire_protocol.tensor_codec import Codec, decode
@@ -113,3 +117,19 @@ async def test_a_residual_that_comes_back_while_the_next_update_is_made_is_not_c
             await until(lambda: not left.exists() and settled.exists())
     for name, array in residual_in(settled, scene).items():
         np.testing.assert_allclose(array, first[name] + third[name], rtol=1e-3, atol=1e-7, err_msg=name)
+
+
+def test_a_late_receipt_of_another_bundle_leaves_that_runs_residual_alone(tmp_path: Path, scene: Scene) -> None:
+    """Two updates of a run before are counted while this one's bundle is open."""
+    config = device_config(tmp_path, 1, "http://127.0.0.1:1")
+    shutil.copytree(scene.bundle_dir, config.state / "bundles" / scene.bundle)
+    work = DeviceWork(config, scene.examples, open_runtime)
+    work.recall(scene.bundle)
+    assert work.group_sizes
+    other, ours = Layout((Parameter("w", (2, 3)),)), {"w": np.ones((2, 3), np.float32)}
+    residuals = ResidualStore(config.state / "residuals")
+    for number in (1, 2):
+        residuals.propose("before", number, ours)
+    for number in (1, 2):
+        work.answered("before", number, True, "f" * 64)
+    np.testing.assert_array_equal(residuals.load("before", other)["w"], ours["w"])
