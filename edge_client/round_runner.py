@@ -88,8 +88,10 @@ class RoundRunner:
         await self._host.close()
 
     def _carry_out(self, command: ev.Command) -> None:
-        if isinstance(command, ev.Begin | ev.GiveUp):
+        if isinstance(command, ev.Begin):
             self._report(command)
+        elif isinstance(command, ev.GiveUp):
+            self._give_up(command)
         elif isinstance(command, ev.ExpectSlice):
             early = self._tools.downlink.slice_of(command.plan.run, command.plan.round)
             if early is not None:
@@ -192,15 +194,24 @@ class RoundRunner:
             unexpected = None if isinstance(error, OutboxError) else error
             logger.warning("%s: not sent yet: %s", self._where(plan), error, exc_info=unexpected)
             self._host.post(partial(ev.StoreFailed, **mine))
+            if not self._is_at(plan):
+                self._host.spawn(self._settle(plan.run, plan.round, False, plan.bundle))
             return
         self._stored(stored)
         self._host.post(partial(ev.Stored, **mine))
 
-    def _report(self, command: ev.Begin | ev.GiveUp) -> None:
+    def _give_up(self, command: ev.GiveUp) -> None:
         plan = command.plan
-        if isinstance(command, ev.GiveUp):
-            logger.warning("%s: given up: %s", self._where(plan), command.reason)
-            return
+        logger.warning("%s: given up: %s", self._where(plan), command.reason)
+        self._stop_job.set()
+        self._host.spawn(self._settle(plan.run, plan.round, False, plan.bundle))
+
+    def _is_at(self, plan: RoundPlan) -> bool:
+        phase = self._host.state
+        return isinstance(phase, Busy) and (phase.task.plan.run, phase.task.plan.round) == (plan.run, plan.round)
+
+    def _report(self, command: ev.Begin) -> None:
+        plan = command.plan
         kind = "neurons are chosen afresh" if plan.resync else f"neurons of round {plan.resync_round}"
         logger.info(
             "%s: plan: %d steps of %d examples at rate %g, keep %g, %s",
