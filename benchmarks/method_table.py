@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import benchmark_parser, print_table
-from benchmarks.method_cases import POLICIES, TASKS, Case, all_cases, run, same_run
+from benchmarks.method_cases import POLICIES, SPLITS, TASKS, Case, all_cases, run, same_run
 from benchmarks.method_summary import summary_rows
 
-QUICK = {"datasets": ["digits"], "policies": ["fisher", "random", "narrow"], "seeds": 1}
+QUICK = {"datasets": ["digits"], "splits": ["dirichlet-0.3"], "policies": ["fisher", "random", "narrow"], "seeds": 1}
 
 Row = dict[str, Any]
 
@@ -66,7 +66,7 @@ def main() -> None:
     chosen = [
         case
         for case in all_cases(options.seeds)
-        if case.dataset in options.datasets and case.policy in options.policies
+        if case.dataset in options.datasets and case.split in options.splits and case.policy in options.policies
     ]
     kept = [row for row in done if case_of(row) not in chosen]
     for row in rows_of(chosen, done, options.workers):
@@ -85,6 +85,7 @@ def _not_reached(done: Sequence[Row], written: Sequence[Row]) -> list[Row]:
 def _options() -> argparse.Namespace:
     parser = benchmark_parser("Every policy on every fleet, data set and split: accuracy, bytes and compute.")
     parser.add_argument("--datasets", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--splits", nargs="+", choices=list(SPLITS), default=list(SPLITS))
     parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes, a run in each (default: %(default)s)")

@@ -10,6 +10,6 @@ from __future__ import annotations
 from torch import nn
 
 
-def read_rectified(layer: nn.Conv2d | nn.Linear) -> None:
+def draw_he_weights(layer: nn.Conv2d | nn.Linear) -> None:
     """Draw the layer's weights anew, in place, from torch's generator."""
     nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")

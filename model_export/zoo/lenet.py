@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from model_export.errors import ExportError
-from model_export.zoo.initial_weights import read_rectified
+from model_export.zoo.initial_weights import draw_he_weights
 
 SMALLEST_IMAGE = 8
 LENET_5 = (6, 16, 120, 84)
@@ -28,7 +28,7 @@ class LeNet(nn.Module):
         self.fc2 = nn.Linear(third, fourth)
         self.fc3 = nn.Linear(fourth, classes)
         for layer in (self.conv2, self.fc1, self.fc2, self.fc3):
-            read_rectified(layer)
+            draw_he_weights(layer)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of shape (batch, classes) for images of shape (batch, channels, height, width)."""

@@ -6,7 +6,7 @@ from math import prod
 
 from torch import nn
 
-from model_export.zoo.initial_weights import read_rectified
+from model_export.zoo.initial_weights import draw_he_weights
 
 HIDDEN = (256, 128)
 
@@ -21,5 +21,5 @@ def mlp(input_shape: tuple[int, ...], classes: int, hidden: Sequence[int] = HIDD
         inputs = units
     layers["output"] = nn.Linear(inputs, classes)
     for reader in [layer for layer in layers.values() if isinstance(layer, nn.Linear)][1:]:
-        read_rectified(reader)
+        draw_he_weights(reader)
     return nn.Sequential(layers)

@@ -127,7 +127,7 @@ def _names_of_partials(content: bytes) -> None:
     for ending in (".journal", ".data", ""):
         file_of(f"partial-names/{name}{ending}", b"FJ1\n" + struct.pack("<QQ", 10, 10))
     files = PartialFiles(folder, RUN)
-    files.keep_only(ROUND)
+    files.forget_before(ROUND)
 
 
 def _weights_mutant(draw: Random, examples: Sequence[bytes], limit: int) -> bytes:
