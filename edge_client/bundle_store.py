@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from edge_client.durable_files import plainly, write_durably
-from edge_client.errors import BundleError
+from edge_client.errors import BundleError, SpoiltError
 from edge_client.http_download import Http, Wanted, download, is_here
 from wire_protocol.bundle_manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, BundleManifest, decode_manifest
 from wire_protocol.errors import FisherfleetError
@@ -95,10 +95,13 @@ class BundleStore:
             raise BundleError(f"{wanted.target} cannot be read: {plainly(error)}") from error
 
     def keep_model(self, model: str, content: bytes, shelf: Shelf) -> None:
-        """Put a model on its shelf that was made here; raises `BundleError` where its hash is another."""
+        """Put a model on its shelf that was made here.
+
+        Raises `SpoiltError` where its hash is another, and `BundleError` where the disk fails.
+        """
         found, target = sha256(content).hexdigest(), self._wanted_model(model, len(content), shelf).target
         if found != model:
-            raise BundleError(f"a model made here has SHA-256 {found}, expected {model}")
+            raise SpoiltError(f"a model made here has SHA-256 {found}, expected {model}")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             write_durably(target, [content])

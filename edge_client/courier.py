@@ -19,7 +19,7 @@ from threading import Event, Lock
 from typing import Any
 
 from edge_client.credentials import Credentials
-from edge_client.errors import BundleError, LinkError
+from edge_client.errors import BundleError, LinkError, SpoiltError, UnreachableError
 from edge_client.file_transfer import PATIENCE_SECONDS, FileTransfer
 from edge_client.http_download import Wanted, finish, part_of
 from edge_client.sealed_part import SealedPart
@@ -137,9 +137,10 @@ class _Fetching:
         if stop.is_set():
             raise BundleError(f"{self._wanted.path} was not fetched: the transfer was stopped")
         if self._transfer.hopeless(now):
-            raise BundleError(f"{self._wanted.path} could not be fetched by MQTT: no answer in {PATIENCE_SECONDS:g} s")
+            waited = f"no answer in {PATIENCE_SECONDS:g} s"
+            raise UnreachableError(f"{self._wanted.path} could not be fetched by MQTT: {waited}")
         if self._failures >= MOST_FAILURES:
-            raise BundleError(f"{self._wanted.path} could not be fetched by MQTT: what comes is not that file")
+            raise SpoiltError(f"{self._wanted.path} could not be fetched by MQTT: what comes is not that file")
 
     def take(self, piece: _Piece, now: float) -> None:
         if piece is None:

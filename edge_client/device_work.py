@@ -165,9 +165,11 @@ class DeviceWork:
             self._residuals.propose(plan.run, plan.round, local.residual)
         return Trained(local.update, Selection(plan.run, plan.bundle, plan.resync_round, plan.round, choice.sub_model))
 
-    def answered(self, run: str, number: int, accepted: bool) -> None:
-        """The server has counted the update of this round, or refused it for good."""
-        self._residuals.settle(run, number, accepted, None if self._open is None else self._open.manifest.layout)
+    def answered(self, run: str, number: int, accepted: bool, bundle: str | None) -> None:
+        """The server has counted the update of this round on a bundle (None: unknown), or it never will."""
+        opened = self._open
+        layout = opened.manifest.layout if opened is not None and opened.bundle == bundle else None
+        self._residuals.settle(run, number, accepted, layout)
 
     def _begin_fitting(
         self,

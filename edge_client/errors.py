@@ -12,7 +12,15 @@ class BundleError(FisherfleetError):
 
 
 class UnreachableError(BundleError):
-    """The server could not be reached by HTTP, or gave no whole file, however often it was asked."""
+    """The server could not be reached, or gave no whole file, however often it was asked; that may pass."""
+
+
+class AbsentError(BundleError):
+    """The server has no such file, or gives it to nobody."""
+
+
+class SpoiltError(BundleError):
+    """What comes, however often it is asked for, or what was made here is not what its hash says."""
 
 
 class TrainingError(FisherfleetError):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from threading import Event
 
 from edge_client.config import DownloadMode
-from edge_client.errors import BundleError, UnreachableError
+from edge_client.errors import BundleError, SpoiltError, UnreachableError
 from edge_client.http_download import Http, Wanted, download
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class FileFetch:
             try:
                 self._by_http(wanted, http)
                 return
-            except UnreachableError as error:
+            except (UnreachableError, SpoiltError) as error:
                 if self._mode == "http":
                     raise
                 logger.warning("%s; trying MQTT", error)

@@ -22,7 +22,7 @@ from threading import Event
 from typing import IO
 
 from edge_client.durable_files import is_of_disk
-from edge_client.errors import BundleError, UnreachableError
+from edge_client.errors import AbsentError, BundleError, SpoiltError, UnreachableError
 from edge_client.tls_words import explain
 from wire_protocol.backoff import full_jitter
 from wire_protocol.durable_files import sync_folder
@@ -71,6 +71,10 @@ class _TryAgainError(Exception):
     """The transfer failed in a way that may pass."""
 
 
+class _OtherFileError(_TryAgainError):
+    """What came was whole and is not the file wanted."""
+
+
 def file_sha256(path: Path) -> str:
     """Lower-case hexadecimal SHA-256 of a file, read block by block."""
     digest = sha256()
@@ -88,10 +92,10 @@ def is_here(wanted: Wanted) -> bool:
 def download(wanted: Wanted, http: Http) -> None:
     """Make `wanted.target` hold the wanted content.
 
-    Raises `UnreachableError` when it cannot be had after a few tries, `BundleError` when it never can, and `OSError` at
-    once where the disk fails.
+    Raises `UnreachableError` when it cannot be had after a few tries, `SpoiltError` when another comes, `AbsentError`
+    when there is none, `BundleError` when stopped, and `OSError` at once where the disk fails.
     """
-    reason = ""
+    reason, spoilt = "", False
     for attempt in range(ATTEMPTS):
         if attempt:
             _pause(attempt, wanted, reason, http.stop)
@@ -100,14 +104,15 @@ def download(wanted: Wanted, http: Http) -> None:
             _receive(wanted, http)
             finish(wanted)
         except urllib.error.HTTPError as error:
-            reason = _reason_of(error, wanted)
+            reason, spoilt = _reason_of(error, wanted), False
         except (OSError, HTTPException, _TryAgainError) as error:
             if isinstance(error, OSError) and not isinstance(error, urllib.error.URLError) and is_of_disk(error):
                 raise
-            reason = explain(error, "the server")
+            reason, spoilt = explain(error, "the server"), isinstance(error, _OtherFileError)
         else:
             return
-    raise UnreachableError(f"{wanted.url} could not be fetched: {reason} ({ATTEMPTS} tries)")
+    kind = SpoiltError if spoilt else UnreachableError
+    raise kind(f"{wanted.url} could not be fetched: {reason} ({ATTEMPTS} tries)")
 
 
 def _pause(attempt: int, wanted: Wanted, reason: str, stop: Event) -> None:
@@ -133,8 +138,16 @@ def _receive(wanted: Wanted, http: Http) -> None:
         if resumed and not str(response.headers.get("Content-Range")).startswith(f"bytes {have}-"):
             part.unlink()
             raise _TryAgainError("the server sent another range than the one asked for")
+        if not resumed:
+            _require_length(response.headers.get("Content-Length"), wanted)
         with part.open("ab" if resumed else "wb") as file:
             _copy(response, file, wanted, http)
+
+
+def _require_length(declared: str | None, wanted: Wanted) -> None:
+    """A file that the server itself says is too short is another, not one cut off."""
+    if wanted.exact and declared is not None and declared.isdecimal() and int(declared) < wanted.size:
+        raise _OtherFileError(f"the server has {int(declared)} bytes, expected {wanted.size}")
 
 
 def _copy(source: IO[bytes], file: IO[bytes], wanted: Wanted, http: Http) -> None:
@@ -145,7 +158,7 @@ def _copy(source: IO[bytes], file: IO[bytes], wanted: Wanted, http: Http) -> Non
         room -= len(block)
         if room < 0:
             file.truncate(0)
-            raise BundleError(f"{wanted.url} has more than the {wanted.size} bytes expected")
+            raise SpoiltError(f"{wanted.url} has more than the {wanted.size} bytes expected")
         file.write(block)
 
 
@@ -162,7 +175,7 @@ def finish(wanted: Wanted) -> None:
         raise _TryAgainError(f"the connection ended after {have} of {wanted.size} bytes")
     if file_sha256(part) != wanted.sha256:
         part.unlink()
-        raise _TryAgainError(f"the content does not have SHA-256 {wanted.sha256}")
+        raise _OtherFileError(f"the content does not have SHA-256 {wanted.sha256}")
     with part.open("rb") as file:
         os.fsync(file.fileno())
     part.replace(wanted.target)
@@ -175,6 +188,6 @@ def _reason_of(error: urllib.error.HTTPError, wanted: Wanted) -> str:
     if error.code == _RANGE_NOT_SATISFIABLE:
         part_of(wanted).unlink(missing_ok=True)
     elif error.code not in _PASSING_STATUSES:
-        kind = UnreachableError if error.code >= _SERVER_ERROR else BundleError
+        kind = UnreachableError if error.code >= _SERVER_ERROR else AbsentError
         raise kind(f"{wanted.url} could not be fetched: {reason}") from error
     return reason

@@ -44,7 +44,10 @@ class ResidualStore:
     _lock: Lock = field(default_factory=Lock, compare=False, repr=False)
 
     def load(self, run: str, layout: Layout) -> Arrays:
-        """The residual to add to the next update of a run; zeros where there is none."""
+        """The residual to add to the next update of a run; zeros where there is none.
+
+        What is settled between this and that update's `propose` is carried off without having been added.
+        """
         with self._lock:
             return self._read(self._settled(run), layout)
 

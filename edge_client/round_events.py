@@ -134,7 +134,7 @@ class Begin(Command):
 
 @dataclass(frozen=True)
 class GiveUp(Command):
-    """The device will send nothing for this round, and why (for whoever reports)."""
+    """End what is going on for this round, as nothing will be sent for it; `reason` is for whoever reports."""
 
     reason: str
 

@@ -23,6 +23,7 @@ from edge_client.downlink import Downlink
 from edge_client.errors import BundleError, CannotAffordError, OutboxError, PausedError, SliceError
 from edge_client.log_limit import LogLimit
 from edge_client.machine_host import Machine, MachineHost, Make
+from edge_client.outbox import Parcel
 from edge_client.round_phases import Busy, Idle, Phase, due
 from edge_client.round_state import advance
 from wire_protocol.errors import FisherfleetError
@@ -71,13 +72,15 @@ class RoundRunner:
         """A whole slice came."""
         self._host.post(partial(ev.SliceArrived, content=content))
 
-    def update_accepted(self, selection: ev.Selection) -> None:
-        """The server has counted an update of these neurons."""
-        self._host.post(partial(ev.UpdateAccepted, selection=selection))
-
-    def settled(self, run: str, number: int) -> None:
-        """The payload of a round was answered, or lost."""
-        self._host.post(partial(ev.Settled, run=run, round=number))
+    def settled(self, parcel: Parcel, accepted: bool | None) -> None:
+        """A payload has left the outbox: it was counted, refused for good, or (None) lost."""
+        selection = parcel.selection
+        if accepted is not None:
+            bundle = None if selection is None else selection.bundle
+            self._host.spawn(self._settle(parcel.run, parcel.round, accepted, bundle))
+        if accepted and selection is not None:
+            self._host.post(partial(ev.UpdateAccepted, selection=selection))
+        self._host.post(partial(ev.Settled, run=parcel.run, round=parcel.round))
 
     async def close(self) -> None:
         """End what is going on."""
@@ -85,8 +88,10 @@ class RoundRunner:
         await self._host.close()
 
     def _carry_out(self, command: ev.Command) -> None:
-        if isinstance(command, ev.Begin | ev.GiveUp):
+        if isinstance(command, ev.Begin):
             self._report(command)
+        elif isinstance(command, ev.GiveUp):
+            self._give_up(command)
         elif isinstance(command, ev.ExpectSlice):
             early = self._tools.downlink.slice_of(command.plan.run, command.plan.round)
             if early is not None:
@@ -108,6 +113,11 @@ class RoundRunner:
             if not stop.is_set():
                 executor = self._tools.executor
                 self._host.post(await asyncio.get_running_loop().run_in_executor(executor, job, stop))
+
+    async def _settle(self, run: str, number: int, accepted: bool, bundle: str | None) -> None:
+        """Between two jobs: a training carries off the residual that it found."""
+        async with self._job_lock:
+            await asyncio.to_thread(self._tools.work.answered, run, number, accepted, bundle)
 
     def _fetch(self, command: ev.Fetch, stop: Flag) -> Make:
         plan, tools = command.plan, self._tools
@@ -184,15 +194,24 @@ class RoundRunner:
             unexpected = None if isinstance(error, OutboxError) else error
             logger.warning("%s: not sent yet: %s", self._where(plan), error, exc_info=unexpected)
             self._host.post(partial(ev.StoreFailed, **mine))
+            if not self._is_at(plan):
+                self._host.spawn(self._settle(plan.run, plan.round, False, plan.bundle))
             return
         self._stored(stored)
         self._host.post(partial(ev.Stored, **mine))
 
-    def _report(self, command: ev.Begin | ev.GiveUp) -> None:
+    def _give_up(self, command: ev.GiveUp) -> None:
         plan = command.plan
-        if isinstance(command, ev.GiveUp):
-            logger.warning("%s: given up: %s", self._where(plan), command.reason)
-            return
+        logger.warning("%s: given up: %s", self._where(plan), command.reason)
+        self._stop_job.set()
+        self._host.spawn(self._settle(plan.run, plan.round, False, plan.bundle))
+
+    def _is_at(self, plan: RoundPlan) -> bool:
+        phase = self._host.state
+        return isinstance(phase, Busy) and (phase.task.plan.run, phase.task.plan.round) == (plan.run, plan.round)
+
+    def _report(self, command: ev.Begin) -> None:
+        plan = command.plan
         kind = "neurons are chosen afresh" if plan.resync else f"neurons of round {plan.resync_round}"
         logger.info(
             "%s: plan: %d steps of %d examples at rate %g, keep %g, %s",

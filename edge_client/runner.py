@@ -25,7 +25,6 @@ from edge_client.link_account import LinkAccount
 from edge_client.log_limit import LogLimit
 from edge_client.machine_sensors import Sensors, require_sensors
 from edge_client.mqtt_link import LinkDown, LinkEvent, LinkSettings, LinkUp, MessageArrived, MqttLink
-from edge_client.outbox import Parcel
 from edge_client.plan_clock import remaining_seconds
 from edge_client.round_fitting import LINK_FILE, Fitter
 from edge_client.round_runner import RoundRunner, Tools
@@ -109,8 +108,8 @@ class _Device:
         self._link = link
         self._account = account
         self._courier = courier
-        self._delivery = DeliveryRunner(tools.credentials.device, tools.store, link, self._on_settled, account)
         self._round = RoundRunner(tools, self._on_stored)
+        self._delivery = DeliveryRunner(tools.credentials.device, tools.store, link, self._round.settled, account)
         self._limit = LogLimit(logger, logging.WARNING)
 
     async def run(self) -> None:
@@ -122,13 +121,6 @@ class _Device:
 
     def _on_stored(self, stored: Stored) -> None:
         self._delivery.stored(stored)
-
-    def _on_settled(self, parcel: Parcel, accepted: bool | None) -> None:
-        if accepted is not None:
-            self._work.answered(parcel.run, parcel.round, accepted)
-        if accepted and parcel.selection is not None:
-            self._round.update_accepted(parcel.selection)
-        self._round.settled(parcel.run, parcel.round)
 
     def _on_link(self, event: LinkEvent) -> None:
         if isinstance(event, LinkUp):

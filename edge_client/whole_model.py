@@ -1,7 +1,8 @@
 """The whole model that a plan names: made from the model of an earlier resync where the plan offers the difference.
 
 What is made has the very bytes that the server would have sent, or it is not taken (`wire_protocol.model_difference`).
-Whatever is wrong with a difference or its base, the model is then fetched whole. Functions block.
+Whatever is wrong with a difference or its base, the model is then fetched whole; where the difference could only not be
+had now, it is for the caller to try again. Functions block.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_client.bundle_store import BundleStore, Shelf
-from edge_client.errors import BundleError
+from edge_client.errors import AbsentError, SpoiltError
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan
@@ -84,14 +85,14 @@ class WholeModel:
         return None
 
     def _make(self, difference: ModelDifference) -> bool:
-        """Whether the model could be made of its base and the difference."""
+        """Whether the model could be made of its base and the difference; raises `BundleError` where it may yet be."""
         shapes, codec = self._shapes, self.plan.downlink_codec
         try:
             content = self.store.difference(difference.sha256, difference.size)
             base = decode(self._resync_model(difference.base) or b"", shapes, codec)
             whole = apply_difference(content, base, Coding(shapes, codec, difference.codec))
             self.store.keep_model(self.plan.model, whole, "resyncs")
-        except (BundleError, ProtocolError) as error:
+        except (AbsentError, SpoiltError, ProtocolError) as error:
             logger.warning("round %d: the model is fetched whole, as its difference failed: %s", self.plan.round, error)
             return False
         return True

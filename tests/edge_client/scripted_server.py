@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 from edge_client.config import DeviceConfig
 from edge_client.local_update import Choice, LocalWork, train_update
 from edge_client.runner import run_device
+from edge_client.training.choose import OpenRuntime, open_runtime
 from edge_client.training.portable import PortableRuntime
 from model_export.export import export_bundle
 from tests.fleet_keys import open_update, sealed_slice, signed_for, signed_plan, write_identity
@@ -244,8 +245,8 @@ def device_config(folder: Path, port: int, url: str) -> DeviceConfig:
 
 
 @asynccontextmanager
-async def running(config: DeviceConfig):
-    device = asyncio.create_task(run_device(config))
+async def running(config: DeviceConfig, open_runtime: OpenRuntime = open_runtime):
+    device = asyncio.create_task(run_device(config, open_runtime=open_runtime))
     try:
         yield device
     finally:

@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from edge_client.errors import BundleError, UnreachableError
+from edge_client.errors import AbsentError, BundleError, SpoiltError, UnreachableError
 from edge_client.file_fetch import HTTP_AGAIN_SECONDS, FileFetch
 from edge_client.file_transfer import FIRST_WINDOW, FLOOR_SECONDS, PATIENCE_SECONDS, FileTransfer
 from edge_client.http_download import Http, Wanted
@@ -124,8 +124,9 @@ class Ways:
         return fetch
 
 
-def test_mqtt_takes_over_where_http_fails_and_http_is_tried_again_later(tmp_path):
-    now, ways = [0.0], Ways(http=UnreachableError("away"))
+@pytest.mark.parametrize("error", [UnreachableError("away"), SpoiltError("a page of the hotel's")])
+def test_mqtt_takes_over_where_http_fails_and_http_is_tried_again_later(tmp_path, error):
+    now, ways = [0.0], Ways(http=error)
     fetch = FileFetch("auto", ways.by("mqtt"), ways.by("http"), lambda: now[0])
     wanted = Wanted("u", tmp_path, "0" * 64, 1)
     fetch(wanted, Http())
@@ -146,7 +147,7 @@ def test_mqtt_takes_over_where_http_fails_and_http_is_tried_again_later(tmp_path
     ("mode", "error", "asked"),
     [
         ("auto", None, ["http"]),
-        ("auto", BundleError("status 404"), ["http"]),
+        ("auto", AbsentError("status 404"), ["http"]),
         ("http", UnreachableError("away"), ["http"]),
         ("mqtt", None, ["mqtt"]),
     ],

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ from msgspec.structs import replace
 
 from edge_client import http_download
 from edge_client.bundle_store import BundleStore
-from edge_client.errors import BundleError, CannotAffordError
+from edge_client.errors import AbsentError, BundleError, CannotAffordError, UnreachableError
 from edge_client.http_download import Http
 from edge_client.whole_model import WholeModel
-from tests.edge_client.scripted_server import web_server
+from tests.edge_client.scripted_server import free_port, web_server
 from wire_protocol.layout import Layout, Parameter
 from wire_protocol.messages import RoundPlan
 from wire_protocol.model_difference import Coding, ModelDifference, encode_difference
@@ -216,9 +217,27 @@ def test_bytes_foreseen_are_those_fetched_and_more_are_asked_for(tmp_path, resyn
     assert f"resyncs/{resyncs.plans[0].model}" in here(tmp_path)
 
 
+@pytest.mark.parametrize("away", [True, False])
+def test_a_difference_that_cannot_be_had_now_is_waited_for(tmp_path, resyncs, away):
+    """And not made up for by the whole model, which nothing was allowed for."""
+    resyncs.fetch(0, tmp_path)
+    stop, url = Event(), resyncs.url
+    if away:
+        resyncs.url = f"http://127.0.0.1:{free_port()}"
+    else:
+        stop.set()
+    model = WholeModel(resyncs.plans[1], LAYOUT, BundleStore(resyncs.url, tmp_path, Http(stop=stop)))
+    with pytest.raises(UnreachableError if away else BundleError, match="tries" if away else "stopped"):
+        model.fetch(resyncs.told.append)
+    resyncs.url = url
+    resyncs.fetch(1, tmp_path)
+    assert resyncs.kinds == ["models", "differences"]
+    assert not resyncs.told
+
+
 def test_where_nothing_can_be_had_the_base_stays(tmp_path, resyncs):
     resyncs.fetch(0, tmp_path)
     resyncs.pages.clear()
-    with pytest.raises(BundleError, match="HTTP status 404"):
+    with pytest.raises(AbsentError, match="HTTP status 404"):
         resyncs.fetch(1, tmp_path)
     assert here(tmp_path) == [f"resyncs/{resyncs.plans[0].model}"]

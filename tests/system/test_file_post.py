@@ -10,9 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from edge_client import file_transfer
 from edge_client.courier import Courier as DeviceCourier
 from edge_client.credentials import Credentials
-from edge_client.errors import BundleError
+from edge_client.errors import BundleError, SpoiltError, UnreachableError
 from edge_client.http_download import Wanted
 from server.cancellation import end_tasks
 from server.courier import Courier
@@ -162,9 +163,19 @@ async def test_an_altered_chunk_is_refused_and_sent_again(tmp_path: Path, spoil:
 async def test_a_file_that_is_always_altered_is_given_up_and_never_kept(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.wire = lambda topic, payload: bytes(len(payload)) if topic.endswith("/7") else payload
-    with pytest.raises(BundleError, match="what comes is not that file"):
+    with pytest.raises(SpoiltError, match="what comes is not that file"):
         await bench.fetch(bench.start_device())
     assert not bench.wanted().target.exists()
+
+
+async def test_a_server_that_gives_no_answer_may_give_one_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_transfer, "PATIENCE_SECONDS", 0.0)
+    bench = Bench(tmp_path)
+    bench.wire = lambda topic, payload: None
+    with pytest.raises(UnreachableError, match="no answer"):
+        await bench.fetch(bench.start_device())
 
 
 def ask(name: str, signer: str, path: str = PATH) -> bytes:
