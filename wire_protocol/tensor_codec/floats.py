@@ -3,7 +3,9 @@
 `float32`: little-endian values. `float16`: for each tensor a little-endian float32 scale, a power of two that brings
 the largest magnitude into [2^14, 2^15), then little-endian float16 values of array / scale; the relative error of a
 value is at most 2^-11 down to 2^-28 of the tensor's largest magnitude (IEEE 754-2019 binary16). Power-of-two scales
-keep the products exact. The smallest scale is 2^-126, so that below it the absolute error is at most 2^-151.
+keep the products exact, and down to there a value is rounded to the same number whatever else is in its tensor: the
+slice of a model is the model's slice. The smallest scale is 2^-126, so that below it the absolute error is at most
+2^-151.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ _SCALE = struct.Struct("<f")
 SCALE_BYTES = _SCALE.size
 _TARGET_EXPONENT = 15
 _LARGEST_SCALED = np.float32(32752)
-"""The float16 below 2^15, to which nothing is rounded up, as times the largest scale it would not be finite."""
+"""The float16 below 2^15, to which nothing is rounded up at the largest scale, as the product would not be finite."""
+_LARGEST_SCALE_EXPONENT = 128 - _TARGET_EXPONENT
 _SMALLEST_EXPONENT, _LARGEST_EXPONENT = -126, 127
 _FRACTION_BITS_MORE = 13
 _FLOAT16_BITS = np.array(0x8FFFE000, dtype=np.uint32).view(np.int32)
@@ -87,7 +90,9 @@ def _pack_tensor(array: Vector) -> bytes:
     largest = float(np.abs(array).max(initial=0.0))
     exponent = max(_SMALLEST_EXPONENT, int(np.frexp(largest)[1]) - _TARGET_EXPONENT) if largest else 0
     scale = np.ldexp(np.float32(1), exponent).astype("<f4")
-    scaled = np.clip(array / scale, -_LARGEST_SCALED, _LARGEST_SCALED)
+    scaled = array / scale
+    if exponent == _LARGEST_SCALE_EXPONENT:
+        scaled = np.clip(scaled, -_LARGEST_SCALED, _LARGEST_SCALED)
     return bytes(scale.tobytes() + scaled.astype("<f2").tobytes())
 
 

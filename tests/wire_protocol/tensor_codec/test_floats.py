@@ -83,6 +83,16 @@ def test_float16_at_the_edges(values: list[float]) -> None:
     require_documented_error(np.array(values, dtype=np.float32))
 
 
+def test_a_value_becomes_the_same_float16_number_whatever_is_in_its_tensor() -> None:
+    """A device that lost its slice takes the same values from the whole model; weights end at a power of two."""
+    weights = np.random.default_rng(0).uniform(-0.125, 0.125, 100_000).astype(np.float32)
+    alone = round_trip(weights, "float16")
+    for larger in (0.12500001, 0.2, 3.0):
+        beside = round_trip(np.append(weights, np.float32(larger)), "float16")
+        np.testing.assert_array_equal(beside[:-1], alone)
+    assert np.abs(alone).max() == 0.125
+
+
 def test_powers_of_two_in_reach_are_exact() -> None:
     array = np.array([2.0**-20, 2.0**-30, -(2.0**-34)], dtype=np.float32)
     np.testing.assert_array_equal(round_trip(array, "float16"), array)
