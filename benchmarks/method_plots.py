@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from benchmarks.method_summary import Block, Row, summaries
 
 SHOWN = "fashion-mnist", "dirichlet-0.3"
-_STYLE = {"svg.hashsalt": "fisherfleet", "font.size": 10.0, "axes.spines.top": False, "axes.spines.right": False}
+_STYLE: Any = {"svg.hashsalt": "fisherfleet", "font.size": 10.0, "axes.spines.top": False, "axes.spines.right": False}
 _STRONG, _PLAIN, _DENSE = "#c1440e", "#8a94a6", "#1f4e79"
 _MARKED = {"fisher": _STRONG, "narrow": "#2a7f62", "full": _DENSE}
 
@@ -22,12 +23,12 @@ Plot = tuple[str, Path]
 
 
 def plot_accuracy(found: Mapping[Block, Sequence[Row]], folder: Path) -> Plot:
-    """A panel a fleet: every policy's mean, and a dot for every seed."""
+    """A panel a fleet: every policy's mean, and a dot for each seed."""
     panels = _panels(found)
     with rc_context(_STYLE):
         figure = Figure(figsize=(4.2 * len(panels), 3.6), layout="constrained")
         for axes, (fleet, rows) in zip(_axes(figure, len(panels)), panels.items(), strict=True):
-            _bars(axes, rows)
+            _dots(axes, rows)
             axes.set_title(_fleet(fleet), loc="left")
             axes.set_xlabel("held-out accuracy, %")
         file = folder / "accuracy.svg"
@@ -46,7 +47,7 @@ def plot_bytes(found: Mapping[Block, Sequence[Row]], folder: Path) -> Plot:
                 points = [
                     (mean(p[2] for p in at) / 1e6, 100 * mean(p[1] for p in at)) for at in zip(*runs, strict=False)
                 ]
-                style = {"color": _MARKED.get(policy, _PLAIN), "linewidth": 2.0 if policy in _MARKED else 1.0}
+                style: Any = {"color": _MARKED.get(policy, _PLAIN), "linewidth": 2.0 if policy in _MARKED else 1.0}
                 axes.plot(*zip(*points, strict=True), label=policy, **style)
                 axes.annotate(policy, points[-1], xytext=(4, 0), textcoords="offset points", fontsize=8)
             axes.set_xscale("log")
@@ -75,11 +76,13 @@ def _fleet(fleet: str) -> str:
     return "devices with all, a half, a quarter" if fleet == "mixed" else f"every device keeps {float(fleet):.0%}"
 
 
-def _bars(axes: Axes, rows: Sequence[Row]) -> None:
+def _dots(axes: Axes, rows: Sequence[Row]) -> None:
+    """A mark for the mean and a dot for every seed; no bars, as the axis does not begin at 0."""
     ordered = summaries(rows)[::-1]
-    colours = [_MARKED.get(one.policy, _PLAIN) for one in ordered]
-    axes.barh([one.policy for one in ordered], [one.accuracy for one in ordered], color=colours, height=0.6)
     for place, one in enumerate(ordered):
-        axes.plot(one.accuracies, [place] * len(one.accuracies), "o", color="black", markersize=3)
-    lowest = min(min(one.accuracies) for one in ordered)
-    axes.set_xlim(left=max(0.0, lowest - 5))
+        colour = _MARKED.get(one.policy, _PLAIN)
+        axes.plot(one.accuracies, [place] * len(one.accuracies), "o", color=colour, markersize=4, alpha=0.6)
+        axes.plot([one.accuracy], [place], "|", color=colour, markersize=16, markeredgewidth=3)
+    axes.set_yticks(range(len(ordered)), [one.policy for one in ordered])
+    axes.set_ylim(-0.6, len(ordered) - 0.4)
+    axes.grid(axis="x", alpha=0.3)
