@@ -50,11 +50,11 @@ class DeviceStore:
         self._on_disk = load_memory(state / "memory", fleet)
         self._memory = self._on_disk
         for parcel in reversed(self._outbox.parcels):
-            self._memory = self._memory.with_round(parcel.run, parcel.round)
+            self._remember(parcel.run, parcel.round, parcel.selection)
 
     @property
     def memory(self) -> Memory:
-        """Rounds that have an answer, and the neurons of the last accepted update."""
+        """Rounds that have an answer, and the neurons of the last update made."""
         return self._memory
 
     @property
@@ -85,7 +85,7 @@ class DeviceStore:
                 dropped = self._outbox.add(run, number, payload, selection)
             except OSError as error:
                 raise OutboxError(f"the update cannot be kept in {self._state}: {plainly(error)}") from error
-            self._memory = self._memory.with_round(run, number)
+            self._remember(run, number, selection)
             self._save_memory()
             return Stored(self._outbox.of_round(run, number), dropped)
 
@@ -107,6 +107,11 @@ class DeviceStore:
                 return self._outbox.payload(parcel)
             except OSError as error:
                 raise OutboxError(f"the update cannot be read from {self._state}: {plainly(error)}") from error
+
+    def _remember(self, run: str, number: int, selection: Selection | None) -> None:
+        self._memory = self._memory.with_round(run, number)
+        if selection is not None:
+            self._memory = self._memory.with_selection(selection)
 
     def _save_memory(self) -> None:
         """Without room nothing is lost but the neurons, which then are chosen afresh after a restart."""

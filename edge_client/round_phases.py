@@ -13,7 +13,7 @@ MAX_RUNS_REMEMBERED = 64
 
 @dataclass(frozen=True)
 class Memory:
-    """What outlives a round: the neurons of the last accepted update, and the newest round begun of each run."""
+    """What outlives a round: the neurons of the last update made, and the newest round begun of each run."""
 
     selection: Selection | None = None
     newest: Mapping[str, int] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class Memory:
         return replace(self, newest=dict([*others[1 - MAX_RUNS_REMEMBERED :], (run, newest)]))
 
     def with_selection(self, selection: Selection) -> Memory:
-        """Memory that an update of these neurons was accepted; receipts that come late bring nothing older back."""
+        """Memory of an update of these neurons; receipts that come late bring nothing older back."""
         old = self.selection
         if old is not None and old.run == selection.run and old.age > selection.age:
             return self

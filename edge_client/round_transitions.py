@@ -85,7 +85,8 @@ def prolong_or_replace(phase: Phase, event: PlanArrived) -> Step:
             return phase, ()
         newest = _newest(phase.task.following, Task(event.plan, event.now + event.remaining))
         return replace(phase, task=replace(phase.task, following=newest)), ()
-    following, commands = begin_if_new(Idle(phase.memory), event)
+    memory = _remembered(phase) if isinstance(phase, Storing) else phase.memory
+    following, commands = begin_if_new(Idle(memory), event)
     if isinstance(phase, Storing | Delivering):
         return following, commands
     return following, (GiveUp(phase.task.plan, "a newer plan came"), *commands)
@@ -165,17 +166,23 @@ def store_again_when_due(phase: StoreDelayed, event: Tick) -> Step:
 
 
 def finish(phase: Storing, event: Stored) -> Step:
-    """The round is over here; the outbox sees to the rest. In a buffered run the next one waits for the receipt."""
+    """The round is over here; the outbox sees to the rest. In a buffered run the next one waits for the receipt.
+
+    Its neurons stay until the next resync, whether the receipt comes before the next plan or after it.
+    """
     if not _is_ours(phase, event):
         return phase, ()
-    if phase.task.plan.most_stale:
-        return Delivering(phase.memory, phase.task), ()
-    return Idle(phase.memory), ()
+    memory = _remembered(phase)
+    return (Delivering(memory, phase.task) if phase.task.plan.most_stale else Idle(memory)), ()
 
 
 def go_on(phase: Delivering, event: Settled) -> Step:
     """Begin the round that came meanwhile."""
     return _move_on(phase, event.now) if _is_ours(phase, event) else (phase, ())
+
+
+def _remembered(phase: Storing) -> Memory:
+    return phase.memory if phase.selection is None else phase.memory.with_selection(phase.selection)
 
 
 def _still_counts(ours: RoundPlan, newest: RoundPlan) -> bool:

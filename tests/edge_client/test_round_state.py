@@ -231,6 +231,14 @@ AFTER = {number: Task(plan(number, most_stale=2), NOW + 50) for number in (6, 7,
 FINISHED_FIRST = [replace(phase, task=STALE_TASK) for phase in BUSY if not isinstance(phase, FetchDelayed)]
 
 
+@pytest.mark.parametrize("events", [(Stored(**R5), NEWER), (NEWER,)], ids=["stored", "being stored"])
+def test_an_updates_neurons_serve_the_next_round_also_before_its_receipt(events):
+    phase: Phase = replace(STORING, memory=BARE)
+    for event in events:
+        phase, _ = advance(phase, event)
+    assert phase == NEXT
+
+
 @pytest.mark.parametrize("phase", FINISHED_FIRST, ids=lambda phase: type(phase).__name__)
 def test_in_a_buffered_run_the_round_at_hand_is_finished_while_its_update_counts(phase: Phase) -> None:
     """And the newest plan is remembered, whatever is replayed; one too new for the update is taken at once."""
