@@ -117,7 +117,7 @@ class _TimedRuntime:
     """`inner`, and the moments at which it asked for its last training's batches: between two of them is a step."""
 
     def __init__(self, inner: TrainingRuntime, clock: Callable[[], float]) -> None:
-        self.name = inner.name
+        self.name, self.privacy = inner.name, inner.privacy
         self.clock = clock
         self.moments: list[float] = []
         self._inner = inner

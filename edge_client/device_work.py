@@ -50,10 +50,11 @@ SLICE_HEADROOM_BYTES = 4096
 
 @dataclass(frozen=True)
 class Trained:
-    """An update and the neurons it changes."""
+    """An update, the neurons it changes, and the mean training loss, None in a private run."""
 
     update: Update
     selection: Selection
+    loss: float | None
 
 
 @dataclass(frozen=True)

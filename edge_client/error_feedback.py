@@ -33,8 +33,8 @@ class Sent:
 
 
 def feeds_back(plan: RoundPlan) -> bool:
-    """Whether rounds by this plan keep a residual: where values are left out, and no noise is added."""
-    return plan.codec.sparse and plan.noise_stddev == 0
+    """Whether rounds by this plan keep a residual: where values are left out, in runs that are not private."""
+    return plan.codec.sparse and plan.privacy is None
 
 
 def no_residual(layout: Layout) -> Residual:

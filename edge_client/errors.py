@@ -49,3 +49,7 @@ class OutboxError(FisherfleetError):
 
 class DamagedFileError(FisherfleetError):
     """A file of the device's state is not as it was written."""
+
+
+class PrivacyError(FisherfleetError):
+    """What a private run must not send was about to be sent."""

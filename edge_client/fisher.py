@@ -7,20 +7,19 @@ leaves out).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_client.local_data import in_order
 from edge_client.onnx_session import Session, feeds, open_session, run
 from wire_protocol.bundle_manifest import FISHER
 from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import Arrays
-
-NOT_CLIPPED = np.array(np.inf, dtype=np.float32)
-
 
 class FisherScorer:
     """Scores the neurons of one bundle's model."""
@@ -34,16 +33,36 @@ class FisherScorer:
         """Load the scoring graph of a bundle; raises `TrainingError`."""
         return cls(open_session(bundle_dir / FISHER, threads), layout)
 
-    def scores(self, parameters: Arrays, batches: Iterable[Examples]) -> dict[str, NDArray[Any]]:
+    def scores(
+        self, parameters: Arrays, batches: Iterable[Examples], clip_norm: float = inf
+    ) -> dict[str, NDArray[Any]]:
         """Sum of scores over all examples, float32 [width of group] for each group, none negative.
+
+        Each example's gradient counts as if scaled to the L2 norm `clip_norm` where it is longer, all parameters
+        together. One example more or less then moves all scores together by at most clip_norm^2 (L2).
 
         Sums are kept in float64, so that the order of batches does not decide between two neurons.
         """
-        groups = [group.name for group in self._layout.groups]
-        sums: dict[str, NDArray[Any]] = {}
+        totals = {group.name: np.zeros(group.size) for group in self._layout.groups}
         for batch in batches:
-            inputs = {**feeds(parameters, batch), "clip_norm": NOT_CLIPPED}
-            found = run(self._session, [f"fisher.{group}" for group in groups], inputs)
-            for group, values in zip(groups, found, strict=True):
-                sums[group] = sums.get(group, 0.0) + values.astype(np.float64)
-        return {group: values.astype(np.float32) for group, values in sums.items()}
+            for group, values in self._finite(parameters, batch, clip_norm).items():
+                totals[group] += values
+        return {group: values.astype(np.float32) for group, values in totals.items()}
+
+    def _finite(self, parameters: Arrays, batch: Examples, clip_norm: float) -> Arrays:
+        """The sums over a batch; with a finite bound an example whose scores are not finite counts as 0."""
+        found = self._sums(parameters, batch, clip_norm)
+        if clip_norm == inf or _is_finite(found):
+            return found
+        alone = [self._sums(parameters, one, clip_norm) for one in in_order(batch, 1)]
+        fit = [scores for scores in alone if _is_finite(scores)]
+        return {group: np.sum([scores[group] for scores in fit], axis=0) for group in found} if fit else {}
+
+    def _sums(self, parameters: Arrays, batch: Examples, clip_norm: float) -> Arrays:
+        groups = [group.name for group in self._layout.groups]
+        inputs = {**feeds(parameters, batch), "clip_norm": np.array(clip_norm, np.float32)}
+        return dict(zip(groups, run(self._session, [f"fisher.{group}" for group in groups], inputs), strict=True))
+
+
+def _is_finite(scores: Arrays) -> bool:
+    return all(np.isfinite(values).all() for values in scores.values())

@@ -5,24 +5,36 @@ The same functions serve a device, a fleet in one process and a benchmark.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import inf
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_client.error_feedback import Sent, feeds_back, residual_after, with_residual
+from edge_client.errors import PrivacyError
 from edge_client.local_data import batches, drawn, in_order
-from edge_client.noise import add_gaussian_noise
+from edge_client.privacy.noise import fresh_generator
+from edge_client.privacy.noised_scores import noised_scores
+from edge_client.privacy.poisson_batches import poisson_batches
+from edge_client.privacy.release import (
+    Basis,
+    ReleasedChange,
+    release_positions,
+    release_trained,
+    release_update,
+)
 from edge_client.selection.policies import is_by_scores, select, sends_scores
 from edge_client.selection.policy import Ground
 from edge_client.training.hidden_gain import gains
-from edge_client.training.runtime import StepRule, TrainingRuntime
+from edge_client.training.runtime import StepRule, TrainingResult, TrainingRuntime
 from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan, Update
 from wire_protocol.neuron_scores import Scores, decode_ranking, encode_scores
+from wire_protocol.privacy import RecordPrivacy
 from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, selection_id, sub_shapes, to_bitmaps
 from wire_protocol.tensor_codec import decode, encode
 
@@ -33,8 +45,10 @@ SCORING_BATCH = 32
 class Scorer(Protocol):
     """Scores neurons, as `edge_client.fisher.FisherScorer` does."""
 
-    def scores(self, parameters: Arrays, batches: Iterable[Examples]) -> dict[str, NDArray[Any]]:
-        """Score of every neuron: float [group size] for each group."""
+    def scores(
+        self, parameters: Arrays, batches: Iterable[Examples], clip_norm: float = inf
+    ) -> dict[str, NDArray[Any]]:
+        """Score of every neuron: float [group size] for each group, of gradients of at most the norm `clip_norm`."""
         ...
 
 
@@ -57,36 +71,60 @@ class Fitting(Protocol):
 class LocalWork:
     """What a device has in a round: its order, its examples, and chance.
 
-    `generator` draws batches, random selections and roundings and may be seeded; `noise` None means noise nobody can
-    repeat. `residual` is what earlier updates left out, by `error_feedback`; None where nothing is fed back.
+    `generator` draws batches, random selections and roundings and may be seeded. In a private run what is drawn for the
+    sake of privacy comes from `noise`; None means chance that nobody can repeat. With `public_size` everyone may know
+    how many examples there are. `residual` is what earlier updates left out, by `error_feedback`; None where nothing is
+    fed back.
     """
 
     plan: RoundPlan
     layout: Layout
     examples: Examples
     generator: np.random.Generator
-    noise: np.random.Generator | None = None
+    noise: np.random.Generator = field(default_factory=fresh_generator)
     residual: Arrays | None = None
+    public_size: bool = False
+
+    @property
+    def told_examples(self) -> int:
+        """The number of examples that an update tells of, and that weighs it."""
+        plan = self.plan
+        if plan.privacy is None or self.public_size:
+            return len(self.examples)
+        return plan.presumed_examples
+
+    @property
+    def divisor(self) -> float:
+        """What sums over a private batch are divided by: the examples that are expected in one."""
+        privacy = self.plan.privacy
+        if isinstance(privacy, RecordPrivacy) and self.public_size:
+            return max(1.0, privacy.sampling_rate * len(self.examples))
+        return float(self.plan.batch_size)
 
 
 @dataclass(frozen=True)
 class Choice:
     """A selection of neurons, how many examples were scored for it, and the encoded scores where the plan asks.
 
-    `known`: the server has sent the neurons' slice.
+    `known`: the server has sent the neurons' slice. `basis` is what the selection and the scores rest on.
     """
 
     sub_model: SubModel
     scored: int = 0
     scores: bytes = b""
     known: bool = False
+    basis: Basis = "public"
 
 
 class LocalUpdate(NamedTuple):
-    """An update, and the residual of the full model once it is counted; None where nothing is fed back."""
+    """An update, and the residual of the full model once it is counted; None where nothing is fed back.
+
+    `loss` is the mean training loss, which stays here; None in a private run.
+    """
 
     update: Update
     residual: Arrays | None
+    loss: float | None
 
 
 def choose(work: LocalWork, full: Arrays, open_scorer: OpenScorer, fitting: Fitting | None = None) -> Choice:
@@ -113,50 +151,98 @@ def choose(work: LocalWork, full: Arrays, open_scorer: OpenScorer, fitting: Fitt
     )
     sub_model = select(plan.selection, ground)
     scores = encode_scores(layout, scoring.scores()) if sends_scores(plan) else b""
-    return Choice(sub_model, scoring.scored, scores)
+    return Choice(sub_model, scoring.scored, scores, basis=scoring.basis)
 
 
 class _Scoring:
     """Scores of the full model on the device's examples, made at most once; `scored` examples were passed for them.
 
-    Where the plan has some of them scored, sums over these stand for sums over all.
+    Where the plan has some of them scored, sums over these stand for sums over all. In a private run they have noise.
     """
 
     def __init__(self, work: LocalWork, full: Arrays, open_scorer: OpenScorer) -> None:
         self.scored = 0
+        self.basis: Basis = "public"
         self._work, self._full, self._open = work, full, open_scorer
         self._scores: Scores | None = None
 
     def scores(self) -> Scores:
         """The scores."""
         if self._scores is None:
-            work = self._work
-            some = drawn(work.examples, work.plan.scored_of(len(work.examples)), work.generator)
-            sums = self._open().scores(self._full, in_order(some, SCORING_BATCH))
-            self._scores = {group: values * (len(work.examples) / len(some)) for group, values in sums.items()}
-            self.scored = len(some)
+            private = self._work.plan.privacy is not None
+            self._scores = self._noised() if private else self._as_they_are()
+            self.basis = "noised" if private else "examples"
         return self._scores
+
+    def _as_they_are(self) -> Scores:
+        work = self._work
+        some = drawn(work.examples, work.plan.scored_of(len(work.examples)), work.generator)
+        sums = self._open().scores(self._full, in_order(some, SCORING_BATCH))
+        self.scored = len(some)
+        return {group: values * (len(work.examples) / len(some)) for group, values in sums.items()}
+
+    def _noised(self) -> Scores:
+        work, privacy = self._work, self._work.plan.privacy
+        if not isinstance(privacy, RecordPrivacy):
+            raise PrivacyError(f"scores of {privacy} have no noise")
+        examples = in_order(work.examples, SCORING_BATCH)
+        self.scored = work.told_examples
+        return noised_scores(self._open().scores(self._full, examples, privacy.clip_norm), privacy, work.noise)
 
 
 def train_update(work: LocalWork, choice: Choice, base: Arrays, runtime: TrainingRuntime) -> LocalUpdate:
     """Train the chosen neurons from `base` (sub-model float32 arrays as received) and encode what changed.
 
-    Raises `TrainingError` when training diverges and `InvalidValueError` when the change is not finite.
+    Raises `TrainingError` when training diverges, `InvalidValueError` when the change is not finite, and `PrivacyError`
+    where the plan is private and what would be sent is not.
     """
     plan = work.plan
-    drawn = batches(work.examples, plan.batch_size, plan.local_steps, work.generator)
     rule = StepRule(plan.training, gains(work.layout, plan.training.hidden_gain))
-    result = runtime.train(base, drawn, plan.learning_rate, rule)
+    result = runtime.train(base, _batches(work), plan.learning_rate, rule)
+    if plan.privacy is not None:
+        released = _release(work, base, runtime.privacy, result)
+        return LocalUpdate(_private_update(work, choice, released), None, None)
     change = {name: array - base[name] for name, array in result.parameters.items()}
     values, residual = _encode_change(work, choice.sub_model, change)
-    update = Update(
+    update = _update(work, choice, result.examples, values)
+    return LocalUpdate(update, residual, result.loss)
+
+
+def _batches(work: LocalWork) -> Iterator[Examples]:
+    plan, privacy = work.plan, work.plan.privacy
+    if isinstance(privacy, RecordPrivacy):
+        return poisson_batches(work.examples, privacy.sampling_rate, plan.local_steps, work.noise)
+    return batches(work.examples, plan.batch_size, plan.local_steps, work.generator)
+
+
+def _release(
+    work: LocalWork, base: Arrays, guarantee: RecordPrivacy | None, result: TrainingResult
+) -> ReleasedChange:
+    privacy = work.plan.privacy
+    if isinstance(privacy, RecordPrivacy):
+        return release_trained(privacy, guarantee, base, result)
+    assert privacy is not None
+    change = {name: array - base[name] for name, array in result.parameters.items()}
+    return release_update(privacy, change, work.noise)
+
+
+def _private_update(work: LocalWork, choice: Choice, change: ReleasedChange) -> Update:
+    """The only way to an update of a private run; counts are what the plan says, as the true ones would tell."""
+    plan = work.plan
+    sub_model = release_positions(choice.sub_model, choice.basis).sub_model
+    values = encode(change.arrays, sub_shapes(work.layout, sub_model.widths), plan.codec, work.generator)
+    return _update(work, choice, plan.local_steps * plan.batch_size, values)
+
+
+def _update(work: LocalWork, choice: Choice, trained: int, values: bytes) -> Update:
+    plan = work.plan
+    return Update(
         run=plan.run,
         round=plan.round,
         model_version=plan.model_version,
-        examples=len(work.examples),
-        trained=result.examples,
+        examples=work.told_examples,
+        trained=trained,
         scored=choice.scored,
-        loss=result.loss,
         kept={} if choice.known else to_bitmaps(work.layout, choice.sub_model),
         selection=selection_id(work.layout, choice.sub_model) if choice.known else b"",
         precision=plan.precision,
@@ -164,7 +250,6 @@ def train_update(work: LocalWork, choice: Choice, base: Arrays, runtime: Trainin
         values=values,
         scores=choice.scores,
     )
-    return LocalUpdate(update, residual)
 
 
 def _encode_change(work: LocalWork, sub_model: SubModel, change: Arrays) -> tuple[bytes, Arrays | None]:
@@ -172,8 +257,7 @@ def _encode_change(work: LocalWork, sub_model: SubModel, change: Arrays) -> tupl
     plan = work.plan
     shapes = sub_shapes(work.layout, sub_model.widths)
     if work.residual is None or not feeds_back(plan):
-        noised = add_gaussian_noise(change, plan.noise_stddev, work.noise)
-        return encode(noised, shapes, plan.codec, work.generator), None
+        return encode(change, shapes, plan.codec, work.generator), None
     wanted = with_residual(work.layout, sub_model, work.residual, change)
     values = encode(wanted, shapes, plan.codec)
     sent = decode(values, shapes, plan.codec)

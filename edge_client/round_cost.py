@@ -101,7 +101,6 @@ def _header_bytes(layout: Layout, plan: RoundPlan) -> int:
         examples=LARGE_COUNT,
         trained=LARGE_COUNT,
         scored=LARGE_COUNT,
-        loss=1.0,
         kept=kept,
         precision=plan.precision,
         values=b"",

@@ -155,10 +155,8 @@ class RoundRunner:
         widths, sizes = selection.sub_model.widths, self._tools.work.group_sizes
         kept = ", ".join(f"{group} {count}/{sizes[group]}" for group, count in widths.items())
         logger.info("%s: neurons kept: %s", self._where(plan), kept or "all, as none can be cut")
-        logger.info(
-            "%s: loss %.4f on %d examples, update of %d bytes",
-            *(self._where(plan), update.loss, update.trained, len(payload)),
-        )
+        loss = "privately" if trained.loss is None else f"loss {trained.loss:.4f}"
+        logger.info("%s: trained, %s; update of %d bytes", self._where(plan), loss, len(payload))
         return partial(ev.Answered, run=plan.run, round=plan.round, payload=payload, selection=selection)
 
     def _failed(self, plan: RoundPlan, error: Exception) -> Make:
@@ -167,12 +165,15 @@ class RoundRunner:
         if isinstance(error, SliceError):
             logger.warning("%s: %s", self._where(plan), error)
             return partial(ev.SliceRefused, **mine)
-        if isinstance(error, BundleError | OutboxError):
+        if isinstance(error, BundleError | OutboxError | LedgerDiskError):
             logger.warning("%s: not now: %s", self._where(plan), error)
             return partial(ev.FetchFailed, reason=str(error), **mine)
         if isinstance(error, PausedError | CannotAffordError):
             logger.warning("%s: sits this round out: %s", self._where(plan), error)
             return self._decline(plan, "paused" if isinstance(error, PausedError) else "cannot-afford")
+        if isinstance(error, BudgetSpentError | LedgerError | NotPrivateError):
+            logger.warning("%s: takes no part: %s", self._where(plan), error)
+            return self._decline(plan, "not-private" if isinstance(error, NotPrivateError) else "budget-spent")
         if isinstance(error, FisherfleetError):
             logger.warning("%s: there is no update: %s", self._where(plan), error)
             return self._decline(plan, "data" if isinstance(error, ExamplesError) else "training")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from math import isfinite
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -20,13 +20,16 @@ from wire_protocol.layout import MAX_GROUPS, Layout
 from wire_protocol.local_training import PLAIN, LocalTraining
 from wire_protocol.model_difference import MAX_DIFFERENCES, ModelDifference
 from wire_protocol.participation import takes_part
+from wire_protocol.privacy import Privacy, RecordPrivacy
 from wire_protocol.sub_model import SELECTION_ID_BYTES, widths_at
 from wire_protocol.tensor_codec import Codec, DownlinkPrecision, Precision
 
 PROTOCOL_VERSION = 1
 
 SelectionPolicy = Literal["fisher", "fisher-cohort", "random", "magnitude", "prefix", "rolling", "full"]
-DeclineCause = Literal["data", "training", "internal", "cannot-afford", "paused"]
+BY_SCORES: frozenset[SelectionPolicy] = frozenset({"fisher", "fisher-cohort"})
+"""Policies that rest on scores of a device's own examples."""
+DeclineCause = Literal["data", "training", "internal", "cannot-afford", "paused", "budget-spent", "not-private"]
 SHA256_BYTES = 32
 SELECTION_UNKNOWN = "the server does not know this selection of neurons"
 """The reason of a receipt for an update without bitmaps. The server then sends no slice either, so that the device's
@@ -65,8 +68,8 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     `model` are lower-case hexadecimal SHA-256; `deadline` is in seconds since the Unix epoch. `local_steps` steps at
     `learning_rate` on batches of `batch_size` examples are asked for, taken as `training` says. `keep` is the largest
     fraction of neurons that a device keeps in each group, in (0, 1]. Updates are coded at `precision`, the fraction
-    `top_k` of their values of largest magnitude; models and slices at `downlink`. `noise_stddev` is the standard
-    deviation of Gaussian noise that the device adds to every value it sends; alone it is no privacy guarantee.
+    `top_k` of their values of largest magnitude; models and slices at `downlink`. With `privacy` the run is private, and
+    updates are noised as it says; `batch_size` then is the number of examples that a step's sum is divided by.
     Neurons are scored on `score_examples` of a device's examples, drawn at random, 0 for all.
     `ranking` is the fleet's own order of neurons (`neuron_scores`), in a resync by the selection `fisher-cohort` once
     there were scores, and in a buffered run in the rounds after it too. `differences`, in a resync only, give the model
@@ -90,7 +93,7 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     precision: Precision = "float16"
     top_k: float = 1.0
     downlink: DownlinkPrecision = "float16"
-    noise_stddev: float = 0.0
+    privacy: Privacy | None = None
     score_examples: int = 0
     training: LocalTraining = PLAIN
     ranking: dict[str, bytes] = {}
@@ -111,12 +114,13 @@ class RoundPlan(Message, frozen=True, tag="plan"):
         require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "above 0 and finite")
         _require_fraction("keep", self.keep)
         _require_fraction("top_k", self.top_k)
-        require(0 <= self.noise_stddev < float("inf"), "noise_stddev", self.noise_stddev, "at least 0 and finite")
-        require_noise_fits(self.selection, self.noise_stddev)
+        require_selection_private(self.selection, self.privacy)
         _require_fraction("participation", self.participation)
         _require_count("participation_seed", self.participation_seed)
         _require_count("most_stale", self.most_stale)
         _require_count("score_examples", self.score_examples)
+        legal = self.privacy is None or self.score_examples == 0
+        require(legal, "score_examples", self.score_examples, "0, for all, in a private run")
         count, most = len(self.differences), MAX_DIFFERENCES if self.resync else 0
         require(count <= most, "differences", count, f"at most {MAX_DIFFERENCES} in a resync, else none")
 
@@ -128,6 +132,13 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     def draws(self, device: str) -> bool:
         """Whether the device takes part in this round; see `participation`."""
         return takes_part(self.participation, self.participation_seed, self.round, device)
+
+    @property
+    def presumed_examples(self) -> int:
+        """In a private run, the examples that a device has for all that it tells."""
+        if isinstance(self.privacy, RecordPrivacy):
+            return max(1, round(self.batch_size / self.privacy.sampling_rate))
+        return self.local_steps * self.batch_size
 
     def scored_of(self, examples: int) -> int:
         """On how many of its examples a device scores neurons."""
@@ -158,7 +169,7 @@ class Update(Message, frozen=True, tag="update"):
     `kept` holds a bitmap for each neuron group. Where the update comes of a slice of the same round, the server knows
     the neurons: then `kept` is empty and `selection` is their id (`sub_model.selection_id`).
     `examples` weighs the update; `trained` and `scored` count the examples (with repetition) that passed forward and
-    backward, for the compute account; `loss` is the mean training loss. `scores` are the device's scores of all neurons
+    backward, for the compute account; in a private run they are what the plan says. `scores` are the device's scores of all neurons
     (`neuron_scores`), empty unless the plan is a resync by the selection `fisher-cohort`.
     """
 
@@ -168,7 +179,6 @@ class Update(Message, frozen=True, tag="update"):
     examples: int
     trained: int
     scored: int
-    loss: float
     kept: Annotated[dict[str, bytes], msgspec.Meta(max_length=MAX_GROUPS)]
     precision: Precision
     values: bytes
@@ -182,7 +192,6 @@ class Update(Message, frozen=True, tag="update"):
         _require_count("examples", self.examples, least=1)
         _require_count("trained", self.trained, least=1)
         _require_count("scored", self.scored)
-        require(isfinite(self.loss), "loss", self.loss, "finite")
         _require_fraction("top_k", self.top_k)
         known = len(self.selection) == SELECTION_ID_BYTES and not self.kept
         legal = f"empty, or {SELECTION_ID_BYTES} bytes where kept is empty"
@@ -200,7 +209,8 @@ class Decline(Message, frozen=True, tag="decline"):
     `cause` is one of few words, not a text, as what an error says may tell of the data: `data` the device's examples do
     not fit the model, `training` the training failed (it diverged, say), `cannot-afford` even the smallest sub-model is
     more than the device can afford by the deadline or within its owner's limits, `paused` its owner's limits say that
-    it must rest now, `internal` anything else.
+    it must rest now, `budget-spent` training would cost more privacy than its owner allows, `not-private` its owner lets
+    it take part in private runs only, `internal` anything else.
     """
 
     run: str
@@ -312,10 +322,12 @@ class DeviceState(Message, frozen=True, tag="state"):
         _require_count("examples", self.examples)
 
 
-def require_noise_fits(selection: SelectionPolicy, noise_stddev: float) -> None:
-    """Scores that leave the device bear no noise, so a run that asks for noise must not ask for them."""
-    legal = selection != "fisher-cohort" or noise_stddev == 0
-    require(legal, "noise_stddev", noise_stddev, 'exactly 0 with the selection "fisher-cohort", which sends scores')
+def require_selection_private(selection: SelectionPolicy, privacy: Privacy | None) -> None:
+    """In a private run, neurons are chosen by what is public, or by scores that have noise of their own."""
+    noised = isinstance(privacy, RecordPrivacy) and privacy.score_noise_multiplier > 0
+    legal = privacy is None or noised or selection not in BY_SCORES
+    public = ", ".join(name for name in get_args(SelectionPolicy) if name not in BY_SCORES)
+    require(legal, "selection", selection, f"{public}; others want record privacy with score_noise_multiplier above 0")
 
 
 def _require_round(run: str, number: int) -> None:

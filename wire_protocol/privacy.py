@@ -86,6 +86,10 @@ class DevicePrivacy(msgspec.Struct, frozen=True, tag="device", forbid_unknown_fi
         return (GaussianReleases(self.noise_multiplier),)
 
 
+Privacy = RecordPrivacy | DevicePrivacy
+"""Of a run whose updates are noised on the device."""
+
+
 def _require_clip_norm(norm: float) -> None:
     legal = f"from {SMALLEST_CLIP_NORM:g} to {LARGEST_CLIP_NORM:g}"
     require(SMALLEST_CLIP_NORM <= norm <= LARGEST_CLIP_NORM, "clip_norm", norm, legal)

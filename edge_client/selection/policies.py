@@ -5,7 +5,7 @@ from __future__ import annotations
 from edge_client.selection import federated_dropout, fisher, fisher_cohort, full, magnitude, prefix, rolling
 from edge_client.selection.policy import Ground, Policy
 from wire_protocol.layout import Layout
-from wire_protocol.messages import RoundPlan, SelectionPolicy
+from wire_protocol.messages import BY_SCORES, RoundPlan, SelectionPolicy
 from wire_protocol.sub_model import SubModel
 
 POLICIES: dict[SelectionPolicy, Policy] = {
@@ -17,7 +17,6 @@ POLICIES: dict[SelectionPolicy, Policy] = {
     "rolling": rolling.select,
     "full": full.select,
 }
-_SCORING: frozenset[SelectionPolicy] = frozenset({"fisher", "fisher-cohort"})
 
 
 def select(policy: SelectionPolicy, ground: Ground) -> SubModel:
@@ -27,7 +26,7 @@ def select(policy: SelectionPolicy, ground: Ground) -> SubModel:
 
 def is_by_scores(policy: SelectionPolicy) -> bool:
     """Whether the policy rests on scores of the device's own examples."""
-    return policy in _SCORING
+    return policy in BY_SCORES
 
 
 def may_score(plan: RoundPlan, layout: Layout, *, narrowed: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Local steps on one gradient graph: gradient, clipped, then the proximal term, then the optimizer's step.
+"""Local steps: gradient, clipped, then the proximal term, then the optimizer's step.
 
 With w the parameters as the device received them (w_0) and moved, s their gains (`hidden_gain`) and f the mean loss of
 a batch, v = w / s is what descends, and a step is::
@@ -12,14 +12,13 @@ The graph reads w where it stands and the products with s happen on gradients an
 
 from __future__ import annotations
 
-from math import isfinite
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_client.errors import TrainingError
-from edge_client.onnx_session import BoundRun, Session, batch_feeds
 from edge_client.training.optimizers import open_optimizer
 from edge_client.training.runtime import StepRule
 from wire_protocol.examples import Examples
@@ -29,10 +28,29 @@ _CACHE_LINE = 16
 """Numbers."""
 
 
+@dataclass(frozen=True)
+class Memory:
+    """`parameters`, where they stand, and `gradients`, float32 arrays by parameter, the same in every step."""
+
+    parameters: Arrays
+    gradients: Arrays
+
+
+class Gradient(Protocol):
+    """Makes the gradient of a batch."""
+
+    def make(self, batch: Examples) -> float:
+        """Write it to the memory's gradients and return the batch's loss; raises `TrainingError`."""
+        ...
+
+
+OpenGradient = Callable[[Memory], Gradient]
+
+
 class Descent:
     """Descends from a copy of `given`. All parameters are one vector, and so are all gradients."""
 
-    def __init__(self, session: Session, given: Arrays, learning_rate: float, rule: StepRule) -> None:
+    def __init__(self, open_gradient: OpenGradient, given: Arrays, learning_rate: float, rule: StepRule) -> None:
         self._rule = rule
         self._weights, self._read = _one_vector(given)
         self._gradients, parts = _one_vector(given)
@@ -41,16 +59,11 @@ class Descent:
         self._scaled = [(parts[name], np.float32(gain)) for name, gain in rule.gains.items()]
         self._pull = _Pull(given, rule, self._weights) if rule.training.proximal else None
         self._optimizer = open_optimizer(rule.training, learning_rate, self._weights.size)
-        self._loss = np.zeros((), dtype=np.float32)
-        outputs = {"loss": self._loss, **{f"grad.{name}": part for name, part in parts.items()}}
-        self._bound = BoundRun(session, self._read, outputs)
+        self._gradient = open_gradient(Memory(self._read, parts))
 
     def step(self, batch: Examples) -> float:
         """Take one step and return the loss before it; raises `TrainingError`."""
-        self._bound.run(batch_feeds(batch))
-        loss = float(self._loss)
-        if not isfinite(loss):
-            raise TrainingError(f"the loss is {loss}")
+        loss = self._gradient.make(batch)
         with np.errstate(over="ignore", invalid="ignore"):
             self._scale()
             _clip(self._gradients, self._rule.training.clip_gradient)

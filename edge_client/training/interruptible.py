@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from math import inf
 from threading import Event
 from typing import Any
 
@@ -19,7 +20,7 @@ class InterruptibleRuntime:
     """`inner`, but `train` raises `TrainingError` before the first step that begins after `stop` is set."""
 
     def __init__(self, inner: TrainingRuntime, stop: Event) -> None:
-        self.name = inner.name
+        self.name, self.privacy = inner.name, inner.privacy
         self._inner = inner
         self._stop = stop
 
@@ -37,9 +38,11 @@ class InterruptibleScorer:
         self._inner = inner
         self._stop = stop
 
-    def scores(self, parameters: Arrays, batches: Iterable[Examples]) -> dict[str, NDArray[Any]]:
+    def scores(
+        self, parameters: Arrays, batches: Iterable[Examples], clip_norm: float = inf
+    ) -> dict[str, NDArray[Any]]:
         """See `Scorer.scores`."""
-        return self._inner.scores(parameters, _until_stopped(batches, self._stop))
+        return self._inner.scores(parameters, _until_stopped(batches, self._stop), clip_norm)
 
 
 def _until_stopped(batches: Iterable[Examples], stop: Event) -> Iterator[Examples]:

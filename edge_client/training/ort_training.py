@@ -48,6 +48,7 @@ class OrtTrainingRuntime:
     """A `TrainingRuntime` for the widths of the bundle's rungs; for one thread at a time."""
 
     name = "ort-training"
+    privacy = None
 
     def __init__(self, bundle_dir: Path, manifest: BundleManifest, threads: int) -> None:
         self._bundle_dir = bundle_dir

@@ -6,6 +6,7 @@ One graph serves every width, as its neuron axes are symbolic.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from edge_client.errors import TrainingError
 from edge_client.onnx_session import Session, open_session
 from edge_client.training.descent import Descent
+from edge_client.training.mean_gradient import MeanGradient
 from edge_client.training.runtime import PLAIN_STEPS, StepRule, TrainingResult
 from wire_protocol.bundle_manifest import TRAIN_STEP
 from wire_protocol.examples import Examples
@@ -24,6 +26,7 @@ class PortableRuntime:
     """A `TrainingRuntime` for any sub-model of the bundle."""
 
     name = "portable"
+    privacy = None
 
     def __init__(self, session: Session, layout: Layout) -> None:
         self._session = session
@@ -39,7 +42,7 @@ class PortableRuntime:
     ) -> TrainingResult:
         """See `TrainingRuntime.train`."""
         given = {name: np.asarray(parameters[name], dtype=np.float32) for name in self._parameters}
-        descent = Descent(self._session, given, learning_rate, rule)
+        descent = Descent(partial(MeanGradient, self._session), given, learning_rate, rule)
         losses: list[float] = []
         examples = 0
         for batch in batches:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wire_protocol.examples import Examples
 from wire_protocol.local_training import PLAIN, LocalTraining
+from wire_protocol.privacy import RecordPrivacy
 from wire_protocol.sub_model import Arrays
 
 
@@ -49,7 +50,15 @@ PLAIN_STEPS = StepRule()
 class TrainingRuntime(Protocol):
     """Runs training graphs of one bundle."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What calibrations and logs call it."""
+        ...
+
+    @property
+    def privacy(self) -> RecordPrivacy | None:
+        """What its results satisfy whoever reads them, None where they tell of the examples as they are."""
+        ...
 
     def train(
         self, parameters: Arrays, batches: Iterable[Examples], learning_rate: float, rule: StepRule = PLAIN_STEPS
