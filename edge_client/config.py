@@ -14,6 +14,7 @@
     # seed = 7             repeatable batches and random selections
     # ca_file = "ca.pem"   certificate authority of broker and server, in place of identity/ca.pem
     # [limits]             what the device may spend: see edge_client/limits.py
+    # [privacy]            what it may reveal: see edge_client/privacy/cap.py
 
 Paths are relative to the folder of the file. Unknown keys are refused, so that a misspelt one is not lost.
 """
@@ -21,13 +22,14 @@ Paths are relative to the folder of the file. Unknown keys are refused, so that 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 from urllib.parse import urlsplit
 
 from edge_client.errors import ConfigError
 from edge_client.limits import Limits, read_limits
+from edge_client.privacy.cap import Cap, read_cap
 from wire_protocol.broker_url import BrokerUrl, parse_broker_url
 from wire_protocol.errors import InvalidValueError, require
 from wire_protocol.topics import require_identifier
@@ -41,7 +43,9 @@ RuntimeName = Literal["auto", "portable", "ort-training"]
 DownloadMode = Literal["auto", "http", "mqtt"]
 
 REQUIRED = ("device", "broker", "server", "data")
-OPTIONAL = ("identity", "state", "outbox_mb", "run", "runtime", "download", "threads", "seed", "ca_file", "limits")
+OPTIONAL = (
+    "identity", "state", "outbox_mb", "run", "runtime", "download", "threads", "seed", "ca_file", "limits", "privacy",
+)  # fmt: skip
 MAX_THREADS = 256
 MAX_OUTBOX_MB = 1_000_000
 
@@ -68,6 +72,7 @@ class DeviceConfig:
     outbox_mb: int = 64
     limits: Limits | None = None
     download: DownloadMode = "auto"
+    privacy: Cap = field(default_factory=Cap)
 
     def __post_init__(self) -> None:
         require_identifier("device", self.device)
@@ -130,6 +135,7 @@ def _config(table: dict[str, Any], folder: Path) -> DeviceConfig:
         outbox_mb=_typed({"outbox_mb": 64, **table}, "outbox_mb", int),
         limits=read_limits(table["limits"]) if "limits" in table else None,
         download=cast("DownloadMode", _typed({"download": "auto", **table}, "download", str)),
+        privacy=read_cap(table.get("privacy", {})),
     )
 
 

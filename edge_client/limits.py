@@ -17,12 +17,11 @@ A limit whose sensor says nothing counts as reached: what cannot be judged is no
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
-from math import inf, isfinite
-from typing import Any
+from math import inf
 
+from edge_client.owner_table import Reader, flag, number, read_table
 from wire_protocol.errors import require
 
 HOTTEST = 150.0
@@ -75,12 +74,7 @@ class Readings:
 
 def read_limits(table: object) -> Limits:
     """The table of the file; raises `InvalidValueError` that names key, value and what is legal."""
-    require(isinstance(table, Mapping), "limits", table, "a table [limits]")
-    assert isinstance(table, Mapping)
-    legal = [field.name for field in fields(Limits)]
-    for key in table:
-        require(key in legal, "key of limits", key, f"one of {', '.join(legal)}")
-    return Limits(**{key: _READERS[key](f"limits.{key}", value) for key, value in table.items()})
+    return Limits(**read_table("limits", table, _READERS))
 
 
 def pause_reason(limits: Limits, readings: Readings) -> str | None:
@@ -100,22 +94,9 @@ def pause_reason(limits: Limits, readings: Readings) -> str | None:
     return None
 
 
-def _number(name: str, value: object) -> float:
-    right = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-    require(right, name, value, "a finite number")
-    assert isinstance(value, int | float)
-    return float(value)
-
-
 def _count(name: str, value: object) -> float:
     require(isinstance(value, int) and not isinstance(value, bool), name, value, "a whole number of bytes")
-    assert isinstance(value, int)
-    return float(value)
-
-
-def _flag(name: str, value: object) -> bool:
-    require(isinstance(value, bool), name, value, "true or false")
-    return bool(value)
+    return number(name, value)
 
 
 def _hours(name: str, value: object) -> Hours:
@@ -129,11 +110,11 @@ def _hours(name: str, value: object) -> Hours:
     return hours
 
 
-_READERS: dict[str, Any] = {
-    "seconds_per_round": _number,
+_READERS: dict[str, Reader] = {
+    "seconds_per_round": number,
     "bytes_per_day": _count,
-    "memory_mb": _number,
-    "max_temperature": _number,
-    "pause_on_battery": _flag,
+    "memory_mb": number,
+    "max_temperature": number,
+    "pause_on_battery": flag,
     "hours": _hours,
 }

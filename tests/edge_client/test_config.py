@@ -84,6 +84,8 @@ def test_four_keys_are_enough(tmp_path):
         ({"limits": "3"}, r"limits must be a table \[limits\], got 3"),
         ({"limits": "{memory_mb = 0}"}, "limits.memory_mb must be above 0, got 0.0"),
         ({"limits": "{}", "runtime": '"ort-training"'}, r"runtime must be auto or portable with \[limits\], .*"),
+        ({"privacy": "3"}, r"privacy must be a table \[privacy\], got 3"),
+        ({"privacy": "{epsilon = 0}"}, "privacy.epsilon must be a finite number above 0, got 0.0"),
         ({"data": r'"a\u0000b"'}, "data must be a path"),
         ({"device": "[" * 5000}, "cannot be read as TOML"),
         ({"seed": "9" * 5000}, "cannot be read as TOML"),

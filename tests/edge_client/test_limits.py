@@ -37,6 +37,8 @@ def test_an_empty_table_limits_nothing():
         ("seconds_per_round", "60", "limits.seconds_per_round must be a finite number, got '60'"),
         ("seconds_per_round", True, "limits.seconds_per_round must be a finite number, got True"),
         ("seconds_per_round", inf, "limits.seconds_per_round must be a finite number, got inf"),
+        ("memory_mb", 10**400, "limits.memory_mb must be a finite number, got 1000"),
+        ("bytes_per_day", 10**400, "limits.bytes_per_day must be a finite number, got 1000"),
         ("bytes_per_day", 1.5, "limits.bytes_per_day must be a whole number of bytes, got 1.5"),
         ("bytes_per_day", -1, "limits.bytes_per_day must be above 0, got -1.0"),
         ("memory_mb", float("nan"), "limits.memory_mb must be a finite number, got nan"),

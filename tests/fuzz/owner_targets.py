@@ -48,6 +48,10 @@ seconds_per_round = 30
 bytes_per_day = 1000000
 memory_mb = 300
 hours = "22:00-06:00"
+[privacy]
+epsilon = 4
+delta = 1e-5
+public_size = true
 """
 URLS = (b"mqtt://user:p%40ss@broker.local:1883", b"mqtts://[::1]:8883/", b"mqtt://10.0.0.1")
 
@@ -274,7 +278,12 @@ OWNER_TARGETS = (
     ),
     target_of(
         "device.toml",
-        ["edge_client.config.load_config", "edge_client.limits.read_limits"],
+        [
+            "edge_client.config.load_config",
+            "edge_client.limits.read_limits",
+            "edge_client.owner_table.read_table",
+            "edge_client.privacy.cap.read_cap",
+        ],
         lambda: [DEVICE_TOML],
         of_text((*TOML_WORDS, *URL_WORDS, "\nx = " + "[" * 2000, "9" * 5000)),
         _config,

@@ -1,0 +1,40 @@
+"""What a device's owner allows of privacy: the table `[privacy]` of `device.toml`, read strictly.
+
+    [privacy]
+    epsilon = 10         # the most that all private runs together may spend; what would pass it is declined
+    delta = 1e-5         # at this delta; well below one in the number of examples
+    # public_size = false  whether the server may be told how many examples are here, to weigh updates by it
+
+Without the table these same values hold, so that no private run spends without end because nobody wrote a number down.
+What was spent is in the ledger, for ever: to allow more, raise `epsilon`. No I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+
+from edge_client.owner_table import Reader, flag, number, read_table
+from wire_protocol.errors import require
+
+
+@dataclass(frozen=True)
+class Cap:
+    """At most (`epsilon`, `delta`) over all that a device ever releases; `delta` is above 0 and below 1."""
+
+    epsilon: float = 10.0
+    delta: float = 1e-5
+    public_size: bool = False
+
+    def __post_init__(self) -> None:
+        legal = isfinite(self.epsilon) and self.epsilon > 0
+        require(legal, "privacy.epsilon", self.epsilon, "a finite number above 0")
+        require(0 < self.delta < 1, "privacy.delta", self.delta, "above 0 and below 1")
+
+
+def read_cap(table: object) -> Cap:
+    """The table of the file; raises `InvalidValueError` that names key, value and what is legal."""
+    return Cap(**read_table("privacy", table, _READERS))
+
+
+_READERS: dict[str, Reader] = {"epsilon": number, "delta": number, "public_size": flag}
