@@ -185,10 +185,10 @@ def accuracies(
                 choice, base = choose(work, whole.arrays, lambda: graphs.scorer, fitting), whole
                 arrays = gather(layout, choice.sub_model, whole.arrays)
             kept[device] = choice.sub_model
-            update, left = train_update(work, choice, arrays, graphs.runtime)
-            if left is not None:
-                residuals[device] = left
-            body = messages.encode(update)
+            local = train_update(work, choice, arrays, graphs.runtime_for(work))
+            if local.residual is not None:
+                residuals[device] = local.residual
+            body = messages.encode(local.update)
             heard = opened.hear(f"{device:06}", body, choice.sub_model)
             if isinstance(heard, Refused):
                 raise AssertionError(heard.reason)

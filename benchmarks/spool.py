@@ -96,7 +96,6 @@ def _body(kept: SubModel) -> bytes:
             examples=10,
             trained=1,
             scored=0,
-            loss=1.0,
             kept=to_bitmaps(LAYOUT, kept),
             precision="float16",
             values=values,

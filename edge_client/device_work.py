@@ -14,6 +14,7 @@ from functools import partial
 from math import inf
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,10 @@ from edge_client.error_feedback import feeds_back
 from edge_client.errors import SliceError
 from edge_client.file_fetch import FetchFile
 from edge_client.http_download import Http, download
+from edge_client.machine_sensors import local_time
 from edge_client.local_update import Choice, LocalWork, OpenScorer, Scorer, choose, train_update
+from edge_client.privacy.guard import PrivacyGuard
+from edge_client.privacy.mechanism import Mechanism
 from edge_client.residual_store import ResidualStore
 from edge_client.round_events import Fetch, Selection, Train
 from edge_client.round_fitting import Fitter, RoundFitting, Subject
@@ -32,11 +36,12 @@ from edge_client.training.choose import OpenRuntime, RuntimeSpec, files_for
 from edge_client.training.interruptible import InterruptibleRuntime, InterruptibleScorer
 from edge_client.training.runtime import TrainingRuntime
 from edge_client.whole_model import WholeModel
-from wire_protocol.bundle_manifest import FISHER, BundleManifest
+from wire_protocol.bundle_manifest import FISHER, PRIVATE_STEP, BundleManifest
 from wire_protocol.errors import FisherfleetError, ProtocolError
 from wire_protocol.examples import Examples, fit_examples
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan, Slice, Update
+from wire_protocol.privacy import RecordPrivacy
 from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, gather, sub_shapes
 from wire_protocol.tensor_codec import Codec, decode, largest_size
 
@@ -85,7 +90,8 @@ class DeviceWork:
         self._residuals = ResidualStore(config.state / "residuals")
         self._fetch = fetch
         self._open: _OpenBundle | None = None
-        self._runtime: tuple[str, TrainingRuntime] | None = None
+        self._graphs: tuple[str, str, Any] | None = None
+        self._guard = PrivacyGuard(config.state, config.privacy, local_time)
 
     @property
     def max_slice_bytes(self) -> int:
@@ -124,10 +130,11 @@ class DeviceWork:
         plan, store, fitter = command.plan, self._store(stop), self._fitter
         if fitter is not None:
             fitter.require_may_begin()
+        self._guard.require_allowed(plan, scores=False)
         opened = self._open_bundle(plan, store)
         layout = opened.manifest.layout
-        names = list(files_for(self._config.runtime, opened.manifest, plan.largest_widths(layout)))
-        if command.selection is None and may_score(plan, layout, narrowed=fitter is not None):
+        names = list(self._training_files(plan, opened.manifest))
+        if self._scores(command, layout):
             names.append(FISHER)
         model = WholeModel(plan, layout, store)
         if fitter is not None:
@@ -140,21 +147,27 @@ class DeviceWork:
         """Choose neurons unless `command` brings them, train them, encode what changed.
 
         `left_seconds` are those until the round's deadline. Raises `SliceError`, `BundleError`, `TrainingError`,
-        `InvalidValueError`, `PausedError` or `CannotAffordError`.
+        `InvalidValueError`, `PausedError`, `CannotAffordError` or what `PrivacyGuard.charge` raises.
         """
         plan = command.plan
         opened = self._open_bundle(plan, self._store(stop))
         layout = opened.manifest.layout
         residual = self._residuals.load(plan.run, layout) if feeds_back(plan) else None
-        work = LocalWork(plan, layout, opened.examples, self._generator(plan), residual=residual)
-        runtime = InterruptibleRuntime(self._runtime_of(opened), stop)
+        work = LocalWork(
+            *(plan, layout, opened.examples, self._generator(plan)),
+            residual=residual,
+            public_size=self._config.privacy.public_size,
+        )
+        runtime = InterruptibleRuntime(self._runtime_of(opened, work), stop)
         scorer = partial(self._open_scorer, opened, stop)
         fitting = self._begin_fitting(command, work, runtime, scorer, left_seconds)
         if command.selection is not None and command.content is not None:
             choice = Choice(command.selection.sub_model, known=True)
             base = _decode_slice(command.content, layout, choice.sub_model)
+            self._guard.charge(plan, scores=False)
         else:
             full = WholeModel(plan, layout, self._store(stop)).fetch()
+            self._guard.charge(plan, self._scores(command, layout))
             choice = (
                 choose(work, full, scorer, fitting)
                 if command.selection is None
@@ -164,7 +177,9 @@ class DeviceWork:
         local = train_update(work, choice, base, runtime)
         if local.residual is not None:
             self._residuals.propose(plan.run, plan.round, local.residual)
-        return Trained(local.update, Selection(plan.run, plan.bundle, plan.resync_round, plan.round, choice.sub_model))
+        private = plan.privacy is not None
+        made = Selection(plan.run, plan.bundle, plan.resync_round, plan.round, choice.sub_model, private)
+        return Trained(local.update, made, local.loss)
 
     def answered(self, run: str, number: int, accepted: bool, bundle: str | None) -> None:
         """The server has counted the update of this round on a bundle (None: unknown), or it never will."""
@@ -204,13 +219,33 @@ class DeviceWork:
         examples = fit_examples(self._examples, manifest, str(self._config.data))
         return _OpenBundle(bundle, manifest, store.files(bundle, manifest, ()), examples)
 
-    def _runtime_of(self, opened: _OpenBundle) -> TrainingRuntime:
-        if self._runtime is None or self._runtime[0] != opened.bundle:
-            self._runtime = None
-            config = self._config
-            spec = RuntimeSpec(config.runtime, opened.folder, opened.manifest, config.threads)
-            self._runtime = (opened.bundle, self._open_runtime(spec))
-        return self._runtime[1]
+    def _scores(self, command: Fetch | Train, layout: Layout) -> bool:
+        """Whether neurons may have to be scored."""
+        narrowed = self._fitter is not None
+        return command.selection is None and may_score(command.plan, layout, narrowed=narrowed)
+
+    def _training_files(self, plan: RoundPlan, manifest: BundleManifest) -> tuple[str, ...]:
+        if isinstance(plan.privacy, RecordPrivacy):
+            return (PRIVATE_STEP,)
+        return files_for(self._config.runtime, manifest, plan.largest_widths(manifest.layout))
+
+    def _runtime_of(self, opened: _OpenBundle, work: LocalWork) -> TrainingRuntime:
+        threads = self._config.threads
+        if isinstance(work.plan.privacy, RecordPrivacy):
+            from edge_client.privacy import record_training  # noqa: PLC0415 - onnxruntime only where it is used
+
+            session = self._opened_once("private", opened, partial(record_training.open_step, opened.folder, threads))
+            return record_training.RecordTraining(session, Mechanism(work.plan.privacy, work.divisor, work.noise))
+        spec = RuntimeSpec(self._config.runtime, opened.folder, opened.manifest, threads)
+        runtime: TrainingRuntime = self._opened_once("plain", opened, partial(self._open_runtime, spec))
+        return runtime
+
+    def _opened_once(self, kind: str, opened: _OpenBundle, open_it: Callable[[], Any]) -> Any:
+        """What `open_it` gives, opened once for a bundle; one thing of one bundle is open at a time."""
+        if self._graphs is None or self._graphs[:2] != (kind, opened.bundle):
+            self._graphs = None
+            self._graphs = (kind, opened.bundle, open_it())
+        return self._graphs[2]
 
     def _open_scorer(self, opened: _OpenBundle, stop: Event) -> Scorer:
         from edge_client.fisher import FisherScorer  # noqa: PLC0415 - onnxruntime only where it is used

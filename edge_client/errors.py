@@ -53,3 +53,7 @@ class DamagedFileError(FisherfleetError):
 
 class PrivacyError(FisherfleetError):
     """What a private run must not send was about to be sent."""
+
+
+class NotPrivateError(FisherfleetError):
+    """The owner lets the device take part in private runs only, and this one is not."""

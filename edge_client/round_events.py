@@ -14,13 +14,17 @@ from wire_protocol.sub_model import SubModel
 
 @dataclass(frozen=True)
 class Selection:
-    """The neurons chosen at `resync_round` of a run, on one bundle, as sent in the update of `round`."""
+    """The neurons chosen at `resync_round` of a run, on one bundle, as sent in the update of `round`.
+
+    `private`: chosen as a private run wants it, so that they may be told in one.
+    """
 
     run: str
     bundle: str
     resync_round: int
     round: int
     sub_model: SubModel = field(compare=False)
+    private: bool = False
 
     @property
     def age(self) -> tuple[int, int]:
@@ -30,7 +34,8 @@ class Selection:
     def serves(self, plan: RoundPlan) -> bool:
         """Whether a round by this plan trains these neurons."""
         ours = (self.run, self.bundle, self.resync_round)
-        return not plan.resync and ours == (plan.run, plan.bundle, plan.resync_round)
+        may_be_told = self.private or plan.privacy is None
+        return not plan.resync and may_be_told and ours == (plan.run, plan.bundle, plan.resync_round)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,14 +22,15 @@ class SelectionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resync_round: int
     round: int
     kept: Annotated[dict[str, bytes], msgspec.Meta(max_length=MAX_GROUPS)]
+    private: bool = False
 
     @classmethod
     def of(cls, selection: Selection) -> SelectionRecord:
         """The record of a selection."""
         kept = {group: indices.astype(_INDEX).tobytes() for group, indices in selection.sub_model.kept.items()}
-        return cls(selection.run, selection.bundle, selection.resync_round, selection.round, kept)
+        return cls(selection.run, selection.bundle, selection.resync_round, selection.round, kept, selection.private)
 
     def read(self) -> Selection:
         """The selection; raises `ValueError` where the record makes no sense."""
         kept = {group: np.frombuffer(text, _INDEX).astype(np.int64) for group, text in self.kept.items()}
-        return Selection(self.run, self.bundle, self.resync_round, self.round, SubModel(kept))
+        return Selection(self.run, self.bundle, self.resync_round, self.round, SubModel(kept), self.private)

@@ -26,6 +26,7 @@ from server.rate_schedule import RateDecay
 from server.records import RoundRecord
 from server.service import Service
 from server.storage import Store
+from server.privacy_options import add_privacy_options, take_privacy
 from server.training_options import add_training_options, take_training
 from wire_protocol.broker_url import parse_broker_url
 from wire_protocol.errors import FisherfleetError
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_options(add, RunConfig())
     add_mode_options(parser)
     add_training_options(parser, RunConfig().training)
+    add_privacy_options(parser, required=True)
     return parser
 
 
@@ -107,7 +109,6 @@ def _add_run_options(add: Callable[..., None], default: RunConfig) -> None:
         default=default.difference,
     )
     add("--score-examples", "examples a device scores neurons on, 0 for all", type=int, default=default.score_examples)
-    add("--noise-stddev", "of Gaussian noise on every value sent", type=float, default=default.noise_stddev)
     add(
         "--participation",
         "rate at which devices are drawn for a round, in (0, 1]",
@@ -137,7 +138,7 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         downlink=arguments.downlink,
         score_examples=arguments.score_examples,
         difference=arguments.difference,
-        noise_stddev=arguments.noise_stddev,
+        privacy=take_privacy(vars(arguments)),
         training=take_training(vars(arguments)),
         participation=arguments.participation,
         participation_seed=arguments.participation_seed,

@@ -20,8 +20,9 @@ from wire_protocol.chunking import DEFAULT_CHUNK_BYTES
 from wire_protocol.errors import require
 from wire_protocol.examples import Examples
 from wire_protocol.local_training import LocalTraining
-from wire_protocol.messages import MAX_COUNT, SelectionPolicy, require_noise_fits
+from wire_protocol.messages import MAX_COUNT, SelectionPolicy, require_selection_private
 from wire_protocol.model_difference import DifferencePrecision
+from wire_protocol.privacy import Privacy
 from wire_protocol.tensor_codec import Codec, DownlinkPrecision, Precision
 
 Difference = Literal["off", DifferencePrecision]
@@ -59,7 +60,7 @@ class RunConfig:
     top_k: float = 1.0
     downlink: DownlinkPrecision = "float16"
     difference: Difference = "int4"
-    noise_stddev: float = 0.0
+    privacy: Privacy | None = None
     score_examples: int = 0
     training: LocalTraining = CLIPPED_WITH_GAIN
     min_devices: int = 1
@@ -86,13 +87,13 @@ class RunConfig:
         for name in ("participation_seed", "score_examples"):
             count = getattr(self, name)
             require(0 <= count <= MAX_COUNT, name, count, "0 to 2^53")
-        noise = self.noise_stddev
-        require(noise >= 0 and isfinite(noise), "noise_stddev", noise, "at least 0 and finite")
         kinds = {"selection": SelectionPolicy, "precision": Precision, "downlink": DownlinkPrecision}
         for name, kind in (kinds | {"difference": Difference, "rate_decay": RateDecay}).items():
             word, words = getattr(self, name), get_args(kind)
             require(word in words, name, word, f"one of {', '.join(words)}")
-        require_noise_fits(self.selection, self.noise_stddev)
+        require_selection_private(self.selection, self.privacy)
+        legal = self.privacy is None or self.score_examples == 0
+        require(legal, "score_examples", self.score_examples, "0, for all, in a private run")
 
     @property
     def codec(self) -> Codec:

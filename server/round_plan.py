@@ -43,7 +43,7 @@ def round_plan(config: RunConfig, opening: Opening) -> RoundPlan:
         precision=config.precision,
         top_k=config.top_k,
         downlink=config.downlink,
-        noise_stddev=config.noise_stddev,
+        privacy=config.privacy,
         score_examples=config.score_examples,
         training=config.training,
         ranking=dict(opening.ranking),

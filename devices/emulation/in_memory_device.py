@@ -6,13 +6,20 @@ For fleets in one process, virtual or in a benchmark; the work itself is `edge_c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from edge_client.fisher import FisherScorer
+from edge_client.local_update import LocalWork
+from edge_client.onnx_session import Session
+from edge_client.privacy.mechanism import Mechanism
+from edge_client.privacy.record_training import RecordTraining, open_step
 from edge_client.training.portable import PortableRuntime
+from edge_client.training.runtime import TrainingRuntime
 from wire_protocol import messages
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan, Slice
+from wire_protocol.privacy import RecordPrivacy
 from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, sub_shapes
 from wire_protocol.tensor_codec import Codec, decode
 
@@ -21,6 +28,7 @@ from wire_protocol.tensor_codec import Codec, decode
 class Graphs:
     """A bundle's graphs, opened once for all devices of a process."""
 
+    bundle: Path
     layout: Layout
     runtime: PortableRuntime
     scorer: FisherScorer
@@ -28,9 +36,19 @@ class Graphs:
     @classmethod
     def open(cls, bundle: Path, layout: Layout) -> Graphs:
         """Load them, each for one thread; raises `TrainingError`."""
-        return cls(
-            layout, PortableRuntime.open(bundle, layout, threads=1), FisherScorer.open(bundle, layout, threads=1)
-        )
+        runtime, scorer = PortableRuntime.open(bundle, layout, threads=1), FisherScorer.open(bundle, layout, threads=1)
+        return cls(bundle, layout, runtime, scorer)
+
+    def runtime_for(self, work: LocalWork) -> TrainingRuntime:
+        """What trains as the work's plan asks; raises `TrainingError`."""
+        privacy = work.plan.privacy
+        if isinstance(privacy, RecordPrivacy):
+            return RecordTraining(self._private_step, Mechanism(privacy, work.divisor, work.noise))
+        return self.runtime
+
+    @cached_property
+    def _private_step(self) -> Session:
+        return open_step(self.bundle, threads=1)
 
 
 def decode_model(layout: Layout, plan: RoundPlan, content: bytes) -> Arrays:

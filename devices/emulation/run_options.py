@@ -18,6 +18,7 @@ from server.combining_options import add_combining_options, chosen_aggregation, 
 from server.config import RunConfig
 from server.rate_schedule import RateDecay
 from server.server_optimizers.choice import ServerOptimizerConfig
+from server.privacy_options import PRIVACY_OPTIONS, add_privacy_options, take_privacy
 from server.training_options import add_training_options, take_training
 from wire_protocol.local_training import LocalTraining
 from wire_protocol.messages import SelectionPolicy
@@ -58,11 +59,13 @@ def add_run_options(parser: argparse.ArgumentParser, settings: type[FleetSetting
 def take_settings(options: dict[str, Any]) -> dict[str, Any]:
     """Parsed options as arguments of the settings, what goes together made one value; raises `InvalidValueError`."""
     training = take_training({name: options.pop(name) for name in LocalTraining.__struct_fields__})
+    privacy = take_privacy({name: options.pop(name) for name in PRIVACY_OPTIONS})
     parts = (*fields(AggregationConfig), *fields(ServerOptimizerConfig))
     combining = argparse.Namespace(**{part.name: options.pop(part.name) for part in parts})
     return {
         **options,
         "training": training,
+        "privacy": privacy,
         "aggregation": chosen_aggregation(combining),
         "server_optimizer": chosen_optimizer(combining),
     }
@@ -108,8 +111,8 @@ def _add_training(groups: OptionGroups) -> None:
     option(training, "top_k", "fraction of an update's values that is sent, the largest; the rest waits", type=float)
     option(training, "downlink", "number format of models and slices", choices=get_args(DownlinkPrecision))
     option(training, "score_examples", "examples that a device scores neurons on, 0 for all", type=int)
-    option(training, "noise_stddev", "Gaussian noise added to every value sent; not a privacy guarantee", type=float)
     add_training_options(training, RunConfig.training)
+    add_privacy_options(training, required=False)
 
     def add(flag: str, text: str, **how: Any) -> None:
         shown = " (default: %(default)s)" if how.get("default") is not None else ""

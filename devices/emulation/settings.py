@@ -18,6 +18,7 @@ from server.server_optimizers.choice import ServerOptimizerConfig
 from wire_protocol.errors import require
 from wire_protocol.local_training import PLAIN, LocalTraining
 from wire_protocol.messages import SelectionPolicy
+from wire_protocol.privacy import Privacy
 from wire_protocol.tensor_codec import DownlinkPrecision, Precision
 
 Runtime = Literal["portable", "ort-training"]
@@ -53,7 +54,7 @@ class FleetSettings:
     batch_size: int = RunConfig.batch_size
     learning_rate: float = RunConfig.learning_rate
     rate_decay: RateDecay = RunConfig.rate_decay
-    noise_stddev: float = RunConfig.noise_stddev
+    privacy: Privacy | None = None
     score_examples: int = RunConfig.score_examples
     training: LocalTraining = RunConfig.training
     alpha: float = DIRICHLET_ALPHA
@@ -84,7 +85,7 @@ class FleetSettings:
             precision=self.precision,
             top_k=self.top_k,
             downlink=self.downlink,
-            noise_stddev=self.noise_stddev,
+            privacy=self.privacy,
             score_examples=self.score_examples,
             training=self.training,
             participation=self.participation,

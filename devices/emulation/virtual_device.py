@@ -146,7 +146,8 @@ class _Device:
         self._work = LocalWork(plan, layout, examples, generator, noise, task.residual)
         batch = min(plan.batch_size, len(examples))
         self._calibration = bench.calibration(task.profile, batch)
-        self._subject = Subject(plan, layout, examples, bench.graphs.runtime, self._scorer, self._reads_scores())
+        runtime = bench.graphs.runtime_for(self._work)
+        self._subject = Subject(plan, layout, examples, runtime, self._scorer, self._reads_scores())
         self._fitter = _fitter(task, clock)
         self._cost = self._fitter.cost(self._subject, self._calibration)
 
@@ -160,7 +161,7 @@ class _Device:
         answer = replace(fetched, ready=self._clock.now, sub_model=choice.sub_model)
         if self._clock.now > task.until:
             return replace(answer, bytes_up=round(float(self._cost.update_bytes(row)[0])))
-        local = train_update(self._work, choice, base, self._graphs.runtime)
+        local = train_update(self._work, choice, base, self._graphs.runtime_for(self._work))
         body = messages.encode(local.update)
         return replace(answer, body=body, bytes_up=_sent_bytes(body), residual=local.residual)
 
@@ -197,10 +198,12 @@ class _TimedScorer:
     clock: _Clock
     seconds: float
 
-    def scores(self, parameters: Arrays, batches: Iterable[Examples]) -> dict[str, NDArray[Any]]:
+    def scores(
+        self, parameters: Arrays, batches: Iterable[Examples], clip_norm: float = inf
+    ) -> dict[str, NDArray[Any]]:
         """See `edge_client.local_update.Scorer`."""
         self.clock.now += self.seconds
-        return self.graphs.scorer.scores(parameters, batches)
+        return self.graphs.scorer.scores(parameters, batches, clip_norm)
 
 
 def _fitter(task: Task, clock: _Clock) -> Fitter:

@@ -14,24 +14,15 @@ import numpy as np
 
 from edge_client.local_data import in_order
 from edge_client.onnx_session import BoundRun, Session, batch_feeds
+from edge_client.privacy.mechanism import Mechanism
 from edge_client.privacy.noise import noised
 from edge_client.training.descent import Memory
 from wire_protocol.examples import Examples
-from wire_protocol.privacy import RecordPrivacy
 from wire_protocol.sub_model import Arrays
 
 PART = 32
 NO_LOSS = 0.0
 """The loss of a batch is a fact about its records, and nobody is told."""
-
-
-@dataclass(frozen=True)
-class Mechanism:
-    """Clips and noises as `privacy` says; sums are divided by `divisor` (B). `noise` must be one nobody can repeat."""
-
-    privacy: RecordPrivacy
-    divisor: float
-    noise: np.random.Generator
 
 
 class NoisedGradient:

@@ -10,7 +10,8 @@ import numpy as np
 
 from edge_client.errors import TrainingError
 from edge_client.onnx_session import Session, open_session
-from edge_client.privacy.noised_gradient import NO_LOSS, Mechanism, NoisedGradient
+from edge_client.privacy.mechanism import Mechanism
+from edge_client.privacy.noised_gradient import NO_LOSS, NoisedGradient
 from edge_client.training.descent import Descent
 from edge_client.training.runtime import PLAIN_STEPS, StepRule, TrainingResult
 from wire_protocol.bundle_manifest import PRIVATE_STEP
@@ -51,6 +52,6 @@ class RecordTraining:
         return TrainingResult(descent.parameters(), NO_LOSS, examples=0)
 
 
-def open_private_step(bundle_dir: Path, threads: int) -> Session:
+def open_step(bundle_dir: Path, threads: int) -> Session:
     """Load the private graph of a bundle; raises `TrainingError`."""
     return open_session(bundle_dir / PRIVATE_STEP, threads)

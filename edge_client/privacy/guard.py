@@ -1,0 +1,54 @@
+"""What stands between a plan and a device's examples: in which runs it takes part, and what they cost its owner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+from edge_client.errors import NotPrivateError
+from edge_client.privacy.cap import Cap
+from edge_client.privacy.charges import Charge
+from edge_client.privacy.ledger import Ledger
+from wire_protocol.messages import RoundPlan
+from wire_protocol.privacy import RecordPrivacy
+
+
+class PrivacyGuard:
+    """Charges private rounds to the ledger in `state`; `clock` gives the time, None where it was never set."""
+
+    def __init__(self, state: Path, cap: Cap, clock: Callable[[], datetime | None]) -> None:
+        self._state, self._cap, self._clock = state, cap, clock
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Opened by the first private round; raises `LedgerError` or `LedgerDiskError`."""
+        return Ledger(self._state, self._cap)
+
+    def require_allowed(self, plan: RoundPlan, scores: bool) -> None:
+        """Raise where the device takes no part in the round: `NotPrivateError`, or what `charge` raises."""
+        if plan.privacy is not None:
+            self.ledger.require_allowed(*_charges(plan, scores))
+        elif self._cap.private_only:
+            raise NotPrivateError("the run is not private, and [privacy] in the device's file allows only those that are")
+
+    def charge(self, plan: RoundPlan, scores: bool) -> None:
+        """Charge what the round is about to release, before anything is computed for it; `scores`: neurons are scored.
+
+        Raises `BudgetSpentError`, `LedgerError` or `LedgerDiskError`, and `NotPrivateError`.
+        """
+        self.require_allowed(plan, scores)
+        if plan.privacy is not None:
+            now = self._clock()
+            self.ledger.charge(None if now is None else now.timestamp(), *_charges(plan, scores))
+
+
+def _charges(plan: RoundPlan, scores: bool) -> tuple[Charge, ...]:
+    privacy = plan.privacy
+    if isinstance(privacy, RecordPrivacy):
+        steps, *scoring = privacy.releases(plan.local_steps, scores)
+        trained = Charge(plan.run, plan.round, "training", (steps,))
+        return (trained, Charge(plan.run, plan.round, "scores", tuple(scoring))) if scoring else (trained,)
+    assert privacy is not None
+    return (Charge(plan.run, plan.round, "update", privacy.releases()),)
