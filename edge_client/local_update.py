@@ -6,7 +6,7 @@ The same functions serve a device, a fleet in one process and a benchmark.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +22,7 @@ from edge_client.privacy.poisson_batches import poisson_batches
 from edge_client.privacy.release import (
     Basis,
     ReleasedChange,
+    ReleasedPositions,
     release_positions,
     release_trained,
     release_update,
@@ -200,8 +201,9 @@ def train_update(work: LocalWork, choice: Choice, base: Arrays, runtime: Trainin
     rule = StepRule(plan.training, gains(work.layout, plan.training.hidden_gain))
     result = runtime.train(base, _batches(work), plan.learning_rate, rule)
     if plan.privacy is not None:
+        positions = release_positions(choice.sub_model, choice.basis)
         released = _release(work, base, runtime.privacy, result)
-        return LocalUpdate(_private_update(work, choice, released), None, None)
+        return LocalUpdate(private_update(work, choice, positions, released), None, None)
     change = {name: array - base[name] for name, array in result.parameters.items()}
     values, residual = _encode_change(work, choice.sub_model, change)
     update = _update(work, choice, result.examples, values)
@@ -226,11 +228,13 @@ def _release(
     return release_update(privacy, change, work.noise)
 
 
-def _private_update(work: LocalWork, choice: Choice, change: ReleasedChange) -> Update:
+def private_update(
+    work: LocalWork, choice: Choice, positions: ReleasedPositions, change: ReleasedChange
+) -> Update:
     """The only way to an update of a private run; counts are what the plan says, as the true ones would tell."""
-    plan = work.plan
-    sub_model = release_positions(choice.sub_model, choice.basis).sub_model
-    values = encode(change.arrays, sub_shapes(work.layout, sub_model.widths), plan.codec, work.generator)
+    plan, choice = work.plan, replace(choice, sub_model=positions.sub_model)
+    shapes = sub_shapes(work.layout, choice.sub_model.widths)
+    values = encode(change.arrays, shapes, plan.codec, work.generator)
     return _update(work, choice, plan.local_steps * plan.batch_size, values)
 
 
