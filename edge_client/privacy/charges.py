@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from edge_client.errors import LedgerError
+from edge_client.privacy.account import Account, Unit
 from wire_protocol.privacy import MOST_RELEASES, GaussianReleases
 from wire_protocol.topics import require_identifier
 
@@ -35,8 +36,8 @@ _HEAD_BYTES = 32
 _LINE = re.compile(rb"([0-9a-f]{64}) (\{.*\})\n?")
 _SOME_JSON = re.compile(rb"\{.*\}")
 
-Kind = tuple[float, float]
-"""Noise multiplier and sampling rate: releases that share them add up."""
+Kind = tuple[Unit, float, float]
+"""What is protected, noise multiplier and sampling rate: releases that share them add up."""
 
 
 class Charge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,6 +50,11 @@ class Charge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         require_identifier("run", self.run)
+
+    @property
+    def unit(self) -> Unit:
+        """What its releases are counted for."""
+        return "device" if self.purpose == "update" else "record"
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,14 +78,15 @@ class RunTotal:
         self.entries += 1
         self.last_round = max(self.last_round, charge.round)
         for one in charge.releases:
-            kind = (one.noise_multiplier, one.sampling_rate)
+            kind = (charge.unit, one.noise_multiplier, one.sampling_rate)
             self.kinds[kind] = self.kinds.get(kind, 0) + one.count
 
-    def releases(self) -> Iterator[GaussianReleases]:
-        """All of them, equal ones together."""
-        for (noise, rate), total in self.kinds.items():
-            for begin in range(0, total, MOST_RELEASES):
-                yield GaussianReleases(noise, rate, min(MOST_RELEASES, total - begin))
+    def add_to(self, account: Account) -> Account:
+        """The account with all of them, equal ones together."""
+        for (unit, noise, rate), total in self.kinds.items():
+            pieces = (min(MOST_RELEASES, total - begin) for begin in range(0, total, MOST_RELEASES))
+            account = account.spend(unit, (GaussianReleases(noise, rate, count) for count in pieces))
+        return account
 
 
 @dataclass
@@ -132,10 +139,12 @@ class Book:
         at = (number - self.known_from) * _HEAD_BYTES
         return bytes(self._heads[at : at + _HEAD_BYTES])
 
-    def releases(self) -> Iterator[GaussianReleases]:
-        """All that was ever charged, equal ones of a run together."""
+    def account(self) -> Account:
+        """What all that was ever charged has spent."""
+        account = Account()
         for total in self.runs.values():
-            yield from total.releases()
+            account = total.add_to(account)
+        return account
 
     def _add(self, entry: Entry, head: bytes) -> None:
         if entry.charge is None:
@@ -147,17 +156,14 @@ class Book:
         self.count, self.head, self.last = entry.number, head, entry
 
 
-def read_book(lines: Iterable[bytes], charged: int) -> Book:
-    """Add up the lines of a ledger of which `charged` entries are known to be whole; raises `LedgerError`.
-
-    A last line that does not fit was never finished, and so never charged, unless it is one of those.
-    """
+def read_book(lines: Iterable[bytes]) -> Book:
+    """Add up the lines of a ledger; raises `LedgerError`. A last line that does not fit is taken for unfinished."""
     book, rest, line = Book(), iter(lines), b""
     try:
         for line in rest:
             book.read(line)
     except LedgerError as error:
-        if book.count < charged or next(rest, None) is not None:
+        if next(rest, None) is not None:
             raise LedgerError(f"the line after charge {book.count} is damaged: {error}") from error
         book.tail = len(line)
     return book

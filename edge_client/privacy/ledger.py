@@ -20,7 +20,7 @@ import msgspec
 
 from edge_client.durable_files import DIGEST_BYTES, plainly, read_checked, write_checked
 from edge_client.errors import BudgetSpentError, DamagedFileError, LedgerDiskError, LedgerError
-from edge_client.privacy.accountant import NOTHING, Spent
+from edge_client.privacy.account import Account
 from edge_client.privacy.cap import Cap
 from edge_client.privacy.charges import GENESIS, MAX_LINE, MOST_ENTRIES, Book, Charge, Entry, read_book
 from wire_protocol.durable_files import sync_folder
@@ -47,7 +47,7 @@ class Ledger:
         self._state, self._cap = state, cap
         self._lock = Lock()
         self._book = read_ledger(state)
-        self._spent = NOTHING.spend(self._book.releases())
+        self._account = self._book.account()
         self._stale = False
 
     @property
@@ -63,7 +63,7 @@ class Ledger:
     @property
     def epsilon(self) -> float:
         """What all entries have spent, at the cap's delta."""
-        return self._spent.epsilon(self._cap.delta)
+        return self._account.epsilon(self._cap.delta)
 
     def charge(self, moment: float | None, *charges: Charge) -> None:
         """Charge what a round is about to release, all of it or nothing; on disk when this returns.
@@ -75,13 +75,15 @@ class Ledger:
         with self._lock:
             if self._stale:
                 self._read_again()
-            would = self._spent.spend(release for charge in charges for release in charge.releases)
+            would = self._account
+            for charge in charges:
+                would = would.spend(charge.unit, charge.releases)
             self._require_allowed(would, charges)
             first = self._book.count + 1
             entries = [Entry(first + at, moment, charge) for at, charge in enumerate(charges)]
             try:
                 self._append(entries)
-                self._spent = would
+                self._account = would
                 write_witness(self._state, self._book)
             except OSError as error:
                 raise LedgerDiskError(f"{self._state / LEDGER_FILE} cannot be written: {plainly(error)}") from error
@@ -99,10 +101,10 @@ class Ledger:
 
     def _read_again(self) -> None:
         self._book = read_ledger(self._state)
-        self._spent = NOTHING.spend(self._book.releases())
+        self._account = self._book.account()
         self._stale = False
 
-    def _require_allowed(self, would: Spent, charges: tuple[Charge, ...]) -> None:
+    def _require_allowed(self, would: Account, charges: tuple[Charge, ...]) -> None:
         epsilon = would.epsilon(self._cap.delta)
         if not epsilon <= self._cap.epsilon:
             what = " and ".join(f"{one.purpose} of run {one.run} round {one.round}" for one in charges)
@@ -151,7 +153,7 @@ def read_ledger(state: Path) -> Book:
     path = state / LEDGER_FILE
     try:
         witness = read_witness(state)
-        book = read_book(lines_of(path), 0 if witness is None else witness.count)
+        book = read_book(lines_of(path))
     except LedgerError as error:
         raise LedgerError(f"{path}: {error}; {_WAY_OUT}") from error
     except OSError as error:
@@ -168,6 +170,8 @@ _WAY_OUT = "no private round begins until the owner accepts that: fisherfleet-ed
 def _mismatch(book: Book, witness: Witness | None) -> str | None:
     if witness is None:
         return None if book.size + book.tail == 0 else f"{WITNESS_FILE} is missing"
+    if book.count < witness.count and book.tail > 0:
+        return f"{witness.count} charges were made and the line after charge {book.count} is damaged"
     if book.count < witness.count:
         return f"{witness.count} charges were made and {book.count} are here: {_GONE}"
     if book.head_at(witness.count) != witness.head:

@@ -7,9 +7,14 @@ from datetime import datetime, timezone
 from math import isfinite
 from typing import Any
 
-from edge_client.privacy.accountant import NOTHING
+from edge_client.privacy.account import Account, Unit
 from edge_client.privacy.cap import Cap
 from edge_client.privacy.charges import Book, Charge, Entry
+
+_HIDDEN: dict[Unit, str] = {
+    "record": "whether any one example is here",
+    "device": "whether all of this device's examples are here",
+}
 
 
 @dataclass(frozen=True)
@@ -24,15 +29,20 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """`epsilon` is what all runs have spent together; `count` is the last entry's number, `last` the entry."""
+    """`account` is what all runs have spent together; `count` is the last entry's number, `last` the entry."""
 
     cap: Cap
-    epsilon: float
+    account: Account
     count: int
     head: bytes
     last: Entry | None
     runs: tuple[RunStatus, ...]
     lost: bool
+
+    @property
+    def epsilon(self) -> float:
+        """What is spent, at the cap's delta."""
+        return self.account.epsilon(self.cap.delta)
 
     @property
     def left(self) -> float:
@@ -43,11 +53,10 @@ class Status:
 def status_of(book: Book, cap: Cap) -> Status:
     """What was spent, in all and by run."""
     runs = tuple(
-        RunStatus(run, total.entries, total.last_round, NOTHING.spend(total.releases()).epsilon(cap.delta))
+        RunStatus(run, total.entries, total.last_round, total.add_to(Account()).epsilon(cap.delta))
         for run, total in sorted(book.runs.items())
     )
-    epsilon = NOTHING.spend(book.releases()).epsilon(cap.delta)
-    return Status(cap, epsilon, book.count, book.head, book.last, runs, lost=book.known_from > 0)
+    return Status(cap, book.account(), book.count, book.head, book.last, runs, lost=book.known_from > 0)
 
 
 def as_json(status: Status) -> dict[str, Any]:
@@ -56,6 +65,7 @@ def as_json(status: Status) -> dict[str, Any]:
     return {
         "epsilon": _finite(status.epsilon),
         "delta": status.cap.delta,
+        "unit": status.account.unit,
         "epsilon_allowed": status.cap.epsilon,
         "epsilon_left": status.left,
         "public_size": status.cap.public_size,
@@ -79,6 +89,8 @@ def as_table(status: Status) -> str:
     """The same for people."""
     cap = status.cap
     lines = [f"spent: epsilon {status.epsilon:.4g} of {cap.epsilon:g} at delta {cap.delta:g}, {status.left:.4g} left"]
+    if status.account.unit is not None:
+        lines.append(f"hidden is {_HIDDEN[status.account.unit]}")
     lines.append(f"entries: {status.count}" + _last_words(status))
     if status.lost:
         lines.append("charges were lost, and the owner has accepted it: more may be spent than is said here")

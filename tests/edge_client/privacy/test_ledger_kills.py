@@ -53,7 +53,7 @@ def check(folder: Path, before: int) -> tuple[int, str]:
     assert book.count == (book.runs[RUN].entries if book.count else 0)
     assert len(set(begun)) == len(begun)
     assert set(begun) <= set(range(1, book.count + 1)), "a round was begun that is not charged"
-    assert spent(len(begun)) <= NOTHING.spend(book.releases()).epsilon(CAP.delta) * (1 + 1e-9)
+    assert spent(len(begun)) <= book.account().epsilon(CAP.delta) * (1 + 1e-9)
     assert book.count <= MOST_ROUNDS, "the cap was passed"
     if witness is None:
         return book.count, "before anything"

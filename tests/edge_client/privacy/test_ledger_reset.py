@@ -46,7 +46,7 @@ def test_what_is_readable_stays_charged_and_the_count_goes_on(tmp_path):
     assert (tmp_path / "ledger.refused-5").read_bytes() == damaged
     ledger = Ledger(tmp_path, CAP)
     assert ledger.count == 6
-    assert list(read_ledger(tmp_path).releases()) == [GaussianReleases(1.1, 0.02, 200)]
+    assert read_ledger(tmp_path).runs["digits"].kinds == {("record", 1.1, 0.02): 200}
     ledger.charge(NOON, Charge("digits", 6, "training", (STEPS,)))
     assert Ledger(tmp_path, CAP).count == 7
 
@@ -113,6 +113,7 @@ def test_the_command_says_what_is_spent_and_what_is_left(tmp_path):
     figures = json.loads(command(tmp_path, "status", "--json").stdout)
     assert figures["epsilon"] == pytest.approx(ledger.epsilon)
     assert (figures["epsilon_allowed"], figures["delta"], figures["count"]) == (3.0, 1e-5, 4)
+    assert figures["unit"] == "record"
     assert figures["epsilon_left"] == pytest.approx(3.0 - ledger.epsilon)
     assert figures["head"] == ledger.head.hex()
     assert figures["last"] == {"time": NOON, "run": "faces", "round": 9, "purpose": "scores"}
@@ -123,6 +124,7 @@ def test_the_command_says_what_is_spent_and_what_is_left(tmp_path):
     assert sum(run["epsilon"] for run in figures["runs"]) > figures["epsilon"]
     text = command(tmp_path, "status").stdout
     assert f"spent: epsilon {ledger.epsilon:.4g} of 3 at delta 1e-05, {3 - ledger.epsilon:.4g} left" in text
+    assert "hidden is whether any one example is here" in text
     assert "entries: 4, the last 2026-11-28 12:00 UTC: scores of run faces, round 9" in text
 
 
