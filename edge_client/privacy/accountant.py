@@ -61,9 +61,9 @@ class Spent:
     def epsilon(self, delta: float) -> float:
         """The epsilon, at least 0, maybe infinite, at which all of it is (epsilon, `delta`)-differentially private.
 
-        `delta` is above 0 and below 1, else `InvalidValueError`. The bound is Proposition 12 of Canonne, Kamath and Steinke, "The Discrete
-        Gaussian for Differential Privacy" (2020); where the Kullback-Leibler divergence shows that the total variation
-        is at most `delta` (Bretagnolle and Huber, 1979), it is 0.
+        `delta` is above 0 and below 1, else `InvalidValueError`. The bound is Proposition 12 of Canonne, Kamath and
+        Steinke, "The Discrete Gaussian for Differential Privacy" (2020); where the Kullback-Leibler divergence shows
+        that the total variation is at most `delta` (Bretagnolle and Huber, 1979), it is 0.
         """
         require(0 < delta < 1, "delta", delta, "above 0 and below 1")
         divergences = np.array(self.divergences)
@@ -80,12 +80,13 @@ NOTHING = Spent((0.0,) * len(ORDERS))
 @lru_cache(_CACHED_KINDS)
 def _divergences(noise_multiplier: float, sampling_rate: float) -> Vector:
     """Of one release at each of `ORDERS`; not to be written to."""
+    divergences: Vector = np.full(len(ORDERS), np.inf)
     with np.errstate(over="ignore", divide="ignore"):
         half_precision = np.float64(0.5) / noise_multiplier / noise_multiplier
         if sampling_rate == 1:
-            return ORDERS * half_precision
-        divergences = np.full(len(ORDERS), np.inf)
-        divergences[_IS_WHOLE] = _log_moments(half_precision, sampling_rate) / (_WHOLE - 1)
+            divergences[:] = ORDERS * half_precision
+        else:
+            divergences[_IS_WHOLE] = _log_moments(half_precision, sampling_rate) / (_WHOLE - 1)
     return divergences
 
 
