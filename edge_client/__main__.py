@@ -1,6 +1,7 @@
 """`fisherfleet-edge --config device.toml`: run one device until it is stopped.
 
-`fisherfleet-edge fit --config device.toml` says what it would train, and why.
+`fisherfleet-edge fit --config device.toml` says what it would train, and why; `fisherfleet-edge privacy status` what
+private runs have spent.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge") -> i
         from edge_client.fit_command import main as fit  # noqa: PLC0415 - loads numpy and onnxruntime
 
         return fit(words[1:], f"{prog} fit")
+    if words[:1] == ["privacy"]:
+        from edge_client.privacy.command import main as privacy  # noqa: PLC0415 - loads numpy
+
+        return privacy(words[1:], f"{prog} privacy")
     arguments = _parser(prog).parse_args(words)
     logging.basicConfig(
         level=logging.DEBUG if arguments.verbose else logging.INFO,
@@ -46,7 +51,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Train on this device's own data and send what changed to a Fisherfleet server.",
-        epilog=f"{prog} fit --config FILE says how much of the model it would train within its limits, and why.",
+        epilog=f"{prog} fit --config FILE says how much of the model it would train within its limits, and why; "
+        f"{prog} privacy status --config FILE what private runs have spent.",
     )
     parser.add_argument("--config", type=Path, required=True, help="the device's TOML file (see docs)")
     parser.add_argument("--verbose", action="store_true", help="log every message")

@@ -135,7 +135,7 @@ def _config(table: dict[str, Any], folder: Path) -> DeviceConfig:
         outbox_mb=_typed({"outbox_mb": 64, **table}, "outbox_mb", int),
         limits=read_limits(table["limits"]) if "limits" in table else None,
         download=cast("DownloadMode", _typed({"download": "auto", **table}, "download", str)),
-        privacy=read_cap(table.get("privacy", {})),
+        privacy=read_cap(table["privacy"]) if "privacy" in table else Cap(),
     )
 
 

@@ -51,6 +51,18 @@ class DamagedFileError(FisherfleetError):
     """A file of the device's state is not as it was written."""
 
 
+class BudgetSpentError(FisherfleetError):
+    """What a private round would reveal is more than the owner allows; nothing was charged."""
+
+
+class LedgerError(FisherfleetError):
+    """The privacy ledger is not as it was left; no private round begins until the owner says so."""
+
+
+class LedgerDiskError(FisherfleetError):
+    """The privacy ledger cannot be read or written now; that may pass."""
+
+
 class PrivacyError(FisherfleetError):
     """What a private run must not send was about to be sent."""
 

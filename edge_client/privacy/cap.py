@@ -4,8 +4,10 @@
     epsilon = 10         # the most that all private runs together may spend; what would pass it is declined
     delta = 1e-5         # at this delta; well below one in the number of examples
     # public_size = false  whether the server may be told how many examples are here, to weigh updates by it
+    # private_only = true  take part in private runs only
 
-Without the table these same values hold, so that no private run spends without end because nobody wrote a number down.
+Without the table these same values hold, so that no private run spends without end because nobody wrote a number down,
+but `private_only` is false.
 What was spent is in the ledger, for ever: to allow more, raise `epsilon`. No I/O.
 """
 
@@ -25,6 +27,7 @@ class Cap:
     epsilon: float = 10.0
     delta: float = 1e-5
     public_size: bool = False
+    private_only: bool = False
 
     def __post_init__(self) -> None:
         legal = isfinite(self.epsilon) and self.epsilon > 0
@@ -34,7 +37,7 @@ class Cap:
 
 def read_cap(table: object) -> Cap:
     """The table of the file; raises `InvalidValueError` that names key, value and what is legal."""
-    return Cap(**read_table("privacy", table, _READERS))
+    return Cap(**{"private_only": True, **read_table("privacy", table, _READERS)})
 
 
-_READERS: dict[str, Reader] = {"epsilon": number, "delta": number, "public_size": flag}
+_READERS: dict[str, Reader] = {"epsilon": number, "delta": number, "public_size": flag, "private_only": flag}

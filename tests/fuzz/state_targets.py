@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
+from pathlib import Path
 from random import Random
 
 import msgspec
@@ -14,8 +15,21 @@ import numpy as np
 from devices.emulation.report import ReportError, decode_report
 from edge_client.calibration import Calibration, Measured, load_calibration, save_calibration
 from edge_client.device_memory import load_memory, save_memory
-from edge_client.errors import DamagedFileError
+from edge_client.errors import BudgetSpentError, DamagedFileError, LedgerError
 from edge_client.outbox import Outbox
+from edge_client.privacy.cap import Cap
+from edge_client.privacy.charges import Book, Charge, Entry
+from edge_client.privacy.ledger import (
+    LEDGER_FILE,
+    WITNESS_FILE,
+    Ledger,
+    lines_of,
+    read_ledger,
+    read_witness,
+    write_witness,
+)
+from edge_client.privacy.ledger_reset import reset_ledger
+from edge_client.privacy.status import as_json, as_table, status_of
 from edge_client.residual_store import ResidualStore
 from edge_client.round_events import Selection
 from edge_client.round_phases import Memory
@@ -29,6 +43,7 @@ from tests.fuzz.seeds import DEVICE, FLEET, KEPT, LAYOUT, ROUND, RUN, scratch
 from wire_protocol.bundle_manifest import TRAIN_STEP, WEIGHTS
 from wire_protocol.chunking import chunk, manifest_of
 from wire_protocol.errors import ProtocolError
+from wire_protocol.privacy import GaussianReleases
 from wire_protocol.topics import Part
 
 
@@ -178,6 +193,66 @@ def _reports() -> Sequence[bytes]:
     return [msgspec.json.encode(report)]
 
 
+CHARGE = Charge(RUN, ROUND, "training", (GaussianReleases(1.1, 0.02, 50), GaussianReleases(20.0)))
+
+
+def _ledgers() -> Sequence[bytes]:
+    entries = [Entry(1, 1.5, CHARGE), Entry(2, None, CHARGE), Entry(9, 1e9, None), Entry(10, 1e9, CHARGE)]
+    return [Book().write(entries[:count]) for count in (1, 2, 4)]
+
+
+def _ledger_mutant(draw: Random, examples: Sequence[bytes], limit: int) -> bytes:
+    """Changed bytes, or a changed entry in a chain that is whole again."""
+    if draw.random() < 0.4:
+        return of_bytes(draw, examples, limit)
+    bodies = [line[65:] for line in draw.choice(examples).splitlines()]
+    at = draw.randrange(len(bodies))
+    bodies[at] = of_json(draw, [bodies[at]], limit)
+    head, lines = Book().head, []
+    for body in bodies:
+        head = sha256(head + body).digest()
+        lines.append(head.hex().encode() + b" " + body)
+    return b"\n".join((*lines, draw.choice((b"", b"torn"))))[:limit]
+
+
+def _use_ledger(content: bytes) -> None:
+    """A ledger that its witness knows as far as its last reset is told and charged, or refused and reset."""
+    folder = empty_folder("ledger")
+    book = Book()
+    with suppress(LedgerError):
+        for line in lines_of(file_of(f"ledger/{LEDGER_FILE}", content)):
+            book.read(line)
+    write_witness(folder, book if book.known_from else Book())
+    try:
+        _charge(folder)
+    except LedgerError:
+        reset_ledger(folder, 0.0)
+        _charge(folder)
+        raise
+
+
+def _charge(folder: Path) -> None:
+    status = status_of(read_ledger(folder), Cap())
+    as_table(status)
+    msgspec.json.encode(as_json(status))
+    ledger = Ledger(folder, Cap(1e9))
+    with suppress(BudgetSpentError):
+        ledger.charge(None, CHARGE)
+        if Ledger(folder, Cap()).head != ledger.head:
+            raise ValueError("the ledger changed on disk")
+
+
+def _witnesses() -> Sequence[bytes]:
+    write_witness(empty_folder("seed-witness"), Book())
+    return [(scratch() / "seed-witness" / WITNESS_FILE).read_bytes()[32:]]
+
+
+def _use_witness(content: bytes) -> None:
+    folder = empty_folder("witness")
+    file_of(f"witness/{WITNESS_FILE}", sha256(content).digest() + content)
+    read_witness(folder)
+
+
 STATE_TARGETS = (
     target_of(
         "device memory",
@@ -213,6 +288,30 @@ STATE_TARGETS = (
         _use_calibration,
         None,
         cost=10,
+        times=8,
+    ),
+    target_of(
+        "privacy ledger",
+        [
+            "edge_client.privacy.charges.Book.read",
+            "edge_client.privacy.charges.decode_entry",
+            "edge_client.privacy.charges.read_book",
+            "edge_client.privacy.ledger.read_ledger",
+        ],
+        _ledgers,
+        _ledger_mutant,
+        _use_ledger,
+        LedgerError,
+        cost=80,
+        times=16,
+    ),
+    target_of(
+        "witness of the ledger",
+        ["edge_client.privacy.ledger.read_witness"],
+        _witnesses,
+        of_messagepack,
+        _use_witness,
+        LedgerError,
         times=8,
     ),
     target_of(
