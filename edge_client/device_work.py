@@ -24,8 +24,8 @@ from edge_client.error_feedback import feeds_back
 from edge_client.errors import SliceError
 from edge_client.file_fetch import FetchFile
 from edge_client.http_download import Http, download
-from edge_client.machine_sensors import local_time
 from edge_client.local_update import Choice, LocalWork, OpenScorer, Scorer, choose, train_update
+from edge_client.machine_sensors import local_time
 from edge_client.privacy.guard import PrivacyGuard
 from edge_client.privacy.mechanism import Mechanism
 from edge_client.residual_store import ResidualStore

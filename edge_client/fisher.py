@@ -21,6 +21,7 @@ from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import Arrays
 
+
 class FisherScorer:
     """Scores the neurons of one bundle's model."""
 

@@ -217,9 +217,7 @@ def _batches(work: LocalWork) -> Iterator[Examples]:
     return batches(work.examples, plan.batch_size, plan.local_steps, work.generator)
 
 
-def _release(
-    work: LocalWork, base: Arrays, guarantee: RecordPrivacy | None, result: TrainingResult
-) -> ReleasedChange:
+def _release(work: LocalWork, base: Arrays, guarantee: RecordPrivacy | None, result: TrainingResult) -> ReleasedChange:
     privacy = work.plan.privacy
     if isinstance(privacy, RecordPrivacy):
         return release_trained(privacy, guarantee, base, result)
@@ -228,9 +226,7 @@ def _release(
     return release_update(privacy, change, work.noise)
 
 
-def private_update(
-    work: LocalWork, choice: Choice, positions: ReleasedPositions, change: ReleasedChange
-) -> Update:
+def private_update(work: LocalWork, choice: Choice, positions: ReleasedPositions, change: ReleasedChange) -> Update:
     """The only way to an update of a private run; counts are what the plan says, as the true ones would tell."""
     plan, choice = work.plan, replace(choice, sub_model=positions.sub_model)
     shapes = sub_shapes(work.layout, choice.sub_model.widths)

@@ -20,7 +20,17 @@ from edge_client.credentials import Credentials
 from edge_client.device_store import DeviceStore, Stored
 from edge_client.device_work import DeviceWork, Trained
 from edge_client.downlink import Downlink
-from edge_client.errors import (BudgetSpentError, BundleError, CannotAffordError, LedgerDiskError, LedgerError, NotPrivateError, OutboxError, PausedError, SliceError)
+from edge_client.errors import (
+    BudgetSpentError,
+    BundleError,
+    CannotAffordError,
+    LedgerDiskError,
+    LedgerError,
+    NotPrivateError,
+    OutboxError,
+    PausedError,
+    SliceError,
+)
 from edge_client.log_limit import LogLimit
 from edge_client.machine_host import Machine, MachineHost, Make
 from edge_client.outbox import Parcel

@@ -22,11 +22,11 @@ from server.combining_options import add_combining_options, chosen_aggregation, 
 from server.config import Difference, RunConfig, ServiceSettings
 from server.durable_files import write_durably
 from server.mode_options import add_mode_options, take_buffer
+from server.privacy_options import add_privacy_options, take_privacy
 from server.rate_schedule import RateDecay
 from server.records import RoundRecord
 from server.service import Service
 from server.storage import Store
-from server.privacy_options import add_privacy_options, take_privacy
 from server.training_options import add_training_options, take_training
 from wire_protocol.broker_url import parse_broker_url
 from wire_protocol.errors import FisherfleetError

@@ -68,8 +68,8 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     `model` are lower-case hexadecimal SHA-256; `deadline` is in seconds since the Unix epoch. `local_steps` steps at
     `learning_rate` on batches of `batch_size` examples are asked for, taken as `training` says. `keep` is the largest
     fraction of neurons that a device keeps in each group, in (0, 1]. Updates are coded at `precision`, the fraction
-    `top_k` of their values of largest magnitude; models and slices at `downlink`. With `privacy` the run is private, and
-    updates are noised as it says; `batch_size` then is the number of examples that a step's sum is divided by.
+    `top_k` of their values of largest magnitude; models and slices at `downlink`. With `privacy` the run is private and
+    updates are noised as it says; then `batch_size` is the number that a step's sum is divided by.
     Neurons are scored on `score_examples` of a device's examples, drawn at random, 0 for all.
     `ranking` is the fleet's own order of neurons (`neuron_scores`), in a resync by the selection `fisher-cohort` once
     there were scores, and in a buffered run in the rounds after it too. `differences`, in a resync only, give the model
@@ -169,8 +169,8 @@ class Update(Message, frozen=True, tag="update"):
     `kept` holds a bitmap for each neuron group. Where the update comes of a slice of the same round, the server knows
     the neurons: then `kept` is empty and `selection` is their id (`sub_model.selection_id`).
     `examples` weighs the update; `trained` and `scored` count the examples (with repetition) that passed forward and
-    backward, for the compute account; in a private run they are what the plan says. `scores` are the device's scores of all neurons
-    (`neuron_scores`), empty unless the plan is a resync by the selection `fisher-cohort`.
+    backward, for the compute account; in a private run they are what the plan says. `scores` are the device's scores of
+    all neurons (`neuron_scores`), empty unless the plan is a resync by the selection `fisher-cohort`.
     """
 
     run: str
@@ -209,8 +209,8 @@ class Decline(Message, frozen=True, tag="decline"):
     `cause` is one of few words, not a text, as what an error says may tell of the data: `data` the device's examples do
     not fit the model, `training` the training failed (it diverged, say), `cannot-afford` even the smallest sub-model is
     more than the device can afford by the deadline or within its owner's limits, `paused` its owner's limits say that
-    it must rest now, `budget-spent` training would cost more privacy than its owner allows, `not-private` its owner lets
-    it take part in private runs only, `internal` anything else.
+    it must rest now, `budget-spent` training would cost more privacy than its owner allows, `not-private` it takes part
+    in private runs only, `internal` anything else.
     """
 
     run: str

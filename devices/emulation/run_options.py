@@ -16,9 +16,9 @@ from model_export.zoo import ZOO
 from server.aggregation.choice import AggregationConfig
 from server.combining_options import add_combining_options, chosen_aggregation, chosen_optimizer
 from server.config import RunConfig
+from server.privacy_options import PRIVACY_OPTIONS, add_privacy_options, take_privacy
 from server.rate_schedule import RateDecay
 from server.server_optimizers.choice import ServerOptimizerConfig
-from server.privacy_options import PRIVACY_OPTIONS, add_privacy_options, take_privacy
 from server.training_options import add_training_options, take_training
 from wire_protocol.local_training import LocalTraining
 from wire_protocol.messages import SelectionPolicy

@@ -31,7 +31,9 @@ class PrivacyGuard:
         if plan.privacy is not None:
             self.ledger.require_allowed(*_charges(plan, scores))
         elif self._cap.private_only:
-            raise NotPrivateError("the run is not private, and [privacy] in the device's file allows only those that are")
+            raise NotPrivateError(
+                "the run is not private, and [privacy] in the device's file allows only those that are"
+            )
 
     def charge(self, plan: RoundPlan, scores: bool) -> None:
         """Charge what the round is about to release, before anything is computed for it; `scores`: neurons are scored.

@@ -9,7 +9,6 @@ passes in parts of `PART` examples, which bounds memory; noise is added once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 import numpy as np
 
 from edge_client.local_data import in_order

@@ -1,6 +1,5 @@
 """A small model, its graphs and examples, for tests of private rounds."""
 
-from dataclasses import replace
 
 import numpy as np
 import torch

@@ -7,22 +7,17 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 
 from edge_client.errors import PrivacyError
-from edge_client.fisher import FisherScorer
-from edge_client.local_update import Choice, LocalWork, choose, train_update
+from edge_client.local_update import Choice, choose, train_update
 from edge_client.privacy.mechanism import Mechanism
 from edge_client.privacy.noise import fresh_generator
-from edge_client.privacy.record_training import RecordTraining, open_step
+from edge_client.privacy.record_training import RecordTraining
 from edge_client.privacy.release import ReleasedChange, ReleasedPositions
-from edge_client.training.portable import PortableRuntime
-from model_export.export import export_bundle
-from model_export.zoo import ZOO
-from tests.edge_client.privacy.private_scene import CLASSES, SHAPE, PrivateScene
+from edge_client.training.runtime import TrainingResult
+from tests.edge_client.privacy.private_scene import PrivateScene
 from wire_protocol.errors import InvalidValueError
-from wire_protocol.examples import Examples
 from wire_protocol.neuron_scores import decode_scores
 from wire_protocol.privacy import DevicePrivacy, RecordPrivacy
 from wire_protocol.sub_model import full_sub_model
@@ -100,8 +95,6 @@ class _Returns:
         self._parameters = parameters
 
     def train(self, parameters, batches, learning_rate, rule):
-        from edge_client.training.runtime import TrainingResult
-
         del parameters, batches, learning_rate, rule
         return TrainingResult(self._parameters, 0.5, 3)
 
@@ -169,7 +162,9 @@ def test_the_type_checker_refuses_true_positions_and_values(tmp_path):
         "def values_leak(w: LocalWork, c: Choice, p: ReleasedPositions, v: Arrays) -> None:\n"
         "    private_update(w, c, p, v)\n"
     )
-    checked = subprocess.run([sys.executable, "-m", "mypy", "--strict", program], capture_output=True, text=True)
+    mypy = [sys.executable, "-m", "mypy", "--strict", program]
+    checked = subprocess.run(mypy, check=False, capture_output=True, text=True)
     wrong = [line for line in checked.stdout.splitlines() if "error:" in line]
     assert [line.split(":")[1] for line in wrong] == ["7", "9"], checked.stdout
-    assert "ReleasedPositions" in wrong[0] and "ReleasedChange" in wrong[1]
+    assert "ReleasedPositions" in wrong[0]
+    assert "ReleasedChange" in wrong[1]
