@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wire_protocol.errors import require
-from wire_protocol.privacy import MOST_RELEASES, GaussianReleases
+from wire_protocol.privacy import GaussianReleases
 
+MOST_STEPS = 10**6
+"""Of a run; privacy loss distributions of more take minutes."""
 _LEAST_RATE = 1e-9
 
 
@@ -28,7 +30,7 @@ class RecordSchedule:
         _require_count("rounds", self.rounds)
         _require_count("local_steps", self.local_steps)
         steps = self.rounds * self.local_steps
-        require(steps <= MOST_RELEASES, "rounds * local_steps", steps, "at most 2^53")
+        require(steps <= MOST_STEPS, "rounds * local_steps", steps, f"at most {MOST_STEPS}")
         require(_LEAST_RATE <= self.sampling_rate <= 1, "sampling_rate", self.sampling_rate, f"{_LEAST_RATE:g} to 1")
         noise = self.score_noise_multiplier
         require(0 <= noise < float("inf"), "score_noise_multiplier", noise, "at least 0 and finite")
@@ -64,4 +66,4 @@ Schedule = RecordSchedule | DeviceSchedule
 
 
 def _require_count(field: str, count: int) -> None:
-    require(1 <= count <= MOST_RELEASES, field, count, "1 to 2^53")
+    require(1 <= count <= MOST_STEPS, field, count, f"1 to {MOST_STEPS}")

@@ -5,7 +5,19 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "onnx", "fastapi", "scipy", "sklearn", "matplotlib", "pandas", "sqlalchemy", "dp_accounting", "server", "model_export")
+HEAVY = (
+    "torch",
+    "onnx",
+    "fastapi",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+    "pandas",
+    "sqlalchemy",
+    "dp_accounting",
+    "server",
+    "model_export",
+)
 
 
 def loaded_by(module: str) -> set[str]:

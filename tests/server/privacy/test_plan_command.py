@@ -56,7 +56,7 @@ def test_the_plot_is_written_in_the_kind_that_its_name_says(tmp_path, name, star
     ("arguments", "text"),
     [
         ([*RECORD, "--epsilon", "0"], "epsilon must be 0.05 to 50, got 0.0"),
-        ([*RECORD, "--rounds", "0"], "rounds must be 1 to 2^53, got 0"),
+        ([*RECORD, "--rounds", "0"], "rounds must be 1 to 1000000, got 0"),
         ([*RECORD, "--sampling-rate", "2"], "sampling_rate must be 1e-09 to 1, got 2.0"),
         ([*PROMISE, "--rounds", "3"], "local_steps must be given, as mode is record, got None"),
         ([*RECORD, "--mode", "device"], "local_steps must be left out, as mode is device, got 10"),
