@@ -8,10 +8,10 @@ import pytest
 from devices.command_line import main
 from server.registry import Registry
 
-HEAVY = {"torch", "onnx", "onnxruntime", "fastapi", "sklearn", "sqlalchemy", "matplotlib"}
+HEAVY = {"torch", "onnx", "onnxruntime", "fastapi", "sklearn", "sqlalchemy", "matplotlib", "scipy", "dp_accounting"}
 
 
-@pytest.mark.parametrize("command", ["fleet", "broker-config", "doctor"])
+@pytest.mark.parametrize("command", ["fleet", "broker-config", "doctor", "privacy"])
 def test_a_command_explains_itself_without_heavy_modules(command):
     program = (
         "import sys; from devices.command_line import main\n"

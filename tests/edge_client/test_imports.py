@@ -5,7 +5,19 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "onnx", "fastapi", "scipy", "sklearn", "matplotlib", "pandas", "sqlalchemy", "server", "model_export")
+HEAVY = (
+    "torch",
+    "onnx",
+    "fastapi",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+    "pandas",
+    "sqlalchemy",
+    "dp_accounting",
+    "server",
+    "model_export",
+)
 
 
 def loaded_by(module: str) -> set[str]:
@@ -21,6 +33,7 @@ def loaded_by(module: str) -> set[str]:
         "edge_client.__main__",
         "edge_client.runner",
         "edge_client.fisher",
+        "edge_client.privacy.accountant",
         "edge_client.training.portable",
     ],
 )
