@@ -53,6 +53,7 @@ class FleetSettings:
     batch_size: int = RunConfig.batch_size
     learning_rate: float = RunConfig.learning_rate
     rate_decay: RateDecay = RunConfig.rate_decay
+    rate_warmup: int = RunConfig.rate_warmup
     noise_stddev: float = RunConfig.noise_stddev
     score_examples: int = RunConfig.score_examples
     training: LocalTraining = RunConfig.training
@@ -80,6 +81,7 @@ class FleetSettings:
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             rate_decay=self.rate_decay,
+            rate_warmup=self.rate_warmup,
             selection=self.selection,
             precision=self.precision,
             top_k=self.top_k,
