@@ -56,7 +56,7 @@ def fleet_of(options: Any, seed: int, folder: Path) -> Fleet:
     dataset = replace(dataset, train=dataset.train.take(sample(len(dataset.train), options.examples, seed)))
     split = dirichlet_split(dataset.train.y, options.devices, alpha=0.3, seed=seed)
     shares = [dataset.train.take(indices) for indices in split]
-    manifest = export_bundle(build(dataset, WIDTHS, 1.0, seed), dataset.input_shape, folder, name="lenet")
+    manifest = export_bundle(build(dataset, 1.0, seed, WIDTHS), dataset.input_shape, folder, name="lenet")
     return Fleet(folder, manifest, shares, dataset.test, seed)
 
 

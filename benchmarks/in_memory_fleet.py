@@ -23,7 +23,7 @@ from server.aggregation.masked_mean import WeightedMean
 from server.aggregation.rule import AggregationRule
 from server.compute_account import Compute
 from server.evaluation import Evaluation, Evaluator
-from server.rate_schedule import RateDecay, rate_at
+from server.rate_schedule import RateDecay, RateSchedule
 from server.screening import Refused
 from server.server_optimizers.fed_avg import FedAvg
 from server.server_optimizers.optimizer import ServerOptimizer
@@ -57,6 +57,7 @@ class Method:
     batch_size: int = 32
     learning_rate: float = 0.05
     rate_decay: RateDecay = "none"
+    rate_warmup: int = 0
     training: LocalTraining = PLAIN
     precision: Precision = "float16"
     top_k: float = 1.0
@@ -67,7 +68,8 @@ class Method:
 
     def plan(self, number: int, ranking: Mapping[str, bytes]) -> RoundPlan:
         """The plan of round `number`, counted from 1; the fleet's ranking goes out at resyncs."""
-        resync_round = number - (number - 1) % self.resync_every
+        rates = RateSchedule(self.learning_rate, self.rounds, self.rate_decay, self.rate_warmup)
+        resync_round = self.resync_round(number)
         return RoundPlan(
             run="benchmark",
             round=number,
@@ -78,7 +80,7 @@ class Method:
             deadline=0.0,
             local_steps=self.local_steps,
             batch_size=self.batch_size,
-            learning_rate=rate_at(self.learning_rate, self.rate_decay, number, self.rounds),
+            learning_rate=rates.at(number),
             keep=self.keep,
             selection=self.selection,
             training=self.training,
@@ -88,6 +90,13 @@ class Method:
             downlink=self.downlink,
             score_examples=self.score_examples,
         )
+
+
+    def resync_round(self, number: int) -> int:
+        """The round whose choice of neurons holds in round `number`; see `server.coordinator`."""
+        if self.selection != "fisher-cohort":
+            return number - (number - 1) % self.resync_every
+        return number if number < 2 else number - (number - 2) % self.resync_every
 
 
 @dataclass(frozen=True)

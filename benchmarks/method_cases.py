@@ -26,14 +26,14 @@ from devices.emulation.datasets import Dataset, load_dataset
 from devices.emulation.splits import dirichlet_split
 from edge_client.errors import TrainingError
 from model_export.export import compile_model, export_bundle
-from model_export.zoo.lenet import lenet
+from model_export.zoo.lenet import LENET_5, lenet
 from server.compute_account import Compute
 from server.config import RunConfig
 from server.server_optimizers.fed_avg import FedAvg
 from wire_protocol.errors import InvalidValueError
 from wire_protocol.layout import Layout
 from wire_protocol.messages import SelectionPolicy
-from wire_protocol.sub_model import multiply_accumulates
+from wire_protocol.sub_model import kept_count, multiply_accumulates
 
 Policy = Literal[
     "fisher", "fisher-cohort", "random", "magnitude", "prefix", "rolling", "narrow", "full", "full-stepped"
@@ -56,9 +56,8 @@ Widths = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Task:
-    """A data set, the LeNet it is learnt by, and how; `examples` of it train the whole fleet."""
+    """How a data set is learnt; `examples` of it train the whole fleet."""
 
-    widths: Widths
     devices: int
     examples: int
     rounds: int
@@ -68,9 +67,9 @@ class Task:
 
 
 TASKS = {
-    "digits": Task((8, 16, 64, 32), 10, 1437, 40, 20, 16, 0.1),
-    "mnist": Task((16, 32, 128, 64), 20, 4000, 30, 10, 16, 0.2),
-    "fashion-mnist": Task((16, 32, 128, 64), 20, 12_000, 40, 20, 16, 0.2),
+    "digits": Task(10, 1437, 40, 20, 16, 0.1),
+    "mnist": Task(20, 4000, 40, 10, 16, 0.2),
+    "fashion-mnist": Task(20, 12_000, 40, 20, 32, 0.2),
 }
 
 
@@ -109,14 +108,14 @@ def run(case: Case) -> dict[str, Any]:
     dataset = load(case.dataset, task, case.seed)
     caps = _caps(case, task)
     dense = case.policy in {"narrow", *DENSE}
-    module = build(dataset, task.widths, min(caps) if case.policy == "narrow" else 1.0, case.seed)
+    module = build(dataset, min(caps) if case.policy == "narrow" else 1.0, case.seed)
     split = dirichlet_split(dataset.train.y, task.devices, SPLITS[case.split], case.seed)
     shares = [dataset.train.take(indices) for indices in split]
     with TemporaryDirectory() as folder:
         manifest = export_bundle(module, dataset.input_shape, Path(folder), name="lenet")
         fleet = Fleet(Path(folder), manifest, shares, dataset.test, case.seed, () if dense else caps)
         rounds, diverged = _train(fleet, method_of(case), server_of(case))
-        full = _accumulates(compile_model(build(dataset, task.widths, 1.0, case.seed), dataset.input_shape)[1])
+        full = _accumulates(compile_model(build(dataset, 1.0, case.seed), dataset.input_shape)[1])
         accuracy = 1 / dataset.classes if diverged else mean(one.accuracy for one in rounds[-LAST_ROUNDS:])
         return asdict(case) | {
             "accuracy": round(accuracy, 5),
@@ -174,6 +173,7 @@ def method_of(case: Case) -> Method:
         learning_rate=task.learning_rate,
         training=RunConfig().training,
         rate_decay="cosine",
+        rate_warmup=5,
         precision="ternary",
         downlink="int8",
         difference="int4",
@@ -220,8 +220,8 @@ def sample(count: int, size: int, seed: int) -> np.ndarray[tuple[int], np.dtype[
     return np.sort(np.random.default_rng(seed).choice(count, size=min(size, count), replace=False))
 
 
-def build(dataset: Dataset, widths: Widths, fraction: float, seed: int) -> nn.Module:
+def build(dataset: Dataset, fraction: float, seed: int, widths: Widths = LENET_5) -> nn.Module:
     """A LeNet with this fraction of the neurons."""
     torch.manual_seed(seed)
-    first, second, third, fourth = (max(1, round(fraction * width)) for width in widths)
+    first, second, third, fourth = (kept_count(fraction, width) for width in widths)
     return lenet(dataset.input_shape, dataset.classes, (first, second, third, fourth))

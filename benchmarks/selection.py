@@ -81,7 +81,7 @@ def main() -> None:
         for name, rate in product(options.methods, options.learning_rates):
             fraction, method = _method(name, replace(base, learning_rate=rate))
             trial = Trial(method, _server(options.server_momentum), options.devices, seed)
-            outcome = run(dataset, build(dataset, WIDTHS, fraction, seed), trial)
+            outcome = run(dataset, build(dataset, fraction, seed, WIDTHS), trial)
             results.append({"method": name, "learning_rate": rate, "seed": seed, **outcome})
             sys.stderr.write(f"{results[-1]}\n")
     publish(

@@ -20,7 +20,8 @@ import numpy as np
 
 from benchmarks.figures import benchmark_parser, publish
 from benchmarks.in_memory_fleet import Fleet, Method, ServerSide, accuracies
-from benchmarks.selection import LAST_ROUNDS, build
+from benchmarks.method_cases import LAST_ROUNDS, build
+from benchmarks.selection import WIDTHS
 from devices.emulation.datasets import Dataset, load_dataset
 from devices.emulation.splits import dirichlet_split
 from model_export.export import export_bundle
@@ -105,7 +106,7 @@ class Trial:
         """Percent, the mean of the last rounds."""
         split = dirichlet_split(self.dataset.train.y, DEVICES, alpha=0.3, seed=self.seed)
         shares = [self.dataset.train.take(indices) for indices in split]
-        module = build(self.dataset, 1.0, self.seed)
+        module = build(self.dataset, 1.0, self.seed, WIDTHS)
         with TemporaryDirectory() as folder:
             manifest = export_bundle(module, self.dataset.input_shape, Path(folder), name="lenet")
             fleet = Fleet(Path(folder), manifest, shares, self.dataset.test, self.seed)

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 from server.aggregation.buffered import BufferRule
 from server.aggregation.choice import AggregationConfig
-from server.rate_schedule import RateDecay
+from server.rate_schedule import RateDecay, RateSchedule
 from server.server_optimizers.choice import ServerOptimizerConfig
 from wire_protocol import topics
 from wire_protocol.broker_url import BrokerUrl
@@ -43,7 +43,8 @@ class RunConfig:
     device online was refused, or had no update to give, since a round was closed. Of the devices online each round
     takes those that `participation` and `participation_seed` draw (`wire_protocol.participation`). With `buffer` the
     run is asynchronous: a round closes once `buffer.goal` updates of it and of earlier rounds were counted; without,
-    updates count in their own round only. `rate_decay` is how `learning_rate` falls over the rounds. `aggregation` and
+    updates count in their own round only. `learning_rate` is the
+    full rate; `rate_warmup` and `rate_decay` are how it rises and falls over the rounds. `aggregation` and
     `server_optimizer` say how updates become the next model. The rest is what `RoundPlan` asks of devices.
     """
 
@@ -55,6 +56,7 @@ class RunConfig:
     batch_size: int = 16
     learning_rate: float = 0.15
     rate_decay: RateDecay = "none"
+    rate_warmup: int = 0
     selection: SelectionPolicy = "fisher"
     precision: Precision = "float16"
     top_k: float = 1.0
@@ -81,19 +83,24 @@ class RunConfig:
         for name in ("keep", "top_k", "participation"):
             share = getattr(self, name)
             require(0 < share <= 1, name, share, "above 0 and at most 1")
-        for name in ("learning_rate", "round_seconds"):
-            amount = getattr(self, name)
-            require(amount > 0 and isfinite(amount), name, amount, "above 0 and finite")
+        seconds = self.round_seconds
+        require(seconds > 0 and isfinite(seconds), "round_seconds", seconds, "above 0 and finite")
+        _ = self.rates
         for name in ("participation_seed", "score_examples"):
             count = getattr(self, name)
             require(0 <= count <= MAX_COUNT, name, count, "0 to 2^53")
         kinds = {"selection": SelectionPolicy, "precision": Precision, "downlink": DownlinkPrecision}
-        for name, kind in (kinds | {"difference": Difference, "rate_decay": RateDecay}).items():
+        for name, kind in (kinds | {"difference": Difference}).items():
             word, words = getattr(self, name), get_args(kind)
             require(word in words, name, word, f"one of {', '.join(words)}")
         require_selection_private(self.selection, self.privacy)
         legal = self.privacy is None or self.score_examples == 0
         require(legal, "score_examples", self.score_examples, "0, for all, in a private run")
+
+    @property
+    def rates(self) -> RateSchedule:
+        """The learning rate of each round."""
+        return RateSchedule(self.learning_rate, self.rounds, self.rate_decay, self.rate_warmup)
 
     @property
     def codec(self) -> Codec:

@@ -14,7 +14,7 @@ at least `quorum` were counted. A device that joins during a round is counted wh
 waited for. A device that was refused takes part in a prolonged round no more, so where only such devices are online, a
 round with a new number gives everyone another chance. A run that is to give up does so once everyone online was
 refused in a row of rounds that came to nothing. Neurons are chosen at a resync: in the run's first round and after
-`resync_every` rounds that were opened, whatever numbers they have.
+`resync_every` rounds that were opened, whatever numbers they have; with a trial round also once the first is closed.
 
 Who takes part in a round is drawn by its number (`wire_protocol.participation`). Only those drawn are waited for, and a
 number that draws fewer than `quorum` of the devices online (or than all of them, where they are fewer) is passed over,
@@ -177,7 +177,8 @@ Phase = Waiting | Collecting | Applying | Finished
 class Schedule:
     """`rounds` rounds to close in all, neurons chosen every `resync_every`, the others as in `RunConfig`.
 
-    `buffer_goal` is None in a synchronous run.
+    With `trial_round` neurons are also chosen once the first round is closed. `buffer_goal` is None in a synchronous
+    run.
     """
 
     rounds: int
@@ -189,6 +190,7 @@ class Schedule:
     participation: float = 1.0
     participation_seed: int = 0
     buffer_goal: int | None = None
+    trial_round: bool = False
 
     def __post_init__(self) -> None:
         require(self.rounds >= 0, "rounds", self.rounds, "at least 0")
@@ -331,7 +333,8 @@ def _open(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
     if not expected:
         return replace(state, next_round=number), ()
     chosen, since = state.resync_round, state.since_resync
-    if chosen is None or since >= state.schedule.resync_every:
+    after_trial = state.schedule.trial_round and state.closed == 1
+    if chosen is None or since >= state.schedule.resync_every or after_trial:
         chosen, since = number, 0
     deadline = now + state.schedule.round_seconds
     phase = Collecting(number, deadline, expected)

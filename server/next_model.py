@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from server.aggregation.fold import CountedUpdates, Scale, as_it_is, fold
 from server.aggregation.rule import AggregationRule
-from server.cohort import Cohort
+from server.cohort import Cohort, silenced
 from server.compute_account import Compute
 from server.server_optimizers.optimizer import Parameters, ServerOptimizer, State
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan
+from wire_protocol.neuron_scores import encode_ranking
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class Combining:
         """What the updates counted in the round `plan`, at least one, make of a model, and what they cost."""
         folded = fold(self.layout, updates, self.rule, scale)
         parameters, moments = self.optimizer.apply(model.parameters, folded.aggregate, model.moments)
-        return Model(parameters, moments, self._ranking(model, plan, updates)), folded.compute
-
-    def _ranking(self, model: Model, plan: RoundPlan, updates: CountedUpdates) -> Mapping[str, bytes]:
         if not (plan.resync and plan.selection == "fisher-cohort"):
-            return model.ranking
+            return Model(parameters, moments, model.ranking), folded.compute
         of_this_round = (one for one in updates if one.update.round == plan.round)
-        return Cohort(self.layout).hear(of_this_round).ranking()
+        ranking = Cohort(self.layout).hear(of_this_round).ranking()
+        if ranking and not model.ranking:
+            parameters = silenced(self.layout, parameters, ranking)
+        return Model(parameters, moments, encode_ranking(ranking)), folded.compute

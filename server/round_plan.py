@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from server.config import RunConfig
-from server.rate_schedule import rate_at
 from wire_protocol.messages import RoundPlan
 from wire_protocol.model_difference import ModelDifference
 
@@ -37,7 +36,7 @@ def round_plan(config: RunConfig, opening: Opening) -> RoundPlan:
         deadline=opening.deadline,
         local_steps=config.local_steps,
         batch_size=config.batch_size,
-        learning_rate=rate_at(config.learning_rate, config.rate_decay, opening.round, config.rounds),
+        learning_rate=config.rates.at(opening.round),
         keep=config.keep,
         selection=config.selection,
         precision=config.precision,

@@ -29,7 +29,7 @@ from server.bundle import Bundle
 from server.clocks import Clocks
 from server.compute_account import Compute
 from server.config import RunConfig
-from server.coordinator import Collecting, Event, Finished, Past, Schedule
+from server.coordinator import Collecting, Event, Finished, Past
 from server.downlink import Downlink
 from server.errors import NobodyCanError, StorageError
 from server.evaluation import Evaluation, Evaluator
@@ -45,6 +45,7 @@ from server.resync import encode_slice
 from server.round_plan import Opening, round_plan
 from server.round_work import RoundWork
 from server.run_history import Standing
+from server.run_schedule import schedule_of
 from server.server_optimizers.choice import server_optimizer
 from server.server_optimizers.optimizer import Parameters
 from server.spool import Spool
@@ -109,7 +110,7 @@ class Rounds:
         resync_round = standing.last_resync.round if standing.last_resync else None
         open_round = self._reopen(standing.open_round)
         past = Past(standing.closed, resync_round, standing.since_resync, online, open_round)
-        self._state = coordinator.begin(_schedule(workplace.config), standing.next_round, past)
+        self._state = coordinator.begin(schedule_of(workplace.config), standing.next_round, past)
 
     @property
     def parameters(self) -> Parameters:
@@ -376,17 +377,3 @@ def _noting(tries: int, what: str, action: Callable[..., _T], *arguments: Any) -
         if tries % _TRIES_A_LOG_LINE == 0:
             logger.error("%s waits until the state folder can be written: %s", what, error)
         raise
-
-
-def _schedule(config: RunConfig) -> Schedule:
-    return Schedule(
-        rounds=config.rounds,
-        resync_every=config.resync_every,
-        min_devices=config.min_devices,
-        round_seconds=config.round_seconds,
-        quorum=config.quorum,
-        give_up=config.give_up,
-        participation=config.participation,
-        participation_seed=config.participation_seed,
-        buffer_goal=None if config.buffer is None else config.buffer.goal,
-    )

@@ -54,6 +54,7 @@ class FleetSettings:
     batch_size: int = RunConfig.batch_size
     learning_rate: float = RunConfig.learning_rate
     rate_decay: RateDecay = RunConfig.rate_decay
+    rate_warmup: int = RunConfig.rate_warmup
     privacy: Privacy | None = None
     score_examples: int = RunConfig.score_examples
     training: LocalTraining = RunConfig.training
@@ -81,6 +82,7 @@ class FleetSettings:
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             rate_decay=self.rate_decay,
+            rate_warmup=self.rate_warmup,
             selection=self.selection,
             precision=self.precision,
             top_k=self.top_k,

@@ -34,10 +34,11 @@ from edge_client.selection.policies import may_score
 from server import coordinator
 from server.compute_account import Compute
 from server.config import RunConfig
-from server.coordinator import Collecting, Finished, Schedule
+from server.coordinator import Collecting, Finished
 from server.evaluation import Evaluation
 from server.records import RoundRecord
 from server.round_plan import Opening, round_plan
+from server.run_schedule import schedule_of
 from server.screening import Refused
 from server.traffic import dense_bytes
 from wire_protocol import messages
@@ -125,7 +126,7 @@ class Simulation:
         self._has_bundle = np.zeros(len(stage.fleet), dtype=np.bool_)
         self._online = stage.fleet.online(0.0)
         online = frozenset(name for name, there in zip(stage.fleet.names, self._online, strict=True) if there)
-        self._state = coordinator.begin(_schedule(stage.config), 1, coordinator.Past(online=online))
+        self._state = coordinator.begin(schedule_of(stage.config), 1, coordinator.Past(online=online))
         self._version = 0
         self._lost: list[Turn] = []
 
@@ -369,15 +370,3 @@ class Simulation:
 def late(turns: Sequence[Turn]) -> int:
     """Turns that were not over when their round closed."""
     return sum(turn.fate in LATE for turn in turns)
-
-
-def _schedule(config: RunConfig) -> Schedule:
-    return Schedule(
-        rounds=config.rounds,
-        resync_every=config.resync_every,
-        min_devices=config.min_devices,
-        round_seconds=config.round_seconds,
-        quorum=config.quorum,
-        participation=config.participation,
-        participation_seed=config.participation_seed,
-    )

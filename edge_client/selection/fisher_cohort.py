@@ -2,7 +2,8 @@
 
 A sum over devices of sums over examples is the Fisher information on all the fleet's examples. It is that of the
 resync before, as devices send their scores with the update of a resync round; where the plan brings no ranking yet,
-and on a device that joins between two resyncs, the device's own scores decide.
+and on a device that joins between two resyncs, the device's own scores decide. A ranking may be shorter than what a
+device can afford: it then keeps all of it.
 """
 
 from __future__ import annotations

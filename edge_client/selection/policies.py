@@ -31,7 +31,8 @@ def is_by_scores(policy: SelectionPolicy) -> bool:
 
 def may_score(plan: RoundPlan, layout: Layout, *, narrowed: bool) -> bool:
     """Whether the choice of neurons by this plan, maybe `narrowed` further, can need the scoring graph."""
-    return is_by_scores(plan.selection) and bool(layout.groups) and (plan.keep < 1 or narrowed)
+    chooses = plan.keep < 1 or narrowed or plan.selection == "fisher-cohort"
+    return is_by_scores(plan.selection) and bool(layout.groups) and chooses
 
 
 def sends_scores(plan: RoundPlan) -> bool:

@@ -423,6 +423,24 @@ def test_numbers_that_draw_too_few_are_passed_over(quorum: int) -> None:
     assert state.next_round == number + 1
 
 
+@pytest.mark.parametrize(("next_round", "closed", "expected"), [
+    (1, 0, [1, 2, 2, 4, 4]), (4, 1, [4, 4, 6, 6, 8]), (4, 2, [4, 4, 6, 6, 8]),
+])  # fmt: skip
+def test_after_a_trial_round_neurons_are_chosen_again(next_round: int, closed: int, expected: list[int]) -> None:
+    schedule = replace(SCHEDULE, rounds=closed + 5, resync_every=2, min_devices=1, trial_round=True)
+    past = Past(closed, resync_round=1 if closed else None, since_resync=2 if closed > 1 else closed)
+    _, commands = play(begin(schedule, next_round, past), A, *_rounds_of_a(next_round, 5))
+    assert [command.resync_round for command in commands if isinstance(command, OpenRound)] == expected
+
+
+def _rounds_of_a(first: int, count: int) -> list[object]:
+    return [
+        event
+        for number in range(first, first + count)
+        for event in (Tick(0), counted("a", number), Tick(0), RoundApplied(number))
+    ]
+
+
 def test_numbers_passed_over_bring_no_resync_nearer() -> None:
     online = FLEET[:4]
     state, commands = play(all_online(replace(SAMPLED, rounds=100, quorum=3, resync_every=3), online), Tick(0))

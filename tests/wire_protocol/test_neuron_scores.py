@@ -37,6 +37,7 @@ def test_neurons_are_ranked_by_score_and_among_equals_by_index():
     assert encoded == {"a": bytes([1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]), "b": bytes([0, 0, 0, 0, 1, 0, 0, 0])}
     decoded = decode_ranking(LAYOUT, encoded)
     assert {group: order.tolist() for group, order in decoded.items()} == {"a": [1, 2, 0], "b": [0, 1]}
+    assert decode_ranking(LAYOUT, {**encoded, "a": encoded["a"][:8]})["a"].tolist() == [1, 2]
 
 
 @given(st.binary(max_size=64))
@@ -59,9 +60,11 @@ def test_a_negative_score_is_refused_and_one_that_is_not_finite_is_not_sent():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"a": bytes(8)}, "ranking of a has 8 bytes, expected 12"),
-        ({"a": bytes(12)}, "ranking of a must name each of its 3 neurons once"),
-        ({"b": b"\x00\x00\x00\x00\x02\x00\x00\x00"}, "ranking of b must name each of its 2 neurons once"),
+        ({"a": b""}, "ranking of a has 0 bytes, expected 4 for each of 1 to 3 neurons"),
+        ({"a": bytes(6)}, "ranking of a has 6 bytes, expected 4 for each of 1 to 3 neurons"),
+        ({"a": bytes(16)}, "ranking of a has 16 bytes, expected 4 for each of 1 to 3 neurons"),
+        ({"a": bytes(8)}, "ranking of a must name neurons from 0 to 2, each at most once"),
+        ({"b": b"\x00\x00\x00\x00\x02\x00\x00\x00"}, "ranking of b must name neurons from 0 to 1"),
         ({"c": b""}, "names groups"),
     ],
 )
