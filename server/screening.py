@@ -31,6 +31,8 @@ _DECLINED: dict[DeclineCause, str] = {
     "internal": "the device met an unexpected error",
     "cannot-afford": "even the smallest sub-model is more than the device can afford in this round",
     "paused": "the device rests, as its owner's limits say",
+    "budget-spent": "its privacy budget is spent, or its ledger needs its owner",
+    "not-private": "its owner lets it take part in private runs only",
 }
 
 

@@ -32,7 +32,6 @@ def update(kept: SubModel, value: float) -> bytes:
             examples=1,
             trained=1,
             scored=0,
-            loss=1.0,
             precision="float32",
             kept=to_bitmaps(LAYOUT, kept),
             values=encode(values, sub_shapes(LAYOUT, kept.widths), Codec("float32")),

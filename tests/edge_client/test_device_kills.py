@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
 import pytest
 from msgspec.structs import replace
 
@@ -145,7 +144,6 @@ async def test_a_device_killed_at_any_moment_sends_each_round_once_and_loses_non
     assert counting.receipts_lost > 0
     for number, update in counting.counted.items():
         assert (update.run, update.round) == (RUN, number)
-        assert np.isfinite(update.loss)
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from edge_client.error_feedback import Sent, feeds_back, no_residual, residual_after, with_residual
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
 from wire_protocol.messages import RoundPlan
+from wire_protocol.privacy import DevicePrivacy
 from wire_protocol.sub_model import SubModel, gather, sub_shapes
 from wire_protocol.tensor_codec import Codec, decode, encode
 
@@ -23,9 +24,17 @@ def plan(**changes: object) -> RoundPlan:
     })  # fmt: skip
 
 
+PRIVATE = {"privacy": DevicePrivacy(1.0, 2.0), "selection": "random"}
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
-    [({}, False), ({"top_k": 0.5}, True), ({"top_k": 0.5, "noise_stddev": 0.1}, False), ({"precision": "int4"}, False)],
+    [
+        ({}, False),
+        ({"top_k": 0.5}, True),
+        ({"top_k": 0.5, **PRIVATE}, False),
+        ({"precision": "int4"}, False),
+    ],
 )
 def test_values_left_out_are_fed_back_unless_the_run_is_private(changes: dict, expected: bool) -> None:
     assert feeds_back(plan(**changes)) is expected

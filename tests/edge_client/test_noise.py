@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from edge_client.noise import add_gaussian_noise
 from scipy import stats
 
-from edge_client.noise import add_gaussian_noise
 from wire_protocol.errors import InvalidValueError
 
 ARRAYS = {"a": np.full((100, 100), 3.0, dtype=np.float32), "b": np.zeros(7, dtype=np.float32)}

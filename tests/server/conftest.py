@@ -330,7 +330,6 @@ class Device:
                 examples=examples,
                 trained=40,
                 scored=3 if plan.resync else 0,
-                loss=1.0,
                 kept=to_bitmaps(self.layout, kept),
                 precision=plan.precision,
                 values=tensor_codec.encode(gather(self.layout, kept, full), shapes, plan.codec),

@@ -31,7 +31,7 @@ def screened(make_plan: Callable) -> Callable[..., Screened]:
         plan = make_plan()
         update = Update(**{
             "run": plan.run, "round": plan.round, "model_version": 2, "examples": 1, "trained": 1, "scored": 1,
-            "loss": 0.0, "kept": {}, "precision": "float16", "values": b"",
+            "kept": {}, "precision": "float16", "values": b"",
             "scores": encode_scores(LAYOUT, {"a": np.array(scores, np.float32)}) if scores else b"", **changes,
         })  # fmt: skip
         sub_model = SubModel({"a": np.array(kept)})

@@ -12,7 +12,6 @@ def test_a_narrow_model_costs_its_share(layout: object, keeping: Callable) -> No
         examples=7,
         trained=10,
         scored=7,
-        loss=0.0,
         kept={},
         precision="float32",
         values=b"",

@@ -33,7 +33,6 @@ SETTINGS = ServiceSettings(
         ("precision", "float8", "one of float32, float16, int8, int4, ternary"),
         ("downlink", "ternary", "one of float32, float16, int8, int4"),
         ("top_k", 0.0, "above 0 and at most 1"),
-        ("noise_stddev", -0.1, "at least 0 and finite"),
         ("min_devices", 0, "at least 1"),
         ("quorum", 0, "at least 1"),
         ("round_seconds", 0.0, "above 0 and finite"),

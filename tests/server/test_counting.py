@@ -52,7 +52,6 @@ class Scene:
                 run="run",
                 round=plan.round,
                 model_version=plan.model_version,
-                loss=1.0,
                 kept=to_bitmaps(self.layout, self.kept),
                 precision="float16",
                 values=values,

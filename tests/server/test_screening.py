@@ -25,7 +25,6 @@ def update(layout: object, weights: dict, make_plan: Callable[..., RoundPlan], k
         examples=20,
         trained=40,
         scored=20,
-        loss=1.5,
         kept=to_bitmaps(layout, kept),
         precision="float16",
         values=tensor_codec.encode(values, sub_shapes(layout, kept.widths), tensor_codec.Codec("float16")),

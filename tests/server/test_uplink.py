@@ -357,7 +357,6 @@ def test_the_largest_honest_update_fits(layout: object, weights: dict, precision
         examples=10**9,
         trained=10**9,
         scored=10**9,
-        loss=1.0,
         kept=to_bitmaps(layout, whole),
         precision=precision,
         top_k=keep_values,

@@ -28,6 +28,7 @@ from wire_protocol.messages import (
     Want,
 )
 from wire_protocol.model_difference import Coding, ModelDifference, apply_difference, encode_difference
+from wire_protocol.privacy import RecordPrivacy
 from wire_protocol.sub_model import SubModel
 from wire_protocol.tensor_codec import Codec
 
@@ -72,8 +73,8 @@ MESSAGES: dict[str, Message] = {
         precision="float16",
         top_k=1.0,
         downlink="float16",
-        noise_stddev=0.0,
-        score_examples=100,
+        privacy=RecordPrivacy(1.5, 2.0, 0.25, 4.0),
+        score_examples=0,
         training=LocalTraining(optimizer="momentum", momentum=0.5, proximal=0.25, clip_gradient=5.0, hidden_gain=2.0),
         ranking={"fc1": b"\x01\x00\x00\x00\x00\x00\x00\x00"},
         participation=0.75,
@@ -88,7 +89,6 @@ MESSAGES: dict[str, Message] = {
         examples=200,
         trained=320,
         scored=0,
-        loss=0.5,
         kept=sub_model.to_bitmaps(LAYOUT, KEPT),
         precision="float16",
         values=values("float16"),

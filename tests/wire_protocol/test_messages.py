@@ -24,6 +24,7 @@ from wire_protocol.messages import (
     Want,
 )
 from wire_protocol.model_difference import MAX_DIFFERENCES, ModelDifference
+from wire_protocol.privacy import DevicePrivacy, RecordPrivacy
 
 HASH = "0123456789abcdef" * 4
 NAN, INFINITY = float("nan"), float("inf")
@@ -49,7 +50,6 @@ UPDATE = Update(
     examples=100,
     trained=320,
     scored=0,
-    loss=0.5,
     kept={"fc1": b"\x80", "conv": b"\x01\x02"},
     precision="float16",
     values=b"\x00\x01",
@@ -141,7 +141,7 @@ def test_unknown_missing_and_null_fields_are_refused(message: Message) -> None:
     defaults = {field.name for field in msgspec.structs.fields(kind) if not field.required} - {"v"}
     broken = [{**fields, "surplus": 1}]
     broken += [{name: value for name, value in fields.items() if name != gone} for gone in fields.keys() - defaults]
-    broken += [{**fields, name: None} for name in fields]
+    broken += [{**fields, name: None} for name in fields if name != "privacy"]
     for candidate in broken:
         with pytest.raises(ProtocolError):
             messages.decode(msgspec.msgpack.encode(candidate), kind)
@@ -216,11 +216,14 @@ OUT_OF_RANGE: list[tuple[Message, str, object]] = [
     *[(message, "top_k", value) for message in (PLAN, UPDATE) for value in (0.0, -0.1, 1.5, NAN)],
     *[(UPDATE, "selection", value) for value in (bytes(8), b"\0")],
     (PLAN, "most_stale", -1),
-    *[(PLAN, "noise_stddev", value) for value in (-0.1, NAN, INFINITY)],
-    (msgspec.structs.replace(PLAN, selection="fisher-cohort"), "noise_stddev", 0.1),
+    *[
+        (msgspec.structs.replace(PLAN, privacy=privacy, selection="random"), "selection", selection)
+        for privacy in (DevicePrivacy(1.0, 2.0), RecordPrivacy(1.0, 2.0, 0.1))
+        for selection in ("fisher", "fisher-cohort")
+    ],
+    (msgspec.structs.replace(PLAN, privacy=DevicePrivacy(1.0, 2.0), selection="random"), "score_examples", 9),
     *[(UPDATE, name, value) for name in ("examples", "trained") for value in (0, *COUNT_RANGE)],
     *[(UPDATE, "scored", value) for value in COUNT_RANGE],
-    *[(UPDATE, "loss", value) for value in (NAN, INFINITY, -INFINITY)],
     *[(message, "sha256", value) for message in (MANIFEST, RECEIPT) for value in (b"", bytes(31), bytes(33))],
     *[(MANIFEST, name, value) for name in ("size", "chunk_bytes") for value in (0, -1)],
     *[(NEED, "missing", value) for value in ((-1,), (65_536,))],

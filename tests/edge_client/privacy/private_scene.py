@@ -1,6 +1,5 @@
 """A small model, its graphs and examples, for tests of private rounds."""
 
-
 import numpy as np
 import torch
 from safetensors.numpy import load_file

@@ -33,7 +33,6 @@ def updates(layout: object, keeping: Callable[..., SubModel]) -> list[Screened]:
             examples=int(generator.integers(1, 1000)),
             trained=10,
             scored=number,
-            loss=1.0,
             kept=to_bitmaps(layout, kept),
             precision="float32",
             values=b"",
