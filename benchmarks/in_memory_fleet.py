@@ -23,6 +23,7 @@ from server.aggregation.masked_mean import WeightedMean
 from server.aggregation.rule import AggregationRule
 from server.compute_account import Compute
 from server.evaluation import Evaluation, Evaluator
+from server.initial_model import initial_model
 from server.rate_schedule import RateDecay, RateSchedule
 from server.screening import Refused
 from server.server_optimizers.fed_avg import FedAvg
@@ -58,6 +59,7 @@ class Method:
     learning_rate: float = 0.05
     rate_decay: RateDecay = "none"
     rate_warmup: int = 0
+    initial_scale: float = 1.0
     training: LocalTraining = PLAIN
     precision: Precision = "float16"
     top_k: float = 1.0
@@ -90,7 +92,6 @@ class Method:
             downlink=self.downlink,
             score_examples=self.score_examples,
         )
-
 
     def resync_round(self, number: int) -> int:
         """The round whose choice of neurons holds in round `number`; see `server.coordinator`."""
@@ -171,7 +172,8 @@ def accuracies(
     layout = fleet.manifest.layout
     graphs = Graphs.open(fleet.bundle, layout)
     evaluator = Evaluator(fleet.bundle / EVALUATE, 1)
-    operator = InMemoryServer(layout, server.rule(layout), server.optimizer, load_file(fleet.bundle / WEIGHTS))
+    initial = initial_model(layout, load_file(fleet.bundle / WEIGHTS), method.initial_scale)
+    operator = InMemoryServer(layout, server.rule(layout), server.optimizer, initial)
     generators = [np.random.default_rng([fleet.seed, number]) for number in range(len(fleet.shares))]
     kept: dict[int, SubModel] = {}
     residuals: dict[int, Arrays] = {}

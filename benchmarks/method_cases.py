@@ -44,6 +44,8 @@ SPLITS = {"iid": 1e6, "dirichlet-0.3": 0.3}
 """The Dirichlet distribution's parameter: at a million all devices hold the same share of every class."""
 FLEETS = {"0.25": (0.25,), "0.5": (0.5,), "mixed": (1.0, 0.5, 0.25)}
 """Fractions of the neurons that devices can afford, in turn."""
+INITIAL_SCALES = {"0.25": 1.6, "0.5": 1.25, "mixed": 1.25}
+"""Of the initial weights of sub-models; dense models, `narrow` too, have weights drawn for all that they read."""
 LAST_ROUNDS = 5
 SERVER_RATE = 2.0
 CURVE_EVERY = 5
@@ -174,16 +176,17 @@ def method_of(case: Case) -> Method:
         training=RunConfig().training,
         rate_decay="cosine",
         rate_warmup=5,
+        initial_scale=INITIAL_SCALES[case.fleet],
         precision="ternary",
         downlink="int8",
         difference="int4",
         score_examples=128,
     )
+    whole = replace(coded, initial_scale=1.0, keep=1.0, selection="full")
     if case.policy in DENSE:
-        dense = replace(coded, keep=1.0, selection="full", resync_every=1, precision="float32", downlink="float32")
-        return replace(dense, difference=None)
+        return replace(whole, resync_every=1, precision="float32", downlink="float32", difference=None)
     if case.policy == "narrow":
-        return replace(coded, keep=1.0, selection="full")
+        return whole
     return replace(coded, selection=cast(SelectionPolicy, case.policy))
 
 

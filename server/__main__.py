@@ -99,6 +99,7 @@ def _add_run_options(add: Callable[..., None], default: RunConfig) -> None:
     add("--learning-rate", "of a device's SGD", type=float, default=default.learning_rate)
     add("--rate-decay", "how it falls over the rounds", choices=get_args(RateDecay), default=default.rate_decay)
     add("--rate-warmup", "rounds over which it rises first", type=int, default=default.rate_warmup)
+    add("--initial-scale", "of initial weights that read hidden neurons", type=float, default=default.initial_scale)
     add("--selection", "how neurons are chosen", choices=policies, default=default.selection)
     add("--precision", "of updates' values", choices=precisions, default=default.precision)
     add("--top-k", "fraction of an update's values that is sent, in (0, 1]", type=float, default=default.top_k)
@@ -134,6 +135,7 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         learning_rate=arguments.learning_rate,
         rate_decay=arguments.rate_decay,
         rate_warmup=arguments.rate_warmup,
+        initial_scale=arguments.initial_scale,
         selection=arguments.selection,
         precision=arguments.precision,
         top_k=arguments.top_k,

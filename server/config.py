@@ -43,8 +43,8 @@ class RunConfig:
     device online was refused, or had no update to give, since a round was closed. Of the devices online each round
     takes those that `participation` and `participation_seed` draw (`wire_protocol.participation`). With `buffer` the
     run is asynchronous: a round closes once `buffer.goal` updates of it and of earlier rounds were counted; without,
-    updates count in their own round only. `learning_rate` is the
-    full rate; `rate_warmup` and `rate_decay` are how it rises and falls over the rounds. `aggregation` and
+    updates count in their own round only. `learning_rate` is the full rate; `rate_warmup` and `rate_decay` are how it
+    rises and falls over the rounds. `initial_scale` is for a new run (`server.initial_model`). `aggregation` and
     `server_optimizer` say how updates become the next model. The rest is what `RoundPlan` asks of devices.
     """
 
@@ -57,6 +57,7 @@ class RunConfig:
     learning_rate: float = 0.15
     rate_decay: RateDecay = "none"
     rate_warmup: int = 0
+    initial_scale: float = 1.0
     selection: SelectionPolicy = "fisher"
     precision: Precision = "float16"
     top_k: float = 1.0
@@ -83,8 +84,9 @@ class RunConfig:
         for name in ("keep", "top_k", "participation"):
             share = getattr(self, name)
             require(0 < share <= 1, name, share, "above 0 and at most 1")
-        seconds = self.round_seconds
-        require(seconds > 0 and isfinite(seconds), "round_seconds", seconds, "above 0 and finite")
+        for name in ("round_seconds", "initial_scale"):
+            amount = getattr(self, name)
+            require(amount > 0 and isfinite(amount), name, amount, "above 0 and finite")
         _ = self.rates
         for name in ("participation_seed", "score_examples"):
             count = getattr(self, name)

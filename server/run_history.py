@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from server.bundle import Bundle
 from server.config import RunConfig
+from server.initial_model import initial_model
 from server.known_selections import Known
 from server.model_files import ModelFiles
 from server.records import OpeningRecord, RunRecord
@@ -61,7 +62,11 @@ def resume(store: Store, models: ModelFiles, bundle: Bundle, config: RunConfig, 
     store.begin_run(RunRecord(config.run, bundle.id, now, msgspec.to_builtins(config)))
     closed = store.rounds(config.run)
     version = closed[-1].model_version if closed else 0
-    parameters = models.load_version(version, bundle.layout) if closed else dict(bundle.weights)
+    parameters = (
+        models.load_version(version, bundle.layout)
+        if closed
+        else initial_model(bundle.layout, bundle.weights, config.initial_scale)
+    )
     moments = _moments(models, config, version, parameters)
     last = store.last_plan(config.run)
     if last is None:

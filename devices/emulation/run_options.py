@@ -108,6 +108,7 @@ def _add_training(groups: OptionGroups) -> None:
     option(training, "learning_rate", "step size", type=float)
     option(training, "rate_decay", "how the step size falls over the rounds", choices=get_args(RateDecay))
     option(training, "rate_warmup", "rounds over which the step size rises first", type=int)
+    option(training, "initial_scale", "factor of initial weights that read hidden neurons", type=float)
     option(training, "precision", "number format of updates", choices=get_args(Precision))
     option(training, "top_k", "fraction of an update's values that is sent, the largest; the rest waits", type=float)
     option(training, "downlink", "number format of models and slices", choices=get_args(DownlinkPrecision))

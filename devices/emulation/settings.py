@@ -55,6 +55,7 @@ class FleetSettings:
     learning_rate: float = RunConfig.learning_rate
     rate_decay: RateDecay = RunConfig.rate_decay
     rate_warmup: int = RunConfig.rate_warmup
+    initial_scale: float = RunConfig.initial_scale
     privacy: Privacy | None = None
     score_examples: int = RunConfig.score_examples
     training: LocalTraining = RunConfig.training
@@ -83,6 +84,7 @@ class FleetSettings:
             learning_rate=self.learning_rate,
             rate_decay=self.rate_decay,
             rate_warmup=self.rate_warmup,
+            initial_scale=self.initial_scale,
             selection=self.selection,
             precision=self.precision,
             top_k=self.top_k,

@@ -26,6 +26,7 @@ from server.aggregation.choice import aggregation_rule
 from server.bundle import Bundle, open_bundle
 from server.config import RunConfig
 from server.evaluation import Evaluator
+from server.initial_model import initial_model
 from server.records import DeviceRecord, RoundRecord
 from server.server_optimizers.choice import server_optimizer
 from wire_protocol.bundle_manifest import EVALUATE
@@ -116,7 +117,8 @@ def _stage(prepared: Prepared, scratch: Path) -> Stage:
 def _server(prepared: Prepared) -> InMemoryServer:
     layout, config = prepared.bundle.layout, prepared.config
     rule, optimizer = aggregation_rule(config.aggregation, layout), server_optimizer(config.server_optimizer)
-    return InMemoryServer(layout, rule, optimizer, dict(prepared.bundle.weights))
+    initial = initial_model(layout, prepared.bundle.weights, config.initial_scale)
+    return InMemoryServer(layout, rule, optimizer, initial)
 
 
 def _devices(prepared: Prepared, simulation: Simulation) -> list[DeviceRecord]:
