@@ -88,7 +88,8 @@ def client_version() -> str:
 
 
 def _link_settings(config: DeviceConfig, examples: Examples) -> LinkSettings:
-    birth = DeviceState(online=True, examples=len(examples), runtime=config.runtime, client=client_version())
+    told = len(examples) if config.privacy.tells_size else 0
+    birth = DeviceState(online=True, examples=told, runtime=config.runtime, client=client_version())
     return LinkSettings(
         broker=config.broker,
         client_id=config.device,

@@ -4,7 +4,7 @@
     epsilon = 10         # the most that all private runs together may spend; what would pass it is declined
     delta = 1e-5         # at this delta; well below one in the number of examples
     # public_size = false  whether the server may be told how many examples are here, to weigh updates by it
-    # private_only = true  take part in private runs only
+    # private_only = true  take part in private runs only, and do not tell how many examples are here
 
 Without the table these same values hold, so that no private run spends without end because nobody wrote a number down,
 but `private_only` is false.
@@ -28,6 +28,11 @@ class Cap:
     delta: float = 1e-5
     public_size: bool = False
     private_only: bool = False
+
+    @property
+    def tells_size(self) -> bool:
+        """Whether a device's presence on the broker may say how many examples it has."""
+        return self.public_size or not self.private_only
 
     def __post_init__(self) -> None:
         legal = isfinite(self.epsilon) and self.epsilon > 0

@@ -30,6 +30,7 @@ from server.evaluation import Evaluator
 from server.server_optimizers.fed_avg import FedAvg
 from wire_protocol import messages
 from wire_protocol.messages import Decline, Update
+from wire_protocol.privacy import DevicePrivacy, Privacy, RecordPrivacy
 from wire_protocol.sub_model import full_sub_model, sub_shapes
 from wire_protocol.tensor_codec import decode
 
@@ -245,11 +246,12 @@ def test_a_run_whose_devices_go_away_before_they_are_heard_ends_and_says_so(worl
         world.run(replace(CONFIG, round_seconds=7.0), fleet)
 
 
-def test_noise_follows_from_the_seed(world: World) -> None:
-    config = replace(CONFIG, rounds=1, noise_stddev=0.01, selection="full")
+@pytest.mark.parametrize("privacy", [DevicePrivacy(1.0, 0.1), RecordPrivacy(1.0, 0.5, 0.1)], ids=["device", "record"])
+def test_noise_follows_from_the_seed(world: World, privacy: Privacy) -> None:
+    config = replace(CONFIG, rounds=1, privacy=privacy, selection="full")
     one, again, silent = (
         [answer.body for _, _, answer in world.run(each, draw_fleet(shape(2), 0))[2]]
-        for each in (config, config, replace(config, noise_stddev=0.0))
+        for each in (config, config, replace(config, privacy=None))
     )
     assert one == again != silent
 

@@ -1,0 +1,144 @@
+"""A whole device in private runs, behind a real broker: the sealed bytes it sends, its ledger, and its refusals."""
+
+import json
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+from scipy import stats
+
+from edge_client.__main__ import main
+from edge_client.privacy.cap import Cap
+from edge_client.privacy.charges import Charge
+from edge_client.privacy.ledger import Ledger, read_ledger
+from tests.edge_client.scripted_server import (
+    DEVICE,
+    RUN,
+    broker,
+    device_config,
+    make_scene,
+    needs_mosquitto,
+    running,
+    scripted_server,
+    web_server,
+)
+from wire_protocol import messages
+from wire_protocol.privacy import DevicePrivacy, GaussianReleases, RecordPrivacy
+from wire_protocol.sub_model import from_bitmaps, gather, sub_shapes
+from wire_protocol.tensor_codec import Codec, decode, encode
+
+pytestmark = needs_mosquitto
+RECORD = RecordPrivacy(clip_norm=0.5, noise_multiplier=40.0, sampling_rate=0.25)
+SCORED = msgspec.structs.replace(RECORD, score_noise_multiplier=30.0)
+DEVICE_WIDE = DevicePrivacy(clip_norm=0.5, noise_multiplier=40.0)
+PURPOSES = {RECORD: ["training"], SCORED: ["training", "scores"], DEVICE_WIDE: ["update"]}
+SMALL = (32, 16)
+
+
+def private_plan(scene, number, privacy, **changes):
+    selection = "fisher" if privacy == SCORED else "random"
+    plan = scene.plan(number, scene.model, "float32")
+    changes = {"privacy": privacy, "selection": selection, "local_steps": 1, "batch_size": 10, **changes}
+    return msgspec.structs.replace(plan, **changes)
+
+
+def noise_in(scene, plan, update, sub_model):
+    arrays = decode(update.values, sub_shapes(scene.layout, sub_model.widths), update.codec)
+    factor = plan.batch_size / plan.learning_rate if isinstance(plan.privacy, RecordPrivacy) else 1.0
+    return factor * np.concatenate([array.ravel() for array in arrays.values()])
+
+
+@pytest.mark.parametrize("privacy", [RECORD, SCORED, DEVICE_WIDE], ids=["record", "scored", "device"])
+async def test_the_sealed_bytes_have_the_promised_noise_fresh_in_every_round_and_charged_before(tmp_path, privacy):
+    scene = make_scene(tmp_path)
+    with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
+        config = replace(device_config(tmp_path, port, url), privacy=Cap(epsilon=1000.0))
+        async with scripted_server(port) as server, running(config):
+            await server.state()
+            first = private_plan(scene, 1, privacy)
+            await server.publish_plan(first)
+            update, digest = await server.update(1)
+            await server.send_receipt(1, digest)
+            chosen = from_bitmaps(scene.layout, update.kept)
+            second = private_plan(scene, 2, privacy)
+            await server.publish_plan(second)
+            shapes = sub_shapes(scene.layout, chosen.widths)
+            values = encode(gather(scene.layout, chosen, scene.weights), shapes, Codec("float32"))
+            content = messages.Slice(run=RUN, round=2, model_version=1, precision="float32", values=values)
+            await server.send_slice(content)
+            again, _ = await server.update(2)
+        book = read_ledger(config.state)
+    stddev = privacy.noise_multiplier * privacy.clip_norm
+    sent = [noise_in(scene, first, update, chosen), noise_in(scene, second, again, chosen)]
+    for values in sent:
+        assert stats.kstest(values, stats.norm(0, stddev).cdf).pvalue > 1e-4
+    assert abs(np.corrcoef(*sent)[0, 1]) < 6 / np.sqrt(len(sent[0]))
+    assert (update.examples, update.trained) == (first.presumed_examples, 10)
+    assert book.count == 2 * 1 + (privacy == SCORED)  # scores are charged where neurons are chosen
+    assert book.last.charge.round == 2
+
+
+@pytest.mark.parametrize("privacy", [RECORD, SCORED, DEVICE_WIDE], ids=["record", "scored", "device"])
+async def test_a_round_beyond_the_owners_cap_is_declined_and_costs_nothing(tmp_path, privacy):
+    scene = make_scene(tmp_path, SMALL)
+    with broker(tmp_path) as port, web_server(scene.pages) as (url, asked):
+        config = replace(device_config(tmp_path, port, url), privacy=Cap(epsilon=0.01))
+        async with scripted_server(port) as server, running(config):
+            await server.state()
+            await server.publish_plan(private_plan(scene, 1, privacy))
+            said, _ = await server.payload(1)
+        assert messages.decode(said, messages.Decline).cause == "budget-spent"
+        assert read_ledger(config.state).count == 0
+        assert not any(path.endswith(scene.model) for path in asked)
+
+
+async def test_a_ledger_that_was_rolled_back_keeps_the_device_out(tmp_path):
+    scene = make_scene(tmp_path, SMALL)
+    with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
+        config = replace(device_config(tmp_path, port, url), privacy=Cap(epsilon=1000.0))
+        Ledger(config.state, config.privacy).charge(None, Charge(RUN, 1, "training", (GaussianReleases(1.0, 0.5, 3),)))
+        (config.state / "ledger").unlink()
+        async with scripted_server(port) as server, running(config):
+            await server.state()
+            await server.publish_plan(private_plan(scene, 1, RECORD))
+            said, _ = await server.payload(1)
+        assert messages.decode(said, messages.Decline).cause == "budget-spent"
+
+
+async def test_a_device_for_private_runs_only_takes_no_part_in_others_and_keeps_its_size_to_itself(tmp_path):
+    scene = make_scene(tmp_path, SMALL)
+    with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
+        config = replace(device_config(tmp_path, port, url), privacy=Cap(private_only=True))
+        async with scripted_server(port) as server, running(config):
+            assert (await server.state()).examples == 0
+            await server.publish_plan(scene.plan(1, scene.model, "float32"))
+            said, _ = await server.payload(1)
+        assert messages.decode(said, messages.Decline).cause == "not-private"
+        assert not (config.state / "ledger").exists()
+
+
+async def test_neurons_chosen_by_true_scores_are_chosen_again_where_the_run_turns_private(tmp_path):
+    scene = make_scene(tmp_path, SMALL)
+    with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
+        config = replace(device_config(tmp_path, port, url), privacy=Cap(epsilon=1000.0))
+        async with scripted_server(port) as server, running(config):
+            await server.state()
+            await server.publish_plan(scene.plan(1, scene.model, "float32"))
+            _, digest = await server.update(1)
+            await server.send_receipt(1, digest)
+            await server.publish_plan(private_plan(scene, 2, RECORD))
+            update, _ = await server.update(2)
+    assert update.kept
+    assert read_ledger(config.state).count == 1
+
+
+def test_the_owner_sees_what_was_spent(tmp_path, capsys):
+    config = tmp_path / "device.toml"
+    config.write_text(
+        f'device = "{DEVICE}"\nbroker = "mqtt://b"\nserver = "http://s"\ndata = "d.npz"\n[privacy]\nepsilon = 3\n'
+    )
+    Ledger(tmp_path / "state", Cap()).charge(None, Charge(RUN, 1, "training", (GaussianReleases(1.0, 0.1, 10),)))
+    assert main(["privacy", "status", "--config", str(config), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert json.dumps(said).count(RUN) > 0
