@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 class DeliveryRunner:
     """The outbox of one device, on its way.
 
-    `settled` is told of every parcel that leaves it, and whether it was counted; None says that it was lost.
+    `settled` is told of every parcel that leaves it, and of its receipt; None says that it was lost.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class DeliveryRunner:
         name: str,
         store: DeviceStore,
         link: MqttLink,
-        settled: Callable[[Parcel, bool | None], None],
+        settled: Callable[[Parcel, Receipt | None], None],
         account: LinkAccount,
     ) -> None:
         self._name = name
@@ -136,7 +136,7 @@ class DeliveryRunner:
             logger.warning("%s: not counted: %.300r", self._where(parcel), receipt.reason)
         else:
             logger.info("%s: counted by the server", self._where(parcel))
-        self._settled(parcel, receipt.accepted)
+        self._settled(parcel, receipt)
 
     def _lose(self, parcel: Parcel) -> None:
         self._host.post(partial(ev.Removed, parcel=parcel))

@@ -9,7 +9,7 @@ import logging
 import ssl
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -40,6 +40,7 @@ from wire_protocol.bundle_manifest import FISHER, PRIVATE_STEP, BundleManifest
 from wire_protocol.errors import FisherfleetError, ProtocolError
 from wire_protocol.examples import Examples, fit_examples
 from wire_protocol.layout import Layout
+from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.messages import RoundPlan, Slice, Update
 from wire_protocol.privacy import RecordPrivacy
 from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, gather, sub_shapes
@@ -164,17 +165,17 @@ class DeviceWork:
         if command.selection is not None and command.content is not None:
             choice = Choice(command.selection.sub_model, known=True)
             base = _decode_slice(command.content, layout, choice.sub_model)
-            self._guard.charge(plan, scores=False)
+            charged = self._guard.charge(plan, scores=False)
         else:
             full = WholeModel(plan, layout, self._store(stop)).fetch()
-            self._guard.charge(plan, self._scores(command, layout))
+            charged = self._guard.charge(plan, self._scores(command, layout))
             choice = (
                 choose(work, full, scorer, fitting)
                 if command.selection is None
                 else Choice(command.selection.sub_model)
             )
             base = gather(layout, choice.sub_model, full)
-        local = train_update(work, choice, base, runtime)
+        local = train_update(replace(work, charged=charged), choice, base, runtime)
         if local.residual is not None:
             self._residuals.propose(plan.run, plan.round, local.residual)
         private = plan.privacy is not None
@@ -186,6 +187,10 @@ class DeviceWork:
         opened = self._open
         layout = opened.manifest.layout if opened is not None and opened.bundle == bundle else None
         self._residuals.settle(run, number, accepted, layout)
+
+    def ledger_seen(self, mark: LedgerMark) -> None:
+        """What the server has seen of this device's ledger; raises `LedgerError`, once, where that is not here."""
+        self._guard.seen_by_server(mark)
 
     def _begin_fitting(
         self,

@@ -33,6 +33,7 @@ from edge_client.training.hidden_gain import gains
 from edge_client.training.runtime import StepRule, TrainingResult, TrainingRuntime
 from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout
+from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.messages import RoundPlan, Update
 from wire_protocol.neuron_scores import Scores, decode_ranking, encode_scores
 from wire_protocol.privacy import RecordPrivacy
@@ -74,8 +75,8 @@ class LocalWork:
 
     `generator` draws batches, random selections and roundings and may be seeded. In a private run what is drawn for the
     sake of privacy comes from `noise`; None means chance that nobody can repeat. With `public_size` everyone may know
-    how many examples there are. `residual` is what earlier updates left out, by `error_feedback`; None where nothing is
-    fed back.
+    how many examples there are; `charged` is how far the device's ledger came by the round's charge. `residual` is what
+    earlier updates left out, by `error_feedback`; None where nothing is fed back.
     """
 
     plan: RoundPlan
@@ -85,6 +86,7 @@ class LocalWork:
     noise: np.random.Generator = field(default_factory=fresh_generator)
     residual: Arrays | None = None
     public_size: bool = False
+    charged: LedgerMark | None = None
 
     @property
     def told_examples(self) -> int:
@@ -249,6 +251,7 @@ def _update(work: LocalWork, choice: Choice, trained: int, values: bytes) -> Upd
         top_k=plan.top_k,
         values=values,
         scores=choice.scores,
+        ledger=work.charged,
     )
 
 

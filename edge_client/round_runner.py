@@ -38,7 +38,8 @@ from edge_client.round_phases import Busy, Idle, Phase, due
 from edge_client.round_state import advance
 from wire_protocol.errors import FisherfleetError
 from wire_protocol.examples import ExamplesError
-from wire_protocol.messages import Decline, DeclineCause, RoundPlan, Slice, encode
+from wire_protocol.ledger_mark import LedgerMark
+from wire_protocol.messages import Decline, DeclineCause, Receipt, RoundPlan, Slice, encode
 
 logger = logging.getLogger(__name__)
 
@@ -82,13 +83,15 @@ class RoundRunner:
         """A whole slice came."""
         self._host.post(partial(ev.SliceArrived, content=content))
 
-    def settled(self, parcel: Parcel, accepted: bool | None) -> None:
-        """A payload has left the outbox: it was counted, refused for good, or (None) lost."""
+    def settled(self, parcel: Parcel, receipt: Receipt | None) -> None:
+        """A payload has left the outbox: it was counted or refused for good, as its receipt says, or (None) lost."""
         selection = parcel.selection
-        if accepted is not None:
+        if receipt is not None:
             bundle = None if selection is None else selection.bundle
-            self._host.spawn(self._settle(parcel.run, parcel.round, accepted, bundle))
-        if accepted and selection is not None:
+            self._host.spawn(self._settle(parcel.run, parcel.round, receipt.accepted, bundle))
+            if receipt.ledger is not None:
+                self._host.spawn(self._compare_ledgers(parcel, receipt.ledger))
+        if receipt is not None and receipt.accepted and selection is not None:
             self._host.post(partial(ev.UpdateAccepted, selection=selection))
         self._host.post(partial(ev.Settled, run=parcel.run, round=parcel.round))
 
@@ -128,6 +131,14 @@ class RoundRunner:
         """Between two jobs: a training carries off the residual that it found."""
         async with self._job_lock:
             await asyncio.to_thread(self._tools.work.answered, run, number, accepted, bundle)
+
+    async def _compare_ledgers(self, parcel: Parcel, seen: LedgerMark) -> None:
+        """Before the next job: a round whose plan came after the receipt is not begun where the ledger is refused."""
+        async with self._job_lock:
+            try:
+                await asyncio.to_thread(self._tools.work.ledger_seen, seen)
+            except (LedgerError, LedgerDiskError) as error:
+                logger.error("%s: run %s round %d: %s", self._name, parcel.run, parcel.round, error)
 
     def _fetch(self, command: ev.Fetch, stop: Flag) -> Make:
         plan, tools = command.plan, self._tools

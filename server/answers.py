@@ -2,7 +2,7 @@
 
 Runs in the event loop; what takes time is done in a worker thread, and only by `count`. A refusal moves a round on only
 when the device itself surely sent what was refused: what anyone can announce in a device's name is answered, and
-changes nothing else.
+changes nothing else. In a private run an answer also says what is known of its device's privacy ledger.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
+
+import msgspec
 
 from server import coordinator
 from server.clocks import Clocks
@@ -41,6 +43,10 @@ class Answers:
 
     def standing(self, part: Part, sha256: bytes) -> Receipt | None:
         """The answer to give to an announced update at once, or None when it is to be sent and judged."""
+        receipt = self._standing(part, sha256)
+        return None if receipt is None else self._with_ledger(part.device, receipt)
+
+    def _standing(self, part: Part, sha256: bytes) -> Receipt | None:
         work = self._rounds.work
         book = work.book if work is not None and work.plan_of(part.round) is not None else None
         if book is not None and (receipt := book.standing(part, sha256)) is not None:
@@ -51,9 +57,9 @@ class Answers:
                 return Receipt(run=part.run, round=part.round, sha256=sha256, accepted=True)
             if book is not None and counted is not None:
                 return book.conflict(part, sha256)
-        return None if self._rounds.judges(part.round) else self.refuse(part, sha256, self._rounds.why_not(part.round))
+        return None if self._rounds.judges(part.round) else self._refuse(part, sha256, self._rounds.why_not(part.round))
 
-    def refuse(self, part: Part, sha256: bytes, reason: str) -> Receipt:
+    def _refuse(self, part: Part, sha256: bytes, reason: str) -> Receipt:
         """Refuse an update for good; the device is told why."""
         logger.info("round %d: update of %s refused: %.300r", part.round, part.device, reason)
         if self._rounds.work is None:
@@ -77,7 +83,7 @@ class Answers:
         except StorageError as error:
             logger.error("round %d: %d updates wait to be counted: %s", work.plan.round, number, error)
             return answered
-        answered += [self._answer(work, verdict) for verdict in verdicts]
+        answered += await self._told([self._answer(work, verdict) for verdict in verdicts])
         await self._rounds.send_late_slices(
             one.part.device for one in verdicts if isinstance(one, Counted) and one.plan.round < work.plan.round
         )
@@ -132,7 +138,30 @@ class Answers:
             case TurnedAway(reason=reason, is_the_devices=is_the_devices):
                 if is_the_devices:
                     self._rounds.observe(coordinator.UpdateRefused(part.device, part.round))
-                return part.device, self.refuse(part, sha256, reason)
+                return part.device, self._refuse(part, sha256, reason)
+
+
+    async def _told(self, answers: list[tuple[str, Receipt]]) -> list[tuple[str, Receipt]]:
+        """The answers with what is known of ledgers; none where that cannot be read: they are asked for again."""
+
+        def look_up() -> list[tuple[str, Receipt]]:
+            return [(device, self._with_ledger(device, receipt)) for device, receipt in answers]
+
+        try:
+            return await asyncio.to_thread(look_up) if self._is_private else answers
+        except StorageError as error:
+            logger.error("%d updates wait to be answered: %s", len(answers), error)
+            return []
+
+    def _with_ledger(self, device: str, receipt: Receipt) -> Receipt:
+        if not self._is_private:
+            return receipt
+        return msgspec.structs.replace(receipt, ledger=self._store.ledgers.seen(device, receipt.sha256))
+
+    @property
+    def _is_private(self) -> bool:
+        work = self._rounds.work
+        return work is not None and work.plan.privacy is not None
 
 
 def _taken(completes: deque[Complete]) -> Iterator[Complete]:

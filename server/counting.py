@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from server.known_selections import KnownSelections
 from server.receipts import LONGEST_REASON
-from server.records import Batch, RefusalRecord, Selection, UpdateRecord
+from server.records import Batch, LedgerRecord, RefusalRecord, Selection, UpdateRecord
 from server.round_work import RoundWork
 from server.screening import Refused, not_drawn, screen
 from server.spool import Extent
@@ -26,6 +26,7 @@ from server.update_rows import Made, UpdateRows
 from server.uplink import Complete
 from wire_protocol import messages
 from wire_protocol.layout import Layout
+from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.messages import RoundPlan
 from wire_protocol.sub_model import SubModel, to_bitmaps
 from wire_protocol.topics import Part
@@ -77,6 +78,7 @@ class _Good:
     sha256: bytes
     plan: RoundPlan
     sub_model: SubModel
+    ledger: LedgerMark | None
 
 
 class Counting:
@@ -144,7 +146,8 @@ class Counting:
         verdict = not_drawn(part.device, plan) or screen(body, plan, self._layout, known)
         if isinstance(verdict, Refused):
             return TurnedAway(part, sha256, verdict.reason, is_the_devices=True), b""
-        return _Good(part, sha256, plan, verdict.sub_model), messages.encode(verdict.update)
+        good = _Good(part, sha256, plan, verdict.sub_model, verdict.update.ledger)
+        return good, messages.encode(verdict.update)
 
     def _spool(self, work: RoundWork, bodies: Iterable[bytes]) -> list[Extent]:
         if work.segment_is_behind:
@@ -166,6 +169,11 @@ class Counting:
                     RefusalRecord(*_key(one), one.reason[:LONGEST_REASON]) for one in refused if one.is_the_devices
                 ),
                 now=now,
+                ledgers=tuple(
+                    LedgerRecord(one.part.device, one.ledger.count, one.ledger.head, one.sha256)
+                    for one, _ in good
+                    if one.ledger is not None
+                ),
             )
         )
         work.segment.commit(work.segment.end + sum(extent.length for _, extent in good))

@@ -135,8 +135,19 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class LedgerRecord:
+    """What the update with this SHA-256 tells of its device's privacy ledger: see `LedgerMark`."""
+
+    device: str
+    count: int
+    head: bytes
+    sha256: bytes
+
+
+@dataclass(frozen=True)
 class Batch:
-    """What is to be made durable at once: counted updates with the selections they used, and refusals.
+    """What is to be made durable at once: counted updates with the selections they used and what they tell of ledgers,
+    and refusals.
 
     `now` is in seconds since the Unix epoch.
     """
@@ -145,3 +156,4 @@ class Batch:
     selections: tuple[Selection, ...]
     refusals: tuple[RefusalRecord, ...]
     now: float
+    ledgers: tuple[LedgerRecord, ...] = ()

@@ -130,6 +130,8 @@ def _mismatch(update: Update, plan: RoundPlan) -> str:
             return f"update has {field} {found!r}, expected {expected!r}"
     if update.scores and not (plan.resync and plan.selection == "fisher-cohort"):
         return "update has scores, expected none as the plan does not ask for them"
+    if update.ledger is not None and plan.privacy is None:
+        return "update tells of a privacy ledger, expected none as the run is not private"
     limits = {
         "examples": LARGEST_COUNT,
         "trained": plan.local_steps * plan.batch_size,

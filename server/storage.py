@@ -1,4 +1,5 @@
-"""The server's memory: runs, rounds and devices, in SQLite. The database is the truth. Updates are in `update_rows`.
+"""The server's memory: runs, rounds and devices, in SQLite. The database is the truth. Updates are in `update_rows`,
+what they tell of ledgers in `ledger_rows`.
 
 Invariants: a round is opened, with its plan, before the plan is published; it is closed in one transaction, after its
 model version is durable on disk. Every method is one transaction and may be called from any thread; a second `Store`
@@ -25,6 +26,7 @@ from sqlalchemy.dialects.sqlite import insert
 from server import tables
 from server.database import Database, fitting
 from server.errors import StorageError
+from server.ledger_rows import LedgerRows
 from server.records import DeviceRecord, OpeningRecord, RoundRecord, RunRecord
 from server.update_rows import UpdateRows
 from wire_protocol import messages
@@ -45,6 +47,7 @@ class Store:
             raise StorageError(f"state folder {state} cannot be made ({error.strerror})") from error
         self._database = Database(self._path)
         self.updates = UpdateRows(self._database)
+        self.ledgers = LedgerRows(self._database)
 
     def close(self) -> None:
         """Close all connections."""

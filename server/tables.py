@@ -113,6 +113,15 @@ selections = Table(
     Column("kept", LargeBinary, nullable=False),
 )
 
+ledgers = Table(
+    "ledgers",
+    metadata,
+    Column("device", String(64), primary_key=True),
+    Column("count", BigInteger, primary_key=True),
+    Column("head", LargeBinary(32), nullable=False),
+    Column("sha256", LargeBinary(32), nullable=False),
+)
+
 
 def open_engine(path: Path) -> Engine:
     """An engine on the SQLite file `path`, durable as the module says."""

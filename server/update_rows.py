@@ -17,6 +17,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from server import tables
 from server.database import Database
+from server.ledger_rows import note_ledgers
 from server.records import Batch, ConflictRecord, RefusalRecord, UpdateRecord
 
 Made = tuple[int, str]
@@ -39,6 +40,8 @@ class UpdateRows:
             fresh = {_made(record): record for record in batch.updates if _made(record) not in standing}
             _insert(connection, tables.updates, [asdict(record) for record in fresh.values()])
             _keep(connection, batch, fresh)
+            counted = {record.sha256 for record in fresh.values()}
+            note_ledgers(connection, (one for one in batch.ledgers if one.sha256 in counted))
             _refuse(connection, batch.refusals)
         return standing | {made: record.sha256 for made, record in fresh.items()}
 

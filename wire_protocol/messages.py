@@ -17,6 +17,7 @@ import msgspec
 from wire_protocol import topics
 from wire_protocol.errors import ProtocolError, require, require_hex_sha256
 from wire_protocol.layout import MAX_GROUPS, Layout
+from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.local_training import PLAIN, LocalTraining
 from wire_protocol.model_difference import MAX_DIFFERENCES, ModelDifference
 from wire_protocol.participation import takes_part
@@ -170,7 +171,8 @@ class Update(Message, frozen=True, tag="update"):
     the neurons: then `kept` is empty and `selection` is their id (`sub_model.selection_id`).
     `examples` weighs the update; `trained` and `scored` count the examples (with repetition) that passed forward and
     backward, for the compute account; in a private run they are what the plan says. `scores` are the device's scores of
-    all neurons (`neuron_scores`), empty unless the plan is a resync by the selection `fisher-cohort`.
+    all neurons (`neuron_scores`), empty unless the plan is a resync by the selection `fisher-cohort`. In a private run
+    `ledger` is how far the device's privacy ledger had come when this round was charged to it.
     """
 
     run: str
@@ -185,6 +187,7 @@ class Update(Message, frozen=True, tag="update"):
     selection: bytes = b""
     top_k: float = 1.0
     scores: bytes = b""
+    ledger: LedgerMark | None = None
 
     def __post_init__(self) -> None:
         _require_round(self.run, self.round)
@@ -297,13 +300,17 @@ class Want(Message, frozen=True, tag="want"):
 
 
 class Receipt(Message, frozen=True, tag="receipt"):
-    """The server's word that the update with this hash was counted, or why it never will be."""
+    """The server's word that the update with this hash was counted, or why it never will be.
+
+    In a private run `ledger` is the most that other updates have told of the device's privacy ledger, in any run.
+    """
 
     run: str
     round: int
     sha256: bytes
     accepted: bool
     reason: str = ""
+    ledger: LedgerMark | None = None
 
     def __post_init__(self) -> None:
         _require_round(self.run, self.round)

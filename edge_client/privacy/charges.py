@@ -21,6 +21,7 @@ import msgspec
 
 from edge_client.errors import LedgerError
 from edge_client.privacy.account import Account, Unit
+from wire_protocol.ledger_mark import HEAD_BYTES, MOST_ENTRIES, LedgerMark
 from wire_protocol.privacy import MOST_RELEASES, GaussianReleases
 from wire_protocol.topics import require_identifier
 
@@ -31,8 +32,6 @@ GENESIS = sha256(b"fisherfleet privacy ledger 1").digest()
 """The head of a ledger without entries."""
 MAX_LINE = 4096
 MAX_RELEASES = 16
-MOST_ENTRIES = 2**53
-_HEAD_BYTES = 32
 _LINE = re.compile(rb"([0-9a-f]{64}) (\{.*\})\n?")
 _SOME_JSON = re.compile(rb"\{.*\}")
 
@@ -132,12 +131,17 @@ class Book:
             lines.append(b"%s %s\n" % (head.hex().encode(), body))
         return b"".join(lines)
 
+    @property
+    def mark(self) -> LedgerMark:
+        """How far the ledger has come."""
+        return LedgerMark(self.count, self.head)
+
     def head_at(self, number: int) -> bytes | None:
         """The checksum of an entry, None where it is not known: before a reset, or after the last."""
         if not self.known_from <= number <= self.count:
             return None
-        at = (number - self.known_from) * _HEAD_BYTES
-        return bytes(self._heads[at : at + _HEAD_BYTES])
+        at = (number - self.known_from) * HEAD_BYTES
+        return bytes(self._heads[at : at + HEAD_BYTES])
 
     def account(self) -> Account:
         """What all that was ever charged has spent."""

@@ -42,7 +42,7 @@ def _status(arguments: argparse.Namespace) -> str:
 def _reset(arguments: argparse.Namespace) -> str:
     config = load_config(arguments.config)
     with only_user_of(config.state):
-        done = reset_ledger(config.state, time.time(), arguments.seen_by_server)
+        done = reset_ledger(config.state, time.time())
     kept = f"{done.kept} of {done.known} charges are still charged"
     return f"{kept}\n" if done.refused is None else f"{kept}; the ledger as it was is {done.refused}\n"
 
@@ -60,13 +60,6 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "purpose, raise epsilon in device.toml instead.",
     )
     reset.add_argument("--accept-lost-charges", action="store_true", required=True, help="say that you know that")
-    reset.add_argument(
-        "--seen-by-server",
-        type=int,
-        default=0,
-        metavar="COUNT",
-        help="the charges that the server has seen, if it said so",
-    )
     for command in (status, reset):
         command.add_argument("--config", type=Path, required=True, help="the device's TOML file")
     return parser

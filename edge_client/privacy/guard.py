@@ -7,10 +7,11 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from edge_client.errors import NotPrivateError
+from edge_client.errors import LedgerError, NotPrivateError
 from edge_client.privacy.cap import Cap
 from edge_client.privacy.charges import Charge
 from edge_client.privacy.ledger import Ledger
+from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.messages import RoundPlan
 from wire_protocol.privacy import RecordPrivacy
 
@@ -35,15 +36,25 @@ class PrivacyGuard:
                 "the run is not private, and [privacy] in the device's file allows only those that are"
             )
 
-    def charge(self, plan: RoundPlan, scores: bool) -> None:
+    def charge(self, plan: RoundPlan, scores: bool) -> LedgerMark | None:
         """Charge what the round is about to release, before anything is computed for it; `scores`: neurons are scored.
 
-        Raises `BudgetSpentError`, `LedgerError` or `LedgerDiskError`, and `NotPrivateError`.
+        Returns how far the ledger came, None where the run is not private. Raises `BudgetSpentError`, `LedgerError` or
+        `LedgerDiskError`, and `NotPrivateError`.
         """
         self.require_allowed(plan, scores)
-        if plan.privacy is not None:
-            now = self._clock()
-            self.ledger.charge(None if now is None else now.timestamp(), *_charges(plan, scores))
+        if plan.privacy is None:
+            return None
+        now = self._clock()
+        return self.ledger.charge(None if now is None else now.timestamp(), *_charges(plan, scores))
+
+    def seen_by_server(self, mark: LedgerMark) -> None:
+        """What the server has seen of the ledger; raises what `Ledger.seen_by_server` does."""
+        try:
+            ledger = self.ledger
+        except LedgerError:
+            return  # it is refused already
+        ledger.seen_by_server(mark)
 
 
 def _charges(plan: RoundPlan, scores: bool) -> tuple[Charge, ...]:

@@ -5,7 +5,8 @@
 
 An entry is synced first, then the witness is replaced, then `charge` returns. So a ledger that is shorter than its
 witness, or has another entry where the witness points, was deleted, rolled back or replaced, and is refused; one that
-is longer was killed between both, and counts what nobody began. docs/privacy-ledger.md says what is noticed.
+is longer was killed between both, and counts what nobody began. Where the server has seen what is not in the ledger,
+its word becomes the witness, so that the ledger is refused from then on. docs/privacy-ledger.md says what is noticed.
 """
 
 from __future__ import annotations
@@ -14,27 +15,20 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
-from typing import Annotated
 
 import msgspec
 
-from edge_client.durable_files import DIGEST_BYTES, plainly, read_checked, write_checked
+from edge_client.durable_files import plainly, read_checked, write_checked
 from edge_client.errors import BudgetSpentError, DamagedFileError, LedgerDiskError, LedgerError
 from edge_client.privacy.account import Account
 from edge_client.privacy.cap import Cap
-from edge_client.privacy.charges import GENESIS, MAX_LINE, MOST_ENTRIES, Book, Charge, Entry, read_book
+from edge_client.privacy.charges import MAX_LINE, Book, Charge, Entry, read_book
 from wire_protocol.durable_files import sync_folder
+from wire_protocol.ledger_mark import LedgerMark
 
 LEDGER_FILE, WITNESS_FILE = "ledger", "ledger.witness"
 MAX_WITNESS_BYTES = 1024
 _GONE = "the ledger was deleted or rolled back"
-
-
-class Witness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """That a ledger had `count` entries, the last with the checksum `head` (32 bytes)."""
-
-    count: Annotated[int, msgspec.Meta(ge=0, le=MOST_ENTRIES)] = 0
-    head: Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)] = GENESIS
 
 
 class Ledger:
@@ -49,6 +43,7 @@ class Ledger:
         self._book = read_ledger(state)
         self._account = self._book.account()
         self._stale = False
+        self._refused = ""
 
     @property
     def count(self) -> int:
@@ -70,8 +65,8 @@ class Ledger:
         with self._lock:
             self._allowed(charges)
 
-    def charge(self, moment: float | None, *charges: Charge) -> None:
-        """Charge what a round is about to release, all of it or nothing; on disk when this returns.
+    def charge(self, moment: float | None, *charges: Charge) -> LedgerMark:
+        """Charge what a round is about to release, all of it or nothing; on disk when this returns how far it came.
 
         `moment` is Unix time in seconds, None where the clock was never set. Raises `BudgetSpentError` where it would
         take epsilon past the cap, `LedgerError` where another hand changed the file, `LedgerDiskError` where the disk
@@ -84,20 +79,35 @@ class Ledger:
             try:
                 self._append(entries)
                 self._account = would
-                write_witness(self._state, self._book)
+                write_witness(self._state, self._book.mark)
             except OSError as error:
                 raise LedgerDiskError(f"{self._state / LEDGER_FILE} cannot be written: {plainly(error)}") from error
+            return self._book.mark
 
-    def seen_by_server(self, count: int, head: bytes | None = None) -> None:
-        """What the server remembers of this ledger must be in it; raises `LedgerError` where it is not.
+    def seen_by_server(self, seen: LedgerMark) -> None:
+        """What an update of this device told the server must be in the ledger.
 
-        `count` and `head` are those of an update that this device sent.
+        Raises `LedgerError` where it is not, once: then the ledger is refused, after a restart too, and `charge` says
+        why. Raises `LedgerDiskError` where the disk fails: then the refusal ends with this process.
         """
-        if count > self._book.count:
-            raise LedgerError(f"the server has seen {count} charges and {self._book.count} are here: {_GONE}")
-        known = self._book.head_at(count)
-        if head is not None and known is not None and head != known:
-            raise LedgerError(f"the server has seen another charge {count} than is here: the device's state was copied")
+        with self._lock:
+            problem = "" if self._refused else self._missing(seen)
+            if not problem:
+                return
+            self._refused = f"{self._state / LEDGER_FILE}: {problem}; {_WAY_OUT}"
+            try:
+                self._state.mkdir(parents=True, exist_ok=True)
+                write_witness(self._state, seen)
+            except OSError as error:
+                raise LedgerDiskError(f"{self._refused}; it cannot be written down: {plainly(error)}") from error
+            raise LedgerError(self._refused)
+
+    def _missing(self, seen: LedgerMark) -> str:
+        if seen.count > self._book.count:
+            return f"the server has seen {seen.count} charges and {self._book.count} are here: {_GONE}"
+        if self._book.head_at(seen.count) not in (None, seen.head):
+            return f"the server has seen another charge {seen.count} than is here: the device's state was copied"
+        return ""
 
     def _read_again(self) -> None:
         self._book = read_ledger(self._state)
@@ -106,6 +116,8 @@ class Ledger:
 
     def _allowed(self, charges: tuple[Charge, ...]) -> Account:
         """The account after these charges; raises as `charge` does."""
+        if self._refused:
+            raise LedgerError(self._refused)
         if self._stale:
             self._read_again()
         would = self._account
@@ -145,7 +157,7 @@ class Ledger:
         self._state.mkdir(parents=True, exist_ok=True)
         sync_folder(self._state.parent)
         if not (self._state / WITNESS_FILE).exists():
-            write_witness(self._state, self._book)
+            write_witness(self._state, self._book.mark)
 
     def _require_untouched(self, size: int) -> None:
         expected = self._book.size + self._book.tail
@@ -174,7 +186,7 @@ def read_ledger(state: Path) -> Book:
 _WAY_OUT = "no private round begins until the owner accepts that: fisherfleet-edge privacy reset --help"
 
 
-def _mismatch(book: Book, witness: Witness | None) -> str | None:
+def _mismatch(book: Book, witness: LedgerMark | None) -> str | None:
     if witness is None:
         return None if book.size + book.tail == 0 else f"{WITNESS_FILE} is missing"
     if book.count < witness.count and book.tail > 0:
@@ -196,16 +208,16 @@ def lines_of(path: Path) -> Iterator[bytes]:
         yield from iter(lambda: file.readline(MAX_LINE), b"")
 
 
-def read_witness(state: Path) -> Witness | None:
+def read_witness(state: Path) -> LedgerMark | None:
     """What the witness says, None where there is none; raises `LedgerError` or `OSError`."""
     try:
-        return msgspec.msgpack.decode(read_checked(state / WITNESS_FILE, MAX_WITNESS_BYTES), type=Witness)
+        return msgspec.msgpack.decode(read_checked(state / WITNESS_FILE, MAX_WITNESS_BYTES), type=LedgerMark)
     except FileNotFoundError:
         return None
     except (DamagedFileError, msgspec.DecodeError, ValueError, RecursionError) as error:
         raise LedgerError(f"{WITNESS_FILE} is damaged") from error
 
 
-def write_witness(state: Path, book: Book) -> None:
-    """Bring to disk how long the ledger is now; raises `OSError`."""
-    write_checked(state / WITNESS_FILE, msgspec.msgpack.encode(Witness(book.count, book.head)))
+def write_witness(state: Path, mark: LedgerMark) -> None:
+    """Bring to disk how far the ledger must have come; raises `OSError`."""
+    write_checked(state / WITNESS_FILE, msgspec.msgpack.encode(mark))

@@ -14,6 +14,11 @@ from edge_client.durable_files import plainly, write_durably
 from edge_client.errors import LedgerDiskError, LedgerError
 from edge_client.privacy.charges import Book, Entry, salvage
 from edge_client.privacy.ledger import LEDGER_FILE, lines_of, read_ledger, read_witness, write_witness
+from wire_protocol.ledger_mark import MOST_ENTRIES
+
+
+MOST_KNOWN = MOST_ENTRIES // 2
+"""A higher number comes of no charges: a server that makes one up leaves as many for later."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +30,17 @@ class Reset:
     refused: Path | None
 
 
-def reset_ledger(state: Path, moment: float | None, seen: int = 0) -> Reset:
-    """Make a ledger that can be read again; `seen` is how many charges the server knows of, 0 if that is in no doubt.
+def reset_ledger(state: Path, moment: float | None) -> Reset:
+    """Make a ledger that can be read again out of one that was refused.
 
     Raises `LedgerError` where nothing is wrong, `LedgerDiskError` where the disk fails; a kill on the way leaves the
     refused ledger or a refused one. `moment` is Unix time in seconds.
     """
-    _require_refused(state, seen)
+    _require_refused(state)
     path = state / LEDGER_FILE
     try:
         kept = list(salvage(lines_of(path)))
-        known = max(_known(state), seen, len(kept))
+        known = min(max(_known(state), len(kept)), MOST_KNOWN)
         refused = path.with_name(f"{LEDGER_FILE}.refused-{known}") if path.exists() else None
         if refused is not None:
             write_durably(refused, lines_of(path))
@@ -45,19 +50,18 @@ def reset_ledger(state: Path, moment: float | None, seen: int = 0) -> Reset:
         for line in lines.splitlines(keepends=True):
             book.read(line)
         write_durably(path, [lines])
-        write_witness(state, book)
+        write_witness(state, book.mark)
     except OSError as error:
         raise LedgerDiskError(f"{path} cannot be written: {plainly(error)}") from error
     return Reset(known, len(kept), refused)
 
 
-def _require_refused(state: Path, seen: int) -> None:
+def _require_refused(state: Path) -> None:
     try:
         count = read_ledger(state).count
     except LedgerError:
         return
-    if seen <= count:
-        raise LedgerError(f"{state / LEDGER_FILE} is whole and has {count} charges: nothing is to be accepted")
+    raise LedgerError(f"{state / LEDGER_FILE} is whole and has {count} charges: nothing is to be accepted")
 
 
 def _known(state: Path) -> int:

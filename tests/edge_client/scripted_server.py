@@ -32,6 +32,7 @@ from wire_protocol.bundle_manifest import MANIFEST_NAME, WEIGHTS, bundle_id
 from wire_protocol.chunking import Assembly, chunk, manifest_of
 from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout
+from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.sub_model import SubModel, sub_shapes
 from wire_protocol.tensor_codec import Codec, decode, encode
 
@@ -161,8 +162,10 @@ class ScriptedServer:
         need = messages.Need(run=RUN, round=number, missing=missing)
         await self._client.publish(topics.need(DEVICE), signed_for("need", need, DEVICE), qos=1)
 
-    async def send_receipt(self, number: int, digest: bytes, accepted: bool = True) -> None:
-        receipt = messages.Receipt(run=RUN, round=number, sha256=digest, accepted=accepted)
+    async def send_receipt(
+        self, number: int, digest: bytes, accepted: bool = True, ledger: LedgerMark | None = None
+    ) -> None:
+        receipt = messages.Receipt(run=RUN, round=number, sha256=digest, accepted=accepted, ledger=ledger)
         await self._client.publish(topics.receipt(DEVICE), signed_for("receipt", receipt, DEVICE), qos=1)
 
     async def send_slice(self, content: messages.Slice) -> None:

@@ -222,7 +222,7 @@ def _use_ledger(content: bytes) -> None:
     with suppress(LedgerError):
         for line in lines_of(file_of(f"ledger/{LEDGER_FILE}", content)):
             book.read(line)
-    write_witness(folder, book if book.known_from else Book())
+    write_witness(folder, (book if book.known_from else Book()).mark)
     try:
         _charge(folder)
     except LedgerError:
@@ -243,7 +243,7 @@ def _charge(folder: Path) -> None:
 
 
 def _witnesses() -> Sequence[bytes]:
-    write_witness(empty_folder("seed-witness"), Book())
+    write_witness(empty_folder("seed-witness"), Book().mark)
     return [(scratch() / "seed-witness" / WITNESS_FILE).read_bytes()[32:]]
 
 

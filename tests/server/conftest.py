@@ -32,6 +32,7 @@ from wire_protocol.envelope import Context, open_sealed, seal, verify
 from wire_protocol.errors import ProtocolError
 from wire_protocol.identity import Fleet, Identity, encode_fleet, new_identity, save_identities
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
+from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.messages import DeviceState, Manifest, Need, Receipt, RoundPlan, Slice, Update
 from wire_protocol.sub_model import SubModel, gather, sub_shapes, to_bitmaps
 from wire_protocol.topics import Part
@@ -305,16 +306,26 @@ class Device:
                 await self.send_chunks(plan, payload, *need.missing)
 
     def update(
-        self, plan: RoundPlan, kept: SubModel, difference: float | np.random.Generator, examples: int = 1
+        self,
+        plan: RoundPlan,
+        kept: SubModel,
+        difference: float | np.random.Generator,
+        examples: int = 1,
+        ledger: LedgerMark | None = None,
     ) -> bytes:
         """The sealed payload of an update whose every value is `difference`, or drawn by it."""
-        return self.sealed(plan, self.body(plan, kept, difference, examples))
+        return self.sealed(plan, self.body(plan, kept, difference, examples, ledger))
 
     def sealed(self, plan: RoundPlan, body: bytes) -> bytes:
         return self.fleet.sealed(self.name, plan, body)
 
     def body(
-        self, plan: RoundPlan, kept: SubModel, difference: float | np.random.Generator, examples: int = 1
+        self,
+        plan: RoundPlan,
+        kept: SubModel,
+        difference: float | np.random.Generator,
+        examples: int = 1,
+        ledger: LedgerMark | None = None,
     ) -> bytes:
         drawn = isinstance(difference, np.random.Generator)
         full = {
@@ -333,6 +344,7 @@ class Device:
                 kept=to_bitmaps(self.layout, kept),
                 precision=plan.precision,
                 values=tensor_codec.encode(gather(self.layout, kept, full), shapes, plan.codec),
+                ledger=ledger,
             )
         )
 

@@ -14,6 +14,7 @@ import zstandard
 
 from wire_protocol import messages, sub_model, tensor_codec
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
+from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.local_training import LocalTraining
 from wire_protocol.messages import (
     Decline,
@@ -93,12 +94,20 @@ MESSAGES: dict[str, Message] = {
         precision="float16",
         values=values("float16"),
         scores=tensor_codec.encode({"fc1": np.arange(10)}, {"fc1": (10,)}, Codec("float16"), compress=False),
+        ledger=LedgerMark(57, bytes(range(32, 64))),
     ),
     "decline": Decline(run="run-1", round=3, cause="training"),
     "slice": Slice(run="run-1", round=3, model_version=2, precision="float16", values=values("float16")),
     "manifest": Manifest(sha256=bytes(range(32)), size=300_000, chunk_bytes=126_976),
     "need": Need(run="run-1", round=3, missing=(0, 2)),
-    "receipt": Receipt(run="run-1", round=3, sha256=bytes(range(32)), accepted=False, reason="round 3 is not open"),
+    "receipt": Receipt(
+        run="run-1",
+        round=3,
+        sha256=bytes(range(32)),
+        accepted=False,
+        reason="round 3 is not open",
+        ledger=LedgerMark(56, bytes(range(64, 96))),
+    ),
     "want": Want(path="models/" + "fedcba9876543210" * 4, sha256=bytes(range(32)), missing=(0, 2)),
     "state": DeviceState(online=True, examples=200, runtime="portable", client="0.1.0"),
 }

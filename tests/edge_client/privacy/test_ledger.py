@@ -14,6 +14,7 @@ from edge_client.privacy.cap import Cap
 from edge_client.privacy.charges import GENESIS, Book, Charge, Entry, RunTotal
 from edge_client.privacy.ledger import LEDGER_FILE, WITNESS_FILE, Ledger, read_ledger, write_witness
 from wire_protocol.errors import InvalidValueError
+from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.privacy import GaussianReleases
 
 CAP = Cap(epsilon=3.0, delta=1e-5)
@@ -133,7 +134,7 @@ def test_everything_is_synced_before_a_charge_returns_the_entry_before_its_witne
 @pytest.mark.parametrize("kept", [0, 1, 5])
 def test_a_last_line_that_power_loss_left_unfinished_was_never_charged(tmp_path, kept):
     """Of any length, as long as the witness does not know of it."""
-    write_witness(tmp_path, Book())
+    write_witness(tmp_path, Book().mark)
     charged(tmp_path, kept)
     path, known = tmp_path / LEDGER_FILE, (tmp_path / WITNESS_FILE).read_bytes()
     begin = path.stat().st_size if path.exists() else 0
@@ -258,25 +259,62 @@ def test_a_ledger_that_does_not_fit_its_witness_is_refused(tmp_path, touch, comp
             running.charge(NOON, of_round(4))
 
 
-def test_both_files_rolled_back_together_are_noticed_by_what_the_server_has_seen(tmp_path):
-    ledger = charged(tmp_path, 2)
-    backup = shutil.copytree(tmp_path, tmp_path.with_name("backup"))
-    ledger.charge(NOON, of_round(3))
-    count, head = ledger.count, ledger.head
-    ledger.seen_by_server(count, head)
+@pytest.fixture
+def two_copies(tmp_path):
+    """A device's ledger with two charges, and a copy of its state folder."""
+    return charged(tmp_path / "one", 2), Path(shutil.copytree(tmp_path / "one", tmp_path / "other"))
+
+
+def test_both_files_rolled_back_together_are_noticed_by_what_the_server_has_seen(two_copies):
+    ledger, backup = two_copies
+    seen = ledger.charge(NOON, of_round(3))
+    ledger.seen_by_server(seen)
     old = Ledger(backup, CAP)
-    with pytest.raises(
-        LedgerError, match="the server has seen 3 charges and 2 are here: the ledger was deleted or rolled"
-    ):
-        old.seen_by_server(count)
-    old.seen_by_server(2)
-    old.charge(NOON, of_round(3, SCORES))
-    old.seen_by_server(count)
+    old.seen_by_server(read_ledger(backup).mark)
+    with pytest.raises(LedgerError, match="the server has seen 3 charges and 2 are here: the ledger was deleted or rol"):
+        old.seen_by_server(seen)
+    old.seen_by_server(seen)  # said once
+    with pytest.raises(LedgerError, match="the server has seen 3 charges"):
+        old.charge(NOON, of_round(3))
+    with pytest.raises(LedgerError, match="3 charges were made and 2 are here"):
+        Ledger(backup, CAP)
+
+
+def test_a_copied_ledger_is_refused_once_the_server_has_seen_what_the_other_charged(two_copies):
+    ledger, path = two_copies
+    seen = ledger.charge(NOON, of_round(3))
+    copy = Ledger(path, CAP)
+    copy.charge(NOON, of_round(3, SCORES))
+    copy.charge(NOON, of_round(4))
     with pytest.raises(LedgerError, match="another charge 3 than is here: the device's state was copied"):
-        old.seen_by_server(count, head)
+        copy.seen_by_server(seen)
+    with pytest.raises(LedgerError, match="another charge 3"):
+        copy.require_allowed(of_round(5))
+    with pytest.raises(LedgerError, match="charge 3 is another than was made: the ledger was replaced"):
+        Ledger(path, CAP)
     ledger.charge(NOON, of_round(4))
-    ledger.seen_by_server(count, head)
-    ledger.seen_by_server(0, GENESIS)
+    ledger.seen_by_server(seen)
+
+
+def test_a_lost_state_folder_is_noticed_and_stays_refused(tmp_path):
+    charged(tmp_path / "before", 2)
+    seen = read_ledger(tmp_path / "before").mark
+    fresh = Ledger(tmp_path / "after", CAP)
+    fresh.seen_by_server(LedgerMark(0, GENESIS))
+    with pytest.raises(LedgerError, match="2 charges and 0 are here"):
+        fresh.seen_by_server(seen)
+    with pytest.raises(LedgerError, match="2 charges were made and 0 are here"):
+        Ledger(tmp_path / "after", CAP)
+
+
+def test_where_the_refusal_cannot_be_written_down_it_stands_while_the_device_runs(tmp_path, monkeypatch):
+    ledger = charged(tmp_path, 1)
+    monkeypatch.setattr(os, "fsync", _no_room)
+    with pytest.raises(LedgerDiskError, match=r"seen 9 charges .* it cannot be written down: the disk is full"):
+        ledger.seen_by_server(LedgerMark(9, bytes(32)))
+    monkeypatch.undo()
+    with pytest.raises(LedgerError, match="seen 9 charges"):
+        ledger.charge(NOON, of_round(2))
 
 
 def test_a_full_disk_fails_the_charge_and_the_next_one_finds_what_is_there(tmp_path, monkeypatch):

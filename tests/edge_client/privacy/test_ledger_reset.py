@@ -11,7 +11,8 @@ from edge_client.errors import LedgerError
 from edge_client.privacy.cap import Cap
 from edge_client.privacy.charges import Charge
 from edge_client.privacy.ledger import LEDGER_FILE, WITNESS_FILE, Ledger, read_ledger
-from edge_client.privacy.ledger_reset import Reset, reset_ledger
+from edge_client.privacy.ledger_reset import MOST_KNOWN, Reset, reset_ledger
+from wire_protocol.ledger_mark import MOST_ENTRIES, LedgerMark
 from wire_protocol.privacy import GaussianReleases
 
 CAP = Cap(epsilon=3.0)
@@ -57,9 +58,9 @@ def test_after_a_deleted_ledger_the_count_still_only_grows(tmp_path):
     assert reset_ledger(tmp_path, None) == Reset(known=3, kept=0, refused=None)
     new = Ledger(tmp_path, CAP)
     assert (new.count, new.epsilon) == (4, 0.0)
-    new.seen_by_server(3, old.head)  # what was before the reset is not here to be compared
+    new.seen_by_server(LedgerMark(3, old.head))  # what was before the reset is not here to be compared
     with pytest.raises(LedgerError, match="another charge 4"):
-        new.seen_by_server(4, old.head)
+        new.seen_by_server(LedgerMark(4, old.head))
 
 
 @pytest.mark.parametrize("name", [WITNESS_FILE, LEDGER_FILE])
@@ -95,15 +96,27 @@ def test_a_kill_between_the_new_ledger_and_its_witness_leaves_a_refused_one(tmp_
 
 def test_a_whole_ledger_is_not_reset_unless_the_server_has_seen_more(tmp_path):
     ledger = charged(tmp_path, 3)
-    for seen in (0, 3):
-        with pytest.raises(LedgerError, match="ledger is whole and has 3 charges: nothing is to be accepted"):
-            reset_ledger(tmp_path, NOON, seen)
+    with pytest.raises(LedgerError, match="ledger is whole and has 3 charges: nothing is to be accepted"):
+        reset_ledger(tmp_path, NOON)
     assert Ledger(tmp_path, CAP).head == ledger.head
-    assert reset_ledger(tmp_path, NOON, seen=9).kept == 3
+    seen = LedgerMark(9, b"?" * 32)
+    with pytest.raises(LedgerError, match="the server has seen 9 charges"):
+        ledger.seen_by_server(seen)
+    assert reset_ledger(tmp_path, NOON) == Reset(known=9, kept=3, refused=tmp_path / "ledger.refused-9")
     new = Ledger(tmp_path, CAP)
     assert new.count == 10
-    new.seen_by_server(9, b"?" * 32)
-    assert new.epsilon == pytest.approx(ledger.epsilon)
+    new.seen_by_server(seen)
+    new.charge(NOON, Charge("digits", 4, "training", (STEPS,)))
+    assert Ledger(tmp_path, CAP).epsilon == new.epsilon > ledger.epsilon
+
+
+def test_a_server_that_makes_a_number_up_leaves_numbers_to_count_on_with(tmp_path):
+    ledger = charged(tmp_path, 1)
+    with pytest.raises(LedgerError, match="the server has seen"):
+        ledger.seen_by_server(LedgerMark(MOST_ENTRIES, bytes(32)))
+    reset_ledger(tmp_path, NOON)
+    Ledger(tmp_path, CAP).charge(NOON, Charge("digits", 2, "training", (STEPS,)))
+    assert Ledger(tmp_path, CAP).count == MOST_KNOWN + 2
 
 
 def test_the_command_says_what_is_spent_and_what_is_left(tmp_path):
@@ -145,8 +158,8 @@ def test_a_refused_ledger_is_one_line_that_names_the_way_out_which_must_be_meant
     unmeant = command(tmp_path, "reset")
     assert unmeant.returncode == 2
     assert "--accept-lost-charges" in unmeant.stderr
-    meant = command(tmp_path, "reset", "--accept-lost-charges", "--seen-by-server", "7")
-    assert (meant.returncode, meant.stdout) == (0, "0 of 7 charges are still charged\n")
+    meant = command(tmp_path, "reset", "--accept-lost-charges")
+    assert (meant.returncode, meant.stdout) == (0, "0 of 3 charges are still charged\n")
     assert "charges were lost, and the owner has accepted it" in command(tmp_path, "status").stdout
     again = command(tmp_path, "reset", "--accept-lost-charges")
     assert (again.returncode, "nothing is to be accepted" in again.stderr) == (2, True)
