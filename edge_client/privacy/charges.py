@@ -1,7 +1,7 @@
 """A privacy ledger's text: what was charged, one line each, and what the lines add up to. No I/O.
 
     <SHA-256, hexadecimal> {"number":7,"time":1764313533.5,"charge":{"run":"digits","round":3,"purpose":"training",
-        "releases":[{"noise_multiplier":1.1,"sampling_rate":0.05,"count":20}]}}
+        "releases":[{"noise_multiplier":1.1,"sampling_rate":0.05,"count":20}]},"salt":"9f86d081884c7d65"}
 
 A line's checksum is over the checksum before it and its JSON, so that no line can be changed, taken out or put in
 without all that follow. Numbers rise by one. An entry without a charge is the owner's word that some before it are lost
@@ -57,11 +57,15 @@ class Charge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`time` is Unix time in seconds, None where the clock was never set; without a `charge` it is an owner's reset."""
+    """`time` is Unix time in seconds, None where the clock was never set; without a `charge` it is an owner's reset.
+
+    `salt`, 16 random hexadecimal digits where it was charged, tells the charges of two copies of a device apart.
+    """
 
     number: Annotated[int, msgspec.Meta(ge=1, le=MOST_ENTRIES)]
     time: float | None
     charge: Charge | None
+    salt: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{16})?$")] = ""
 
 
 @dataclass

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 from threading import Lock
 
 import msgspec
@@ -52,7 +53,7 @@ class Ledger:
 
     @property
     def head(self) -> bytes:
-        """The checksum of the last entry, 32 bytes: no two histories have the same."""
+        """The checksum of the last entry, 32 bytes: no two histories have the same, nor two copies of one that went on."""
         return self._book.head
 
     @property
@@ -75,7 +76,7 @@ class Ledger:
         with self._lock:
             would = self._allowed(charges)
             first = self._book.count + 1
-            entries = [Entry(first + at, moment, charge) for at, charge in enumerate(charges)]
+            entries = [Entry(first + at, moment, charge, token_hex(8)) for at, charge in enumerate(charges)]
             try:
                 self._append(entries)
                 self._account = would

@@ -45,7 +45,7 @@ def reset_ledger(state: Path, moment: float | None) -> Reset:
         if refused is not None:
             write_durably(refused, lines_of(path))
         book = Book()
-        entries = [Entry(number, entry.time, entry.charge) for number, entry in enumerate(kept, start=1)]
+        entries = [Entry(number, entry.time, entry.charge, entry.salt) for number, entry in enumerate(kept, start=1)]
         lines = book.write([*entries, Entry(known + 1, moment, None)])
         for line in lines.splitlines(keepends=True):
             book.read(line)

@@ -59,7 +59,7 @@ def test_charges_of_all_runs_add_up_and_are_there_after_a_restart(tmp_path):
         "digits": (2, 1),
         "faces": (1, 7),
     }
-    assert book.last == Entry(3, None, of_round(7, STEPS, SCORES, run="faces"))
+    assert book.last == Entry(3, None, of_round(7, STEPS, SCORES, run="faces"), book.last.salt)
 
 
 def test_equal_releases_are_one_with_their_counts_added(tmp_path):
@@ -164,7 +164,9 @@ def test_a_last_line_of_zeros_or_with_lost_pages_was_never_charged_either(tmp_pa
         ledger = Ledger(tmp_path, CAP)
         assert ledger.count == 3
         ledger.charge(NOON, of_round(4))
-        assert (tmp_path / LEDGER_FILE).read_bytes() == three + line
+        written = (tmp_path / LEDGER_FILE).read_bytes()
+        assert (written[: len(three)], len(written)) == (three, len(three + line))
+        assert Ledger(tmp_path, CAP).count == 4
     (tmp_path / LEDGER_FILE).write_bytes(three + bytes(40) + line[40:] + line)
     (tmp_path / WITNESS_FILE).write_bytes(witness)
     with pytest.raises(LedgerError, match="the line after charge 3 is damaged"):
@@ -294,6 +296,16 @@ def test_a_copied_ledger_is_refused_once_the_server_has_seen_what_the_other_char
         Ledger(path, CAP)
     ledger.charge(NOON, of_round(4))
     ledger.seen_by_server(seen)
+
+
+def test_two_copies_whose_clocks_say_the_same_differ_from_their_next_charge_on(two_copies):
+    ledger, path = two_copies
+    copy = Ledger(path, CAP)
+    assert copy.head == ledger.head
+    seen = ledger.charge(None, of_round(3))
+    copy.charge(None, of_round(3))
+    with pytest.raises(LedgerError, match="another charge 3"):
+        copy.seen_by_server(seen)
 
 
 def test_a_lost_state_folder_is_noticed_and_stays_refused(tmp_path):
