@@ -34,6 +34,7 @@ EXCUSED = {
     "edge_client.training.ort_training.OrtTrainingRuntime.open": _GRAPHS,
     "edge_client.fisher.FisherScorer.open": _GRAPHS,
     "edge_client.onnx_session.open_session": _GRAPHS,
+    "edge_client.privacy.record_training.open_step": _GRAPHS,
     "server.storage.Store.open_round": "writes",
     "server.tables.open_engine": "opens the database, which SQLite reads",
     "server.spool.Segment.read": "so many bytes from there on, for read_screened",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from wire_protocol import messages
 from wire_protocol.errors import InvalidValueError, ProtocolError
+from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.messages import (
     Decline,
     DeviceState,
@@ -122,6 +124,26 @@ def test_a_difference_that_is_none_is_refused(change: dict[str, object]) -> None
         messages.decode(msgspec.msgpack.encode(fields), RoundPlan)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"count": -1}, "count must be 0 to 2^53, got -1"),
+        ({"count": 2**53 + 1}, "count must be 0 to 2^53"),
+        ({"count": 1.0}, "Expected `int`"),
+        ({"head": bytes(31)}, "head must be 32 bytes"),
+        ({"head": None}, "Expected `bytes`"),
+        ({"surplus": 1}, "surplus"),
+    ],
+)
+@pytest.mark.parametrize("message", [UPDATE, RECEIPT], ids=["update", "receipt"])
+def test_a_mark_of_a_ledger_that_is_none_is_refused(message: Message, change: dict[str, object], words: str) -> None:
+    mark = {"count": 7, "head": bytes(32)}
+    read = messages.decode(msgspec.msgpack.encode({**fields_of(message), "ledger": mark}), type(message))
+    assert read.ledger == LedgerMark(7, bytes(32))
+    with pytest.raises(ProtocolError, match=re.escape(words)):
+        messages.decode(msgspec.msgpack.encode({**fields_of(message), "ledger": mark | change}), type(message))
+
+
 @pytest.mark.parametrize("message", ALL, ids=lambda message: type(message).__name__)
 def test_an_unknown_version_is_refused_before_anything_else(message: Message) -> None:
     for fields in ({"v": 2}, {"v": 2, "type": 5, "surplus": None}, {**fields_of(message), "v": 0}):
@@ -141,7 +163,7 @@ def test_unknown_missing_and_null_fields_are_refused(message: Message) -> None:
     defaults = {field.name for field in msgspec.structs.fields(kind) if not field.required} - {"v"}
     broken = [{**fields, "surplus": 1}]
     broken += [{name: value for name, value in fields.items() if name != gone} for gone in fields.keys() - defaults]
-    broken += [{**fields, name: None} for name in fields if name != "privacy"]
+    broken += [{**fields, name: None} for name in fields if name not in ("privacy", "ledger")]
     for candidate in broken:
         with pytest.raises(ProtocolError):
             messages.decode(msgspec.msgpack.encode(candidate), kind)
