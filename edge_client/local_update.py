@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -233,7 +234,8 @@ def private_update(work: LocalWork, choice: Choice, positions: ReleasedPositions
     plan, choice = work.plan, replace(choice, sub_model=positions.sub_model)
     shapes = sub_shapes(work.layout, choice.sub_model.widths)
     values = encode(change.arrays, shapes, plan.codec, work.generator)
-    return _update(work, choice, plan.local_steps * plan.batch_size, values)
+    update = _update(work, choice, plan.local_steps * plan.batch_size, values)
+    return msgspec.structs.replace(update, within=change.within)
 
 
 def _update(work: LocalWork, choice: Choice, trained: int, values: bytes) -> Update:

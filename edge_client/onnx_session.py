@@ -8,6 +8,7 @@ memory patterns off 87 MB, 14.4; both on 91 MB, 15.1; arena off, patterns off 10
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from wire_protocol.sub_model import Arrays
 _onnxruntime = import_onnxruntime()
 
 _FATAL_ONLY = 4
+_NOTHING: Arrays = MappingProxyType({})
 
 Session = Any
 """An `onnxruntime.InferenceSession`, which has no types."""
@@ -39,14 +41,21 @@ class BoundRun:
         self._binding = session.io_binding()
         for name, array in inputs.items():
             self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        self._bind_outputs(outputs)
+
+    def _bind_outputs(self, outputs: Arrays) -> None:
         for name, array in outputs.items():
             self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
-    def run(self, inputs: Arrays) -> None:
-        """Run the graph on these inputs and the bound ones; raises `TrainingError` when onnxruntime fails."""
+    def run(self, inputs: Arrays, outputs: Arrays = _NOTHING) -> None:
+        """Run the graph on these inputs and the bound ones, and write these outputs beside the bound ones.
+
+        Raises `TrainingError` when onnxruntime fails.
+        """
         try:
             for name, array in inputs.items():
                 self._binding.bind_cpu_input(name, array)
+            self._bind_outputs(outputs)
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
             raise TrainingError(f"onnxruntime could not run the graph: {error}") from error

@@ -22,7 +22,7 @@ from server.combining_options import add_combining_options, chosen_aggregation, 
 from server.config import Difference, RunConfig, ServiceSettings
 from server.durable_files import write_durably
 from server.mode_options import add_mode_options, take_buffer
-from server.privacy_options import add_privacy_options, take_privacy
+from server.privacy_options import add_privacy_options, take_clipping, take_privacy
 from server.rate_schedule import RateDecay
 from server.records import RoundRecord
 from server.service import Service
@@ -143,6 +143,7 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         score_examples=arguments.score_examples,
         difference=arguments.difference,
         privacy=take_privacy(vars(arguments)),
+        clipping=take_clipping(vars(arguments)),
         training=take_training(vars(arguments)),
         participation=arguments.participation,
         participation_seed=arguments.participation_seed,

@@ -140,7 +140,6 @@ class Answers:
                     self._rounds.observe(coordinator.UpdateRefused(part.device, part.round))
                 return part.device, self._refuse(part, sha256, reason)
 
-
     async def _told(self, answers: list[tuple[str, Receipt]]) -> list[tuple[str, Receipt]]:
         """The answers with what is known of ledgers; none where that cannot be read: they are asked for again."""
 

@@ -10,6 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Literal, get_args
 
+from server.adaptive_clipping import ClipQuantile
 from server.aggregation.buffered import BufferRule
 from server.aggregation.choice import AggregationConfig
 from server.rate_schedule import RateDecay, RateSchedule
@@ -37,15 +38,16 @@ class RunConfig:
     """One federated run.
 
     `rounds` rounds are closed in all; `keep` in (0, 1] is the fraction of neurons a device keeps in each group, chosen
-    afresh every `resync_every` rounds. `min_devices` must be online before the first round opens (also after a
-    restart, unless a round was open then); `round_seconds` is a round's time limit, and `quorum` how many updates it
-    needs before it can close: with fewer it is prolonged. With `give_up` the run ends in an error as soon as every
-    device online was refused, or had no update to give, since a round was closed. Of the devices online each round
-    takes those that `participation` and `participation_seed` draw (`wire_protocol.participation`). With `buffer` the
-    run is asynchronous: a round closes once `buffer.goal` updates of it and of earlier rounds were counted; without,
-    updates count in their own round only. `learning_rate` is the full rate; `rate_warmup` and `rate_decay` are how it
-    rises and falls over the rounds. `initial_scale` is for a new run (`server.initial_model`). `aggregation` and
-    `server_optimizer` say how updates become the next model. The rest is what `RoundPlan` asks of devices.
+    afresh every `resync_every` rounds. `min_devices` must be online before the first round opens (also after a restart,
+    unless a round was open then); `round_seconds` is a round's time limit, and `quorum` how many updates it needs
+    before it can close: with fewer it is prolonged. With `give_up` the run ends in an error as soon as every device
+    online was refused, or had no update to give, since a round was closed. Of the devices online each round takes those
+    that `participation` and `participation_seed` draw (`wire_protocol.participation`). With `buffer` the run is
+    asynchronous: a round closes once `buffer.goal` updates of it and of earlier rounds were counted; without, updates
+    count in their own round only. `learning_rate` is the full rate; `rate_warmup` and `rate_decay` are how it rises and
+    falls over the rounds. With `clipping` the clip norm of `privacy` is the first round's and moves. `initial_scale` is
+    for a new run (`server.initial_model`). `aggregation` and `server_optimizer` say how updates become the next model.
+    The rest is what `RoundPlan` asks of devices.
     """
 
     run: str = "run"
@@ -64,6 +66,7 @@ class RunConfig:
     downlink: DownlinkPrecision = "float16"
     difference: Difference = "int4"
     privacy: Privacy | None = None
+    clipping: ClipQuantile | None = None
     score_examples: int = 0
     training: LocalTraining = CLIPPED_WITH_GAIN
     min_devices: int = 1
@@ -96,6 +99,9 @@ class RunConfig:
             word, words = getattr(self, name), get_args(kind)
             require(word in words, name, word, f"one of {', '.join(words)}")
         require_selection_private(self.selection, self.privacy)
+        counts = 0.0 if self.privacy is None else self.privacy.count_noise_multiplier
+        both = (counts > 0) == (self.clipping is not None)
+        require(both, "count_noise_multiplier", counts, "above 0 with a clip_quantile, and only then")
         legal = self.privacy is None or self.score_examples == 0
         require(legal, "score_examples", self.score_examples, "0, for all, in a private run")
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from server import tables
@@ -17,13 +17,24 @@ _LARGEST_INTEGER = 2**63 - 1
 
 
 class Database:
-    """The file `path`, with all tables; may be used from any thread."""
+    """The file `path`, with all tables; may be used from any thread. Raises `StorageError` where they are others."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._engine = tables.open_engine(path)
         with self.transaction() as connection:
             tables.metadata.create_all(connection)
+            self._require_columns(connection)
+
+    def _require_columns(self, connection: Connection) -> None:
+        found = inspect(connection)
+        for table in tables.metadata.sorted_tables:
+            missing = set(table.columns.keys()) - {column["name"] for column in found.get_columns(table.name)}
+            if missing:
+                raise StorageError(
+                    f"database {self._path} was made by another version of the server: its table {table.name} lacks "
+                    f"{', '.join(sorted(missing))}; choose another state folder"
+                )
 
     def close(self) -> None:
         """Close all connections; a later transaction opens one again."""

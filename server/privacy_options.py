@@ -5,21 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wire_protocol.errors import InvalidValueError
+from server.adaptive_clipping import CLIP_RATE, ClipQuantile
+from wire_protocol.errors import InvalidValueError, require
 from wire_protocol.privacy import DevicePrivacy, Privacy, RecordPrivacy
 
 _NEEDED = {
     "record": ("clip_norm", "noise_multiplier", "sampling_rate"),
     "device": ("clip_norm", "noise_multiplier"),
 }
-_ALLOWED = {"none": (), "record": (*_NEEDED["record"], "score_noise_multiplier"), "device": _NEEDED["device"]}
+_ALLOWED = {
+    "none": (),
+    "record": (*_NEEDED["record"], "score_noise_multiplier", "count_noise_multiplier"),
+    "device": (*_NEEDED["device"], "count_noise_multiplier"),
+}
 _VALUES = _ALLOWED["record"]
 PRIVACY_OPTIONS = ("privacy", *_VALUES)
 """By their names as attributes."""
+CLIPPING_OPTIONS = ("clip_quantile", "clip_rate")
+"""The same, of a clip norm that moves."""
 
 
 def add_privacy_options(group: Any, *, required: bool) -> None:
-    """Add `--privacy` and what it takes to a parser or a group of one; where it is not `required` it is none."""
+    """Add `--privacy` and what it takes to a parser or a group of one; where it is not `required` it is none.
+
+    Options of a clip norm that moves are added too.
+    """
     group.add_argument(
         "--privacy",
         choices=tuple(_ALLOWED),
@@ -29,10 +39,17 @@ def add_privacy_options(group: Any, *, required: bool) -> None:
         "device: nor of any one device (see `fisherfleet privacy plan`)",
     )
     for name, text in (
-        ("clip_norm", "largest L2 norm of an example's gradient (record) or of an update (device)"),
+        (
+            "clip_norm",
+            "largest L2 norm of an example's gradient (record) or of an update (device); with clip_quantile the "
+            "first round's",
+        ),
         ("noise_multiplier", "the noise's standard deviation over that norm"),
         ("sampling_rate", "probability of an example to be in a step's batch (record)"),
         ("score_noise_multiplier", "the noise of Fisher scores over the norm's square (record)"),
+        ("count_noise_multiplier", "twice the noise of how many are within that norm; with clip_quantile only"),
+        ("clip_quantile", "share of gradients or updates that the norm moves to be the norm of, above 0 and below 1"),
+        ("clip_rate", f"how fast it moves ({CLIP_RATE:g})"),
     ):
         group.add_argument(f"--{name.replace('_', '-')}", type=float, help=text)
 
@@ -49,3 +66,12 @@ def take_privacy(options: Mapping[str, Any]) -> Privacy | None:
         if name not in given:
             raise InvalidValueError(f"{name} is missing; --privacy {mode} needs {', '.join(_NEEDED[mode])}")
     return RecordPrivacy(**given) if mode == "record" else DevicePrivacy(**given)
+
+
+def take_clipping(options: Mapping[str, Any]) -> ClipQuantile | None:
+    """How the clip norm moves, None where it does not; raises `InvalidValueError`."""
+    quantile, rate = (options[name] for name in CLIPPING_OPTIONS)
+    if quantile is None:
+        require(rate is None, "clip_rate", rate, "left out, as clip_quantile is")
+        return None
+    return ClipQuantile(quantile, CLIP_RATE if rate is None else rate)

@@ -53,6 +53,17 @@ class RoundRecord:
 
 
 @dataclass(frozen=True)
+class CarriedRecord:
+    """What a closed round says for the plans of those after it, as in `Model`; a ranking only if it was a resync."""
+
+    ranking: Mapping[str, bytes] = field(default_factory=dict)
+    clip_norm: float | None = None
+
+
+NOTHING_CARRIED = CarriedRecord()
+
+
+@dataclass(frozen=True)
 class DeviceRecord:
     """A device as it was last heard: `kept` is the width of each neuron group in its last counted update.
 

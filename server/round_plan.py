@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from server.config import RunConfig
 from wire_protocol.messages import RoundPlan
 from wire_protocol.model_difference import ModelDifference
+from wire_protocol.privacy import Privacy
 
 
 @dataclass(frozen=True)
 class Opening:
-    """A round that is to open, as in `RoundPlan`; `differences` only go out in a resync."""
+    """A round that is to open, as in `RoundPlan`; `differences` only go out in a resync. `clip_norm` is None where it
+    is the run's.
+    """
 
     round: int
     resync_round: int
@@ -22,6 +27,7 @@ class Opening:
     deadline: float
     ranking: Mapping[str, bytes]
     differences: tuple[ModelDifference, ...] = ()
+    clip_norm: float | None = None
 
 
 def round_plan(config: RunConfig, opening: Opening) -> RoundPlan:
@@ -42,7 +48,7 @@ def round_plan(config: RunConfig, opening: Opening) -> RoundPlan:
         precision=config.precision,
         top_k=config.top_k,
         downlink=config.downlink,
-        privacy=config.privacy,
+        privacy=_privacy(config, opening),
         score_examples=config.score_examples,
         training=config.training,
         ranking=dict(opening.ranking),
@@ -51,3 +57,9 @@ def round_plan(config: RunConfig, opening: Opening) -> RoundPlan:
         participation=config.participation,
         participation_seed=config.participation_seed,
     )
+
+
+def _privacy(config: RunConfig, opening: Opening) -> Privacy | None:
+    if config.privacy is None or opening.clip_norm is None:
+        return config.privacy
+    return msgspec.structs.replace(config.privacy, clip_norm=opening.clip_norm)

@@ -38,7 +38,7 @@ from server.model_files import ModelFiles
 from server.model_offers import ModelOffers, Offer
 from server.next_model import Combining, Model
 from server.receipts import ReceiptBook
-from server.records import OpeningRecord, RoundRecord
+from server.records import CarriedRecord, OpeningRecord, RoundRecord
 from server.registry import Registry
 from server.reminder import Reminder
 from server.resync import encode_slice
@@ -93,8 +93,9 @@ class Rounds:
         self._layout = workplace.bundle.layout
         self._on_round = on_round
         rule = aggregation_rule(workplace.config.aggregation, self._layout)
-        self._combining = Combining(self._layout, rule, server_optimizer(workplace.config.server_optimizer))
-        self._model = Model(standing.parameters, standing.moments, standing.ranking)
+        optimizer = server_optimizer(workplace.config.server_optimizer)
+        self._combining = Combining(self._layout, rule, optimizer, workplace.config.clipping)
+        self._model = standing.model
         self._version = standing.version
         self.selections = KnownSelections(standing.selections)
         self._recent = {plan.round: plan for plan in standing.recent}
@@ -312,6 +313,7 @@ class Rounds:
             deadline=self._at.clocks.wall_at(command.deadline),
             ranking=self._ranking_for(command),
             differences=offer.differences,
+            clip_norm=self._model.clip_norm,
         )
         return round_plan(self._at.config, opening)
 
@@ -343,7 +345,8 @@ class Rounds:
         traffic = self._at.traffic.total
         spent = traffic - self._traffic_closed
         record = work.record(compute, self._layout, evaluation, spent, self._at.clocks.steady())
-        await self._write(f"round {number}", self._at.store.close_round, work.plan.run, record, model.ranking)
+        carried = CarriedRecord(model.ranking, model.clip_norm)
+        await self._write(f"round {number}", self._at.store.close_round, work.plan.run, record, carried)
         self._traffic_closed = traffic
         self._model, self._version = model, record.model_version
         await self._write(f"round {number}", self._at.spool.delete_others, None)

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import msgspec
-from numpy.typing import NDArray
 
 from server.bundle import Bundle
 from server.config import RunConfig
 from server.initial_model import initial_model
 from server.known_selections import Known
 from server.model_files import ModelFiles
+from server.next_model import Model
 from server.records import OpeningRecord, RunRecord
 from server.server_optimizers.choice import server_optimizer
 from server.server_optimizers.optimizer import State
@@ -31,25 +30,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Standing:
-    """`version` counts the rounds applied to `parameters` (float32, full); `moments` are the server optimizer's state
-    after them; `next_round` was never opened before.
+    """`version` counts the rounds applied to the model; `next_round` was never opened before.
 
     `last_resync` is the plan of the last round in which neurons were chosen, None before the first, and `since_resync`
     rounds were opened from there on; `selections` are those of the devices' newest counted updates; `recent` are the
-    plans of a buffered run whose updates may still count; `ranking` is the one made in the last resync round that was
-    closed. `online` are devices that were online when a process was killed, none when it stopped.
+    plans of a buffered run whose updates may still count. `online` are devices that were online when a process was
+    killed, none when it stopped.
     """
 
     next_round: int
     closed: int
     version: int
-    parameters: dict[str, NDArray[Any]]
-    moments: State
+    model: Model
     last_resync: RoundPlan | None = None
     since_resync: int = 0
     selections: dict[str, Known] = field(default_factory=dict)
     recent: tuple[RoundPlan, ...] = ()
-    ranking: dict[str, bytes] = field(default_factory=dict)
     online: frozenset[str] = frozenset()
     open_round: OpeningRecord | None = None
 
@@ -67,10 +63,15 @@ def resume(store: Store, models: ModelFiles, bundle: Bundle, config: RunConfig, 
         if closed
         else initial_model(bundle.layout, bundle.weights, config.initial_scale)
     )
-    moments = _moments(models, config, version, parameters)
+    model = Model(
+        parameters,
+        _moments(models, config, version, parameters),
+        store.ranking(config.run),
+        None if config.clipping is None else store.clip_norm(config.run),
+    )
     last = store.last_plan(config.run)
     if last is None:
-        return Standing(1, 0, version, parameters, moments, online=_online(store))
+        return Standing(1, 0, version, model, online=_online(store))
     buffer = config.buffer
     recent = () if buffer is None else store.recent_plans(config.run, version - max(1, buffer.most_stale))
     kept = store.updates.selections(config.run, min(plan.resync_round for plan in (last, *recent)))
@@ -78,11 +79,9 @@ def resume(store: Store, models: ModelFiles, bundle: Bundle, config: RunConfig, 
         next_round=last.round + 1,
         closed=len(closed),
         version=version,
-        parameters=parameters,
-        moments=moments,
+        model=model,
         last_resync=store.plan(config.run, last.resync_round),
         since_resync=store.opened_since(config.run, last.resync_round),
-        ranking=store.ranking(config.run),
         selections={
             device: Known(chosen, from_bitmaps(bundle.layout, bitmaps)) for device, (chosen, bitmaps) in kept.items()
         },

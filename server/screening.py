@@ -132,6 +132,9 @@ def _mismatch(update: Update, plan: RoundPlan) -> str:
         return "update has scores, expected none as the plan does not ask for them"
     if update.ledger is not None and plan.privacy is None:
         return "update tells of a privacy ledger, expected none as the run is not private"
+    counts = plan.privacy is not None and plan.privacy.count_noise_multiplier > 0
+    if (update.within is not None) != counts:
+        return f"update has within {update.within}, expected {'a share' if counts else 'none'} by the plan"
     limits = {
         "examples": LARGEST_COUNT,
         "trained": plan.local_steps * plan.batch_size,

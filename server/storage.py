@@ -12,11 +12,10 @@ updates counted in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from itertools import takewhile
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -27,7 +26,7 @@ from server import tables
 from server.database import Database, fitting
 from server.errors import StorageError
 from server.ledger_rows import LedgerRows
-from server.records import DeviceRecord, OpeningRecord, RoundRecord, RunRecord
+from server.records import NOTHING_CARRIED, CarriedRecord, DeviceRecord, OpeningRecord, RoundRecord, RunRecord
 from server.update_rows import UpdateRows
 from wire_protocol import messages
 from wire_protocol.messages import RoundPlan
@@ -148,10 +147,10 @@ class Store:
             is_open = _is_round(run, number) & (tables.rounds.c.status == _OPEN)
             connection.execute(update(tables.rounds).where(is_open).values(status=_ABANDONED))
 
-    def close_round(self, run: str, record: RoundRecord, ranking: Mapping[str, bytes] = MappingProxyType({})) -> None:
-        """Make an open round's result durable; `ranking` is what a resync round says for the next one's plan."""
+    def close_round(self, run: str, record: RoundRecord, carried: CarriedRecord = NOTHING_CARRIED) -> None:
+        """Make an open round's result durable, and what it says for the next ones' plans."""
         values: dict[str, Any] = {name: fitting(value) for name, value in asdict(record).items()}
-        values["ranking"] = msgspec.msgpack.encode(dict(ranking))
+        values |= {"ranking": msgspec.msgpack.encode(dict(carried.ranking)), "clip_norm": carried.clip_norm}
         with self._database.transaction() as connection:
             connection.execute(
                 update(tables.rounds).where(_is_round(run, record.round)).values(**values, status=_CLOSED)
@@ -165,6 +164,12 @@ class Store:
         with self._database.transaction() as connection:
             ranking = connection.execute(query.order_by(tables.rounds.c.round.desc()).limit(1)).scalar_one_or_none()
         return {} if ranking is None else msgspec.msgpack.decode(ranking, type=dict[str, bytes])
+
+    def clip_norm(self, run: str) -> float | None:
+        """The clip norm that the run's last closed round left for the next; None where it left none."""
+        query = select(tables.rounds.c.clip_norm).where(tables.rounds.c.run == run, tables.rounds.c.status == _CLOSED)
+        with self._database.transaction() as connection:
+            return connection.execute(query.order_by(tables.rounds.c.round.desc()).limit(1)).scalar_one_or_none()
 
     def rounds(self, run: str) -> tuple[RoundRecord, ...]:
         """The run's closed rounds in order."""

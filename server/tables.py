@@ -66,6 +66,7 @@ rounds = Table(
     Column("model_version", Integer, nullable=False, default=0),
     Column("updates_late", Integer, nullable=False, default=0),
     Column("ranking", LargeBinary),
+    Column("clip_norm", Float),
 )
 
 devices = Table(

@@ -172,7 +172,8 @@ class Update(Message, frozen=True, tag="update"):
     `examples` weighs the update; `trained` and `scored` count the examples (with repetition) that passed forward and
     backward, for the compute account; in a private run they are what the plan says. `scores` are the device's scores of
     all neurons (`neuron_scores`), empty unless the plan is a resync by the selection `fisher-cohort`. In a private run
-    `ledger` is how far the device's privacy ledger had come when this round was charged to it.
+    `ledger` is how far the device's privacy ledger had come when this round was charged to it, and `within`, where the
+    plan counts them, the noised share of gradients or updates that are within the clip norm, 0.5 for none known.
     """
 
     run: str
@@ -188,6 +189,7 @@ class Update(Message, frozen=True, tag="update"):
     top_k: float = 1.0
     scores: bytes = b""
     ledger: LedgerMark | None = None
+    within: float | None = None
 
     def __post_init__(self) -> None:
         _require_round(self.run, self.round)
@@ -196,6 +198,7 @@ class Update(Message, frozen=True, tag="update"):
         _require_count("trained", self.trained, least=1)
         _require_count("scored", self.scored)
         _require_fraction("top_k", self.top_k)
+        require(self.within is None or isfinite(self.within), "within", self.within, "finite")
         known = len(self.selection) == SELECTION_ID_BYTES and not self.kept
         legal = f"empty, or {SELECTION_ID_BYTES} bytes where kept is empty"
         require(not self.selection or known, "selection", self.selection, legal)

@@ -6,6 +6,8 @@ Two settings are neighbours where one has one record more (`RecordPrivacy`), or 
 
 from __future__ import annotations
 
+from math import hypot
+
 import msgspec
 
 from wire_protocol.errors import require
@@ -39,20 +41,23 @@ class RecordPrivacy(msgspec.Struct, frozen=True, tag="record", forbid_unknown_fi
     An example's gradient is clipped to the L2 norm `clip_norm` over all parameters together. A step's sum of clipped
     gradients has noise of standard deviation `noise_multiplier * clip_norm` on every value; each record is in a step
     with probability `sampling_rate`, in (0, 1]. Fisher scores of clipped gradients have noise of standard deviation
-    `score_noise_multiplier * clip_norm**2`; with 0 no scores are computed.
+    `score_noise_multiplier * clip_norm**2`; with 0 no scores are computed. How many of a step's gradients are within
+    the norm, each counted as 1/2 where it is and as -1/2 where not, has noise of standard deviation
+    `count_noise_multiplier / 2`; with 0 they are not counted.
     """
 
     clip_norm: float
     noise_multiplier: float
     sampling_rate: float
     score_noise_multiplier: float = 0.0
+    count_noise_multiplier: float = 0.0
 
     def __post_init__(self) -> None:
         _require_clip_norm(self.clip_norm)
         _require_noise("noise_multiplier", self.noise_multiplier)
         _require_rate(self.sampling_rate)
-        noise = self.score_noise_multiplier
-        require(0 <= noise < float("inf"), "score_noise_multiplier", noise, "at least 0 and finite")
+        _require_noise_or_none("score_noise_multiplier", self.score_noise_multiplier)
+        _require_noise_or_none("count_noise_multiplier", self.count_noise_multiplier)
 
     def releases(self, local_steps: int, scores: bool) -> tuple[GaussianReleases, ...]:
         """What a round of `local_steps` steps, at least 1, releases, and with `scores` of all records.
@@ -60,7 +65,8 @@ class RecordPrivacy(msgspec.Struct, frozen=True, tag="record", forbid_unknown_fi
         Raises `InvalidValueError`, also for scores without noise.
         """
         _require_count("local_steps", local_steps)
-        steps = (GaussianReleases(self.noise_multiplier, self.sampling_rate, local_steps),)
+        noise = joint_noise(self.noise_multiplier, self.count_noise_multiplier)
+        steps = (GaussianReleases(noise, self.sampling_rate, local_steps),)
         if not scores:
             return steps
         _require_noise("score_noise_multiplier", self.score_noise_multiplier)
@@ -71,19 +77,34 @@ class DevicePrivacy(msgspec.Struct, frozen=True, tag="device", forbid_unknown_fi
     """A device noises its own update before it leaves: neighbours differ in all records of one device.
 
     The whole update is clipped to the L2 norm `clip_norm` and has noise of standard deviation
-    `noise_multiplier * clip_norm` on every value.
+    `noise_multiplier * clip_norm` on every value. Whether it is within the norm, 1/2 where it is and -1/2 where not,
+    has noise of standard deviation `count_noise_multiplier / 2`; with 0 that is not told.
     """
 
     clip_norm: float
     noise_multiplier: float
+    count_noise_multiplier: float = 0.0
 
     def __post_init__(self) -> None:
         _require_clip_norm(self.clip_norm)
         _require_noise("noise_multiplier", self.noise_multiplier)
+        _require_noise_or_none("count_noise_multiplier", self.count_noise_multiplier)
 
     def releases(self) -> tuple[GaussianReleases, ...]:
         """What a round releases."""
-        return (GaussianReleases(self.noise_multiplier),)
+        return (GaussianReleases(joint_noise(self.noise_multiplier, self.count_noise_multiplier)),)
+
+
+def joint_noise(noise_multiplier: float, count_noise_multiplier: float) -> float:
+    """The noise multiplier of values (z) and of a count beside them (y) as one release: (z^-2 + y^-2)^-1/2.
+
+    With both divided by their noise, a neighbour moves the values by at most 1 / z and the count by at most 1 / y. With
+    y = 0 there is no count, and it is z.
+    """
+    if count_noise_multiplier == 0:
+        return noise_multiplier
+    less, more = sorted((noise_multiplier, count_noise_multiplier))
+    return less / hypot(1.0, less / more)
 
 
 Privacy = RecordPrivacy | DevicePrivacy
@@ -97,6 +118,10 @@ def _require_clip_norm(norm: float) -> None:
 
 def _require_noise(field: str, multiplier: float) -> None:
     require(0 < multiplier < float("inf"), field, multiplier, "above 0 and finite")
+
+
+def _require_noise_or_none(field: str, multiplier: float) -> None:
+    require(0 <= multiplier < float("inf"), field, multiplier, "at least 0 and finite")
 
 
 def _require_rate(rate: float) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from server import resync
+from server.adaptive_clipping import ClipQuantile
 from server.aggregation.rule import AggregationRule
 from server.compute_account import Compute
 from server.next_model import Combining, Model
@@ -54,10 +55,15 @@ class InMemoryServer:
     """A model and what makes the next one of it."""
 
     def __init__(
-        self, layout: Layout, rule: AggregationRule, optimizer: ServerOptimizer, parameters: Parameters
+        self,
+        layout: Layout,
+        rule: AggregationRule,
+        optimizer: ServerOptimizer,
+        parameters: Parameters,
+        clipping: ClipQuantile | None = None,
     ) -> None:
         self.layout = layout
-        self._combining = Combining(layout, rule, optimizer)
+        self._combining = Combining(layout, rule, optimizer, clipping)
         self._model = Model(parameters, optimizer.init(parameters))
 
     @property
@@ -69,6 +75,11 @@ class InMemoryServer:
     def ranking(self) -> Mapping[str, bytes]:
         """The fleet's, by the last resync's scores."""
         return self._model.ranking
+
+    @property
+    def clip_norm(self) -> float | None:
+        """The next round's, None where it is the run's."""
+        return self._model.clip_norm
 
     def whole_model(self, plan: RoundPlan) -> bytes:
         """What a device downloads at a resync."""

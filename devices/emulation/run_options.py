@@ -16,7 +16,13 @@ from model_export.zoo import ZOO
 from server.aggregation.choice import AggregationConfig
 from server.combining_options import add_combining_options, chosen_aggregation, chosen_optimizer
 from server.config import RunConfig
-from server.privacy_options import PRIVACY_OPTIONS, add_privacy_options, take_privacy
+from server.privacy_options import (
+    CLIPPING_OPTIONS,
+    PRIVACY_OPTIONS,
+    add_privacy_options,
+    take_clipping,
+    take_privacy,
+)
 from server.rate_schedule import RateDecay
 from server.server_optimizers.choice import ServerOptimizerConfig
 from server.training_options import add_training_options, take_training
@@ -60,12 +66,14 @@ def take_settings(options: dict[str, Any]) -> dict[str, Any]:
     """Parsed options as arguments of the settings, what goes together made one value; raises `InvalidValueError`."""
     training = take_training({name: options.pop(name) for name in LocalTraining.__struct_fields__})
     privacy = take_privacy({name: options.pop(name) for name in PRIVACY_OPTIONS})
+    clipping = take_clipping({name: options.pop(name) for name in CLIPPING_OPTIONS})
     parts = (*fields(AggregationConfig), *fields(ServerOptimizerConfig))
     combining = argparse.Namespace(**{part.name: options.pop(part.name) for part in parts})
     return {
         **options,
         "training": training,
         "privacy": privacy,
+        "clipping": clipping,
         "aggregation": chosen_aggregation(combining),
         "server_optimizer": chosen_optimizer(combining),
     }

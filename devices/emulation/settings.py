@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from devices.emulation.datasets import DatasetName
 from devices.emulation.engines import EngineName
 from devices.emulation.virtual_fleet import FleetShape, LinkRange
+from server.adaptive_clipping import ClipQuantile
 from server.aggregation.buffered import BufferRule
 from server.aggregation.choice import AggregationConfig
 from server.config import Difference, RunConfig
@@ -57,6 +58,7 @@ class FleetSettings:
     rate_warmup: int = RunConfig.rate_warmup
     initial_scale: float = RunConfig.initial_scale
     privacy: Privacy | None = None
+    clipping: ClipQuantile | None = None
     score_examples: int = RunConfig.score_examples
     training: LocalTraining = RunConfig.training
     alpha: float = DIRICHLET_ALPHA
@@ -90,6 +92,7 @@ class FleetSettings:
             top_k=self.top_k,
             downlink=self.downlink,
             privacy=self.privacy,
+            clipping=self.clipping,
             score_examples=self.score_examples,
             training=self.training,
             participation=self.participation,

@@ -175,6 +175,7 @@ class Simulation:
             model="0" * 64,
             deadline=command.deadline,
             ranking=self.server.ranking if command.round == command.resync_round else {},
+            clip_norm=self.server.clip_norm,
         )
         plan = round_plan(self._at.config, opening)
         model = self.server.whole_model(plan)

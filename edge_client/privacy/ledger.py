@@ -53,7 +53,7 @@ class Ledger:
 
     @property
     def head(self) -> bytes:
-        """The checksum of the last entry, 32 bytes: no two histories have the same, nor two copies of one that went on."""
+        """The checksum of the last entry, 32 bytes: no two histories have the same, nor two copies once they go on."""
         return self._book.head
 
     @property

@@ -16,7 +16,6 @@ from edge_client.privacy.charges import Book, Entry, salvage
 from edge_client.privacy.ledger import LEDGER_FILE, lines_of, read_ledger, read_witness, write_witness
 from wire_protocol.ledger_mark import MOST_ENTRIES
 
-
 MOST_KNOWN = MOST_ENTRIES // 2
 """A higher number comes of no charges: a server that makes one up leaves as many for later."""
 

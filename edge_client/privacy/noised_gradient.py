@@ -13,11 +13,11 @@ import numpy as np
 
 from edge_client.local_data import in_order
 from edge_client.onnx_session import BoundRun, Session, batch_feeds
+from edge_client.privacy.clip_count import ClipCount
 from edge_client.privacy.mechanism import Mechanism
 from edge_client.privacy.noise import noised
 from edge_client.training.descent import Memory
 from wire_protocol.examples import Examples
-from wire_protocol.sub_model import Arrays
 
 PART = 32
 NO_LOSS = 0.0
@@ -25,12 +25,16 @@ NO_LOSS = 0.0
 
 
 class NoisedGradient:
-    """A `Gradient`. An example whose gradient is not finite counts as 0, as an error would be a word about it."""
+    """A `Gradient`. An example whose gradient is not finite counts as 0, as an error would be a word about it.
 
-    def __init__(self, session: Session, mechanism: Mechanism, memory: Memory) -> None:
-        self._mechanism, self._memory = mechanism, memory
+    Where there is a `count`, it is told how many gradients of every step are within the clip norm.
+    """
+
+    def __init__(self, session: Session, mechanism: Mechanism, count: ClipCount | None, memory: Memory) -> None:
+        self._mechanism, self._memory, self._count = mechanism, memory, count
         self._clip_norm = np.array(mechanism.privacy.clip_norm, dtype=np.float32)
         self._part = {name: np.zeros_like(gradient) for name, gradient in memory.gradients.items()}
+        self._norms = np.zeros(PART, dtype=np.float32)
         outputs = {f"grad.{name}": part for name, part in self._part.items()}
         self._bound = BoundRun(session, {**memory.parameters, "clip_norm": self._clip_norm}, outputs)
 
@@ -39,27 +43,30 @@ class NoisedGradient:
         sums = self._memory.gradients
         for total in sums.values():
             total[...] = 0.0
+        within = 0
         for part in in_order(batch, PART):
-            for name, clipped in self._clipped(part).items():
-                sums[name] += clipped
+            within += self._add_clipped(part)
         privacy = self._mechanism.privacy
         stddev = privacy.noise_multiplier * privacy.clip_norm
         for total in sums.values():
             total[...] = noised(total, stddev, self._mechanism.noise) / self._mechanism.divisor
+        if self._count is not None:
+            self._count.add(within, len(batch))
         return NO_LOSS
 
-    def _clipped(self, part: Examples) -> Arrays:
-        """The sum over a part; where it is not finite, over those of its examples that are finite by themselves."""
-        self._bound.run(batch_feeds(part))
-        if self._is_finite():
-            return self._part
-        sums = {name: np.zeros_like(array) for name, array in self._part.items()}
-        for one in in_order(part, 1):
-            self._bound.run(batch_feeds(one))
-            if self._is_finite():
-                for name, clipped in self._part.items():
-                    sums[name] += clipped
-        return sums
+    def _add_clipped(self, part: Examples) -> int:
+        """Add the sum over a part, or over those of its examples that are finite by themselves; how many are within."""
+        within, finite = self._run(part)
+        if not finite and len(part) > 1:
+            return sum(self._add_clipped(one) for one in in_order(part, 1))
+        if finite:
+            for name, clipped in self._part.items():
+                self._memory.gradients[name] += clipped
+        return within if finite else 0
 
-    def _is_finite(self) -> bool:
-        return all(np.isfinite(array).all() for array in self._part.values())
+    def _run(self, part: Examples) -> tuple[int, bool]:
+        """How many of a part's gradients are within the clip norm, and whether their sum is finite."""
+        norms = self._norms[: len(part)] if self._count is not None else self._norms[:0]
+        self._bound.run(batch_feeds(part), {"norms": norms} if len(norms) else {})
+        finite = all(np.isfinite(array).all() for array in self._part.values())
+        return int(np.count_nonzero(norms <= self._clip_norm)), finite

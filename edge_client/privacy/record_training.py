@@ -10,6 +10,7 @@ import numpy as np
 
 from edge_client.errors import TrainingError
 from edge_client.onnx_session import Session, open_session
+from edge_client.privacy.clip_count import ClipCount
 from edge_client.privacy.mechanism import Mechanism
 from edge_client.privacy.noised_gradient import NO_LOSS, NoisedGradient
 from edge_client.training.descent import Descent
@@ -23,7 +24,7 @@ from wire_protocol.sub_model import Arrays
 class RecordTraining:
     """A `TrainingRuntime` whose parameters satisfy `privacy`, if its batches are Poisson batches at that rate.
 
-    Its results say nothing else of the examples: no loss, no count.
+    Its results say nothing else of the examples: no loss, no count that has no noise.
     """
 
     name = "private"
@@ -42,14 +43,17 @@ class RecordTraining:
     ) -> TrainingResult:
         """See `TrainingRuntime.train`; parameters may end up not finite, which is not an error here."""
         given = {name: np.asarray(array, dtype=np.float32) for name, array in parameters.items()}
-        descent = Descent(partial(NoisedGradient, self._session, self._mechanism), given, learning_rate, rule)
+        mechanism, count_noise = self._mechanism, self.privacy.count_noise_multiplier
+        count = ClipCount(count_noise, mechanism.noise) if count_noise else None
+        descent = Descent(partial(NoisedGradient, self._session, mechanism, count), given, learning_rate, rule)
         steps = 0
         for batch in batches:
             descent.step(batch)
             steps += 1
         if not steps:
             raise TrainingError("there is no batch to train on, expected at least one")
-        return TrainingResult(descent.parameters(), NO_LOSS, examples=0)
+        within = None if count is None else count.share(mechanism.divisor)
+        return TrainingResult(descent.parameters(), NO_LOSS, examples=0, within=within)
 
 
 def open_step(bundle_dir: Path, threads: int) -> Session:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_client.errors import PrivacyError
+from edge_client.privacy.clip_count import ClipCount
 from edge_client.privacy.noise import add_gaussian_noise
 from edge_client.training.runtime import TrainingResult
 from wire_protocol.errors import require
@@ -37,10 +38,14 @@ class ReleasedPositions:
 
 @final
 class ReleasedChange:
-    """The values of a private update: float32 arrays of a sub-model's shapes, all finite."""
+    """The values of a private update: float32 arrays of a sub-model's shapes, all finite.
 
-    def __init__(self, arrays: Arrays, maker: object) -> None:
+    `within` is the noised share of what is within the clip norm, None where that is not counted.
+    """
+
+    def __init__(self, arrays: Arrays, maker: object, within: float | None = None) -> None:
         _require_maker(maker)
+        self.within = within
         self.arrays = {name: _finite(array) for name, array in arrays.items()}
 
 
@@ -61,7 +66,8 @@ def release_trained(
     if guarantee != privacy:
         raise PrivacyError(f"training satisfies {guarantee}, expected {privacy}")
     with np.errstate(invalid="ignore", over="ignore"):
-        return ReleasedChange({name: array - base[name] for name, array in result.parameters.items()}, _MAKER)
+        change = {name: array - base[name] for name, array in result.parameters.items()}
+        return ReleasedChange(change, _MAKER, result.within)
 
 
 def release_update(privacy: DevicePrivacy, change: Arrays, noise: np.random.Generator) -> ReleasedChange:
@@ -69,14 +75,19 @@ def release_update(privacy: DevicePrivacy, change: Arrays, noise: np.random.Gene
 
     One device more or less changes what is released from nothing to a vector of norm C: the Gaussian mechanism
     (McMahan et al., 2018, "Learning differentially private recurrent language models", on the device itself). A change
-    that is not finite counts as 0.
+    that is not finite counts as 0. Where it is counted, whether the norm is within C is told too, see `clip_count`.
     """
-    clipped = _clipped(change, privacy.clip_norm)
-    return ReleasedChange(add_gaussian_noise(clipped, privacy.noise_multiplier * privacy.clip_norm, noise), _MAKER)
-
-
-def _clipped(change: Arrays, clip_norm: float) -> dict[str, NDArray[Any]]:
     norm = l2_norm(change.values())
+    clipped = _clipped(change, norm, privacy.clip_norm)
+    noisy = add_gaussian_noise(clipped, privacy.noise_multiplier * privacy.clip_norm, noise)
+    if privacy.count_noise_multiplier == 0:
+        return ReleasedChange(noisy, _MAKER)
+    count = ClipCount(privacy.count_noise_multiplier, noise)
+    count.add(int(norm <= privacy.clip_norm), 1)
+    return ReleasedChange(noisy, _MAKER, count.share(1.0))
+
+
+def _clipped(change: Arrays, norm: float, clip_norm: float) -> dict[str, NDArray[Any]]:
     factor = min(1.0, clip_norm / norm) if 0 < norm < float("inf") else 0.0
     return {name: np.zeros(array.shape) if factor == 0 else array * factor for name, array in change.items()}
 

@@ -20,11 +20,15 @@ from wire_protocol.sub_model import Arrays
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """Parameters after the last step (float32, shapes as given), the mean loss over steps, and examples seen."""
+    """Parameters after the last step (float32, shapes as given), the mean loss over steps, and examples seen.
+
+    `within` is the noised share of gradients that are within the clip norm, where a private run has them counted.
+    """
 
     parameters: dict[str, NDArray[Any]]
     loss: float
     examples: int
+    within: float | None = None
 
 
 @dataclass(frozen=True)

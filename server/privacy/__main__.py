@@ -49,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     scores = "noise on Fisher scores over clip norm squared; mode record, left out: no scores"
     plan.add_argument("--score-noise-multiplier", help=scores, type=float, metavar="Z")
     plan.add_argument("--resync-every", help="rounds between scores; with Z only", type=int, metavar="N")
+    counts = "twice the noise on how many gradients or updates are within a clip norm that moves; left out: none told"
+    plan.add_argument("--count-noise-multiplier", help=counts, type=float, metavar="Y", default=0.0)
     plan.add_argument("--json", help="print JSON", action="store_true")
     plan.add_argument("--plot", help="draw epsilon by round", type=Path, metavar="FILE.svg|png")
     return parser
@@ -77,15 +79,15 @@ def _schedule(options: Mapping[str, Any]) -> Schedule:
     if options["mode"] == DEVICE:
         for name in _OF_RECORDS:
             require(options[name] is None, name, options[name], f"left out, as mode is {DEVICE}")
-        return DeviceSchedule(options["rounds"])
+        return DeviceSchedule(options["rounds"], options["count_noise_multiplier"])
     steps, rate, scores, resync_every = (options[name] for name in _OF_RECORDS)
     require(steps is not None, "local_steps", steps, f"given, as mode is {RECORD}")
     require(rate is not None, "sampling_rate", rate, f"given, as mode is {RECORD}")
     legal = "given with --score-noise-multiplier and only then"
     require((scores is None) == (resync_every is None), "resync_every", resync_every, legal)
-    if scores is None:
-        return RecordSchedule(options["rounds"], steps, rate)
-    return RecordSchedule(options["rounds"], steps, rate, scores, resync_every)
+    beside = {} if scores is None else {"score_noise_multiplier": scores, "resync_every": resync_every}
+    counts = options["count_noise_multiplier"]
+    return RecordSchedule(options["rounds"], steps, rate, count_noise_multiplier=counts, **beside)
 
 
 def _require_plot(path: Path) -> None:

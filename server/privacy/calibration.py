@@ -9,8 +9,8 @@ al., 2022), is nearer to what is really lost.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import ceil, floor, log10
+from dataclasses import dataclass, replace
+from math import ceil, floor, log10, sqrt
 
 import dp_accounting
 from dp_accounting.pld import PLDAccountant
@@ -47,11 +47,20 @@ class Target:
 def noise_multiplier_for(target: Target, schedule: Schedule) -> float:
     """The least noise multiplier, rounded up to four digits, at which all rounds stay within `target` by the ledger.
 
-    Raises `InvalidValueError` where the scores alone reach `target.epsilon`.
+    With counts beside the values, z makes up for them: z = (w^-2 - y^-2)^-1/2, w being what it takes without them and y
+    their own multiplier (Andrew et al., 2021, Theorem 1). Raises `InvalidValueError` where the scores or the counts
+    alone reach `target.epsilon`.
     """
+    counts = schedule.count_noise_multiplier
+    schedule = replace(schedule, count_noise_multiplier=0.0)
     if isinstance(schedule, RecordSchedule) and schedule.score_noise_multiplier > 0:
         _require_room_beside_scores(target, schedule)
-    return _calibrated(target, lambda noise: schedule.releases(noise, schedule.rounds), _orders_of(schedule))
+    alone = _calibrated(target, lambda noise: schedule.releases(noise, schedule.rounds), _orders_of(schedule))
+    if counts == 0:
+        return alone
+    legal = f"0, or above {alone:g}, where they cost all of epsilon {target.epsilon:g}"
+    require(counts > alone, "count_noise_multiplier", counts, legal)
+    return _rounded_up(alone / sqrt(1 - (alone / counts) ** 2))
 
 
 def ledger_epsilon(releases: Sequence[GaussianReleases], delta: float) -> float:
@@ -82,6 +91,10 @@ def _calibrated(
         target.delta,
         dp_accounting.LowerEndpointAndGuess(_LEAST_NOISE, _GUESSED_NOISE),
     )
+    return _rounded_up(noise)
+
+
+def _rounded_up(noise: float) -> float:
     scale = 10.0 ** (_DIGITS - 1 - floor(log10(noise)))
     return ceil(noise * scale) / scale
 

@@ -24,9 +24,12 @@ def describe(plan: PrivacyPlan) -> str:
 def _noise(plan: PrivacyPlan) -> str:
     noise, schedule = plan.noise_multiplier, plan.schedule
     start = f"Noise multiplier {noise:g}: standard deviation {noise:g} times the clip norm"
+    counts, counted = schedule.count_noise_multiplier, ""
+    if counts:
+        counted = f", and {counts / 2:g} on how many are within it"
     if not isinstance(schedule, RecordSchedule):
-        return f"{start} on every value of an update."
-    steps = f"{start} on the sum of a step's clipped gradients"
+        return f"{start} on every value of an update{counted}."
+    steps = f"{start} on the sum of a step's clipped gradients{counted}"
     if schedule.score_noise_multiplier == 0:
         return f"{steps}. No scores."
     count = schedule.resyncs(schedule.rounds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wire_protocol.errors import require
-from wire_protocol.privacy import GaussianReleases
+from wire_protocol.privacy import GaussianReleases, joint_noise
 
 MOST_STEPS = 10**6
 """Of a run; privacy loss distributions of more take minutes."""
@@ -17,7 +17,8 @@ class RecordSchedule:
     """DP-SGD in each of `rounds` rounds: `local_steps` steps, each record in each with probability `sampling_rate`.
 
     Where `score_noise_multiplier` is above 0, the first round and every `resync_every`-th after it also releases Fisher
-    scores of all records with noise of that multiplier. Raises `InvalidValueError`.
+    scores of all records with noise of that multiplier; where `count_noise_multiplier` is, every step also releases how
+    many gradients are within the clip norm. Raises `InvalidValueError`.
     """
 
     rounds: int
@@ -25,6 +26,7 @@ class RecordSchedule:
     sampling_rate: float
     score_noise_multiplier: float = 0.0
     resync_every: int = 1
+    count_noise_multiplier: float = 0.0
 
     def __post_init__(self) -> None:
         _require_count("rounds", self.rounds)
@@ -32,13 +34,14 @@ class RecordSchedule:
         steps = self.rounds * self.local_steps
         require(steps <= MOST_STEPS, "rounds * local_steps", steps, f"at most {MOST_STEPS}")
         require(_LEAST_RATE <= self.sampling_rate <= 1, "sampling_rate", self.sampling_rate, f"{_LEAST_RATE:g} to 1")
-        noise = self.score_noise_multiplier
-        require(0 <= noise < float("inf"), "score_noise_multiplier", noise, "at least 0 and finite")
+        for name in ("score_noise_multiplier", "count_noise_multiplier"):
+            _require_noise(name, getattr(self, name))
         _require_count("resync_every", self.resync_every)
 
     def releases(self, noise_multiplier: float, rounds: int) -> tuple[GaussianReleases, ...]:
         """What the first `rounds` rounds, at least 1, release."""
-        steps = GaussianReleases(noise_multiplier, self.sampling_rate, rounds * self.local_steps)
+        noise = joint_noise(noise_multiplier, self.count_noise_multiplier)
+        steps = GaussianReleases(noise, self.sampling_rate, rounds * self.local_steps)
         if self.score_noise_multiplier == 0:
             return (steps,)
         return (steps, GaussianReleases(self.score_noise_multiplier, count=self.resyncs(rounds)))
@@ -50,19 +53,28 @@ class RecordSchedule:
 
 @dataclass(frozen=True)
 class DeviceSchedule:
-    """One update of the device, clipped and noised as a whole, in each of `rounds` rounds."""
+    """One update of the device, clipped and noised as a whole, in each of `rounds` rounds.
+
+    Where `count_noise_multiplier` is above 0, it also tells with such noise whether it is within the clip norm.
+    """
 
     rounds: int
+    count_noise_multiplier: float = 0.0
 
     def __post_init__(self) -> None:
         _require_count("rounds", self.rounds)
+        _require_noise("count_noise_multiplier", self.count_noise_multiplier)
 
     def releases(self, noise_multiplier: float, rounds: int) -> tuple[GaussianReleases, ...]:
         """What the first `rounds` rounds, at least 1, release."""
-        return (GaussianReleases(noise_multiplier, count=rounds),)
+        return (GaussianReleases(joint_noise(noise_multiplier, self.count_noise_multiplier), count=rounds),)
 
 
 Schedule = RecordSchedule | DeviceSchedule
+
+
+def _require_noise(field: str, multiplier: float) -> None:
+    require(0 <= multiplier < float("inf"), field, multiplier, "at least 0 and finite")
 
 
 def _require_count(field: str, count: int) -> None:

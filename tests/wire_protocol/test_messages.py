@@ -163,7 +163,7 @@ def test_unknown_missing_and_null_fields_are_refused(message: Message) -> None:
     defaults = {field.name for field in msgspec.structs.fields(kind) if not field.required} - {"v"}
     broken = [{**fields, "surplus": 1}]
     broken += [{name: value for name, value in fields.items() if name != gone} for gone in fields.keys() - defaults]
-    broken += [{**fields, name: None} for name in fields if name not in ("privacy", "ledger")]
+    broken += [{**fields, name: None} for name in fields if name not in ("privacy", "ledger", "within")]
     for candidate in broken:
         with pytest.raises(ProtocolError):
             messages.decode(msgspec.msgpack.encode(candidate), kind)

@@ -5,10 +5,11 @@ import msgspec
 import pytest
 
 from wire_protocol.errors import InvalidValueError
-from wire_protocol.privacy import DevicePrivacy, GaussianReleases, RecordPrivacy
+from wire_protocol.privacy import DevicePrivacy, GaussianReleases, RecordPrivacy, joint_noise
 
 RECORD = {"clip_norm": 0.5, "noise_multiplier": 1.1, "sampling_rate": 0.05, "score_noise_multiplier": 9.0}
-DEVICE = {"clip_norm": 2.0, "noise_multiplier": 0.8}
+RECORD |= {"count_noise_multiplier": 0.0}
+DEVICE = {"clip_norm": 2.0, "noise_multiplier": 0.8, "count_noise_multiplier": 0.0}
 RELEASES = {"noise_multiplier": 1.1, "sampling_rate": 0.05, "count": 7}
 POSITIVE, RATE = "above 0 and finite", "above 0 and at most 1"
 
@@ -21,6 +22,7 @@ POSITIVE, RATE = "above 0 and finite", "above 0 and at most 1"
         ("count", (0, -1, 2**53 + 1), "1 to 2^53"),
         ("clip_norm", (0.0, -1.0, 9e-7, 1.1e6, inf, nan), "from 1e-06 to 1e+06"),
         ("score_noise_multiplier", (-0.1, inf, nan), "at least 0 and finite"),
+        ("count_noise_multiplier", (-0.1, inf, nan), "at least 0 and finite"),
     ],
 )
 def test_field_value_and_range_are_named(field, values, legal):
@@ -62,3 +64,19 @@ def test_scores_without_noise_are_never_counted_as_private():
 
 def test_a_round_of_device_privacy_releases_one_update():
     assert DevicePrivacy(**DEVICE).releases() == (GaussianReleases(0.8, 1.0, 1),)
+
+
+@pytest.mark.parametrize(("values", "counts", "joint"), [(3.0, 4.0, 2.4), (4.0, 3.0, 2.4), (1.1, 0.0, 1.1)])
+def test_values_and_counts_are_one_release(values, counts, joint):
+    assert joint_noise(values, counts) == pytest.approx(joint, rel=1e-15)
+    record = RecordPrivacy(0.5, values, 0.05, 9.0, counts)
+    assert record.releases(20, scores=True) == (
+        GaussianReleases(joint_noise(values, counts), 0.05, 20),
+        GaussianReleases(9.0, 1.0, 1),
+    )
+    assert DevicePrivacy(2.0, values, counts).releases() == (GaussianReleases(joint_noise(values, counts), 1.0, 1),)
+
+
+@pytest.mark.parametrize(("values", "counts"), [(1e-300, 1e300), (1e300, 1e-300), (5e-324, 5e-324), (1e308, 1e308)])
+def test_the_joint_noise_of_extremes_is_above_0_and_below_either(values, counts):
+    assert 0 < joint_noise(values, counts) <= min(values, counts)

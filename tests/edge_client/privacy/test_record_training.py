@@ -46,14 +46,23 @@ def vector(sums):
     return np.concatenate([sums[name].ravel() for name in sorted(sums)])
 
 
-def torch_clipped_sum(scene, batch, clip=CLIP):
+def torch_gradients(scene, batch):
+    """A row for each example."""
     parameters = {name: value.detach() for name, value in scene.module.named_parameters()}
 
     def loss(parameters, x, y):
         return torch.nn.functional.cross_entropy(functional_call(scene.module, parameters, (x[None],)), y[None])
 
     each = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, torch.tensor(batch.x), torch.tensor(batch.y))
-    rows = torch.cat([each[name].reshape(len(batch), -1) for name in sorted(each)], dim=1)
+    return torch.cat([each[name].reshape(len(batch), -1) for name in sorted(each)], dim=1)
+
+
+def torch_norms(scene, batch):
+    return torch_gradients(scene, batch).norm(dim=1).numpy()
+
+
+def torch_clipped_sum(scene, batch, clip=CLIP):
+    rows = torch_gradients(scene, batch)
     factors = (clip / rows.norm(dim=1)).clamp(max=1.0)
     return (rows * factors[:, None]).sum(0).numpy()
 
