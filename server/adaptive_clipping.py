@@ -5,8 +5,8 @@ Andrew, Thakkar, McMahan and Ramaswamy, 2021, "Differentially private learning w
     C = C exp(-rate (b - quantile))
 
 b is the mean, weighted by examples, of the shares that the round's own updates tell are within C (`Update.within`). A
-share is clipped to what noise may make of it, so that one device that lies moves b little, and b - quantile to what it
-would be without noise. Pure.
+share is clipped to what noise may make of it, so that one device that lies moves b little, and b - quantile to [-1, 1]:
+to both sides alike, as else noise would push the norm to one. Pure.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ClipQuantile:
 
     def next_norm(self, clip_norm: float, share: float) -> float:
         """The norm after one of which a `share` was within."""
-        excess = min(1.0 - self.quantile, max(-self.quantile, share - self.quantile))
+        excess = min(1.0, max(-1.0, share - self.quantile))
         return min(LARGEST_CLIP_NORM, max(SMALLEST_CLIP_NORM, clip_norm * exp(-self.rate * excess)))
 
 

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
+from server import tables
 from server.errors import StorageError
 from server.records import (
     Batch,
+    CarriedRecord,
     ConflictRecord,
     DeviceRecord,
     OpeningRecord,
@@ -220,5 +223,27 @@ def test_the_ranking_is_that_of_the_last_closed_resync_round(store: Store, make_
     for number, resync_round, ranking in ((1, 1, {"fc": b"1"}), (2, 1, {"fc": b"2"}), (3, 3, {"fc": b"3"})):
         store.open_round(OpeningRecord(make_plan(round=number, resync_round=resync_round), frozenset(), 0.0))
         if number < 3:
-            store.close_round("run", replace(ROUND, round=number, resync=number == resync_round), ranking)
+            store.close_round("run", replace(ROUND, round=number, resync=number == resync_round), CarriedRecord(ranking))
     assert store.ranking("run") == {"fc": b"1"}
+
+
+def test_the_clip_norm_is_that_of_the_last_closed_round(store: Store, make_plan: Callable[..., RoundPlan]) -> None:
+    assert store.clip_norm("run") is None
+    for number, norm in ((1, 2.5), (2, 1.25), (3, None)):
+        store.open_round(OpeningRecord(make_plan(round=number, resync_round=1), frozenset(), 0.0))
+        if number < 3:
+            store.close_round("run", replace(ROUND, round=number), CarriedRecord(clip_norm=norm))
+            assert store.clip_norm("run") == norm
+    store.abandon_round("run", 3)
+    assert store.clip_norm("run") == 1.25
+
+
+def test_a_database_of_another_version_is_refused_in_plain_words(tmp_path: Path) -> None:
+    path = tmp_path / DATABASE_NAME
+    engine = tables.open_engine(path)
+    tables.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE rounds DROP COLUMN clip_norm"))
+    engine.dispose()
+    with pytest.raises(StorageError, match="made by another version of the server: its table rounds lacks clip_norm; "):
+        Store(tmp_path)

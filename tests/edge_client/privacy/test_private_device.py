@@ -79,6 +79,28 @@ async def test_the_sealed_bytes_have_the_promised_noise_fresh_in_every_round_and
     assert book.last.charge.round == 2
 
 
+@pytest.mark.parametrize("privacy", [RECORD, DEVICE_WIDE], ids=["record", "device"])
+async def test_a_count_of_what_is_clipped_is_sent_and_charged_with_the_values(tmp_path, privacy):
+    scene = make_scene(tmp_path, SMALL)
+    counted = msgspec.structs.replace(privacy, clip_norm=1e6, count_noise_multiplier=1e-9)
+    with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
+        config = replace(device_config(tmp_path, port, url), privacy=Cap(epsilon=1e30))
+        async with scripted_server(port) as server, running(config):
+            await server.state()
+            plan = private_plan(scene, 1, counted)
+            await server.publish_plan(plan)
+            update, _ = await server.update(1)
+        book = read_ledger(config.state)
+    if privacy == DEVICE_WIDE:
+        assert update.within == pytest.approx(1.0)
+    else:  # how many of the 40 examples were drawn
+        drawn = (update.within - 0.5) * plan.batch_size * 2
+        assert drawn == pytest.approx(round(drawn), abs=1e-4)
+        assert 0 < round(drawn) < 40
+    (release,) = book.last.charge.releases
+    assert release.noise_multiplier == pytest.approx(1e-9)
+
+
 @pytest.mark.parametrize("privacy", [RECORD, SCORED, DEVICE_WIDE], ids=["record", "scored", "device"])
 async def test_a_round_beyond_the_owners_cap_is_declined_and_costs_nothing(tmp_path, privacy):
     scene = make_scene(tmp_path, SMALL)

@@ -1,5 +1,6 @@
 """The device's own accountant is the judge of what the server calibrates."""
 
+from dataclasses import replace
 from math import exp, inf, log, nan
 
 import dp_accounting
@@ -39,6 +40,24 @@ def test_so_it_does_beside_scores(target, schedule, resync_every, ample):
     noise = noise_multiplier_for(target, scored)
     assert spent(scored, noise).epsilon(target.delta) <= target.epsilon
     assert noise >= 0.999 * noise_multiplier_for(target, schedule)
+
+
+@settings(max_examples=20, deadline=None)
+@given(targets, records | st.builds(DeviceSchedule, st.integers(1, 10_000)), st.floats(1.01, 10))
+def test_so_it_does_beside_counts(target, schedule, ample):
+    alone = noise_multiplier_for(target, schedule)
+    counted = replace(schedule, count_noise_multiplier=alone * ample)
+    noise = noise_multiplier_for(target, counted)
+    assert noise > alone
+    assert spent(counted, noise).epsilon(target.delta) <= target.epsilon
+    assert spent(counted, 0.99 * noise).epsilon(target.delta) > 0.99 * target.epsilon
+
+
+def test_counts_that_alone_cost_all_of_epsilon_are_refused():
+    target, schedule = Target(1.0, 1e-5), DeviceSchedule(10)
+    alone = noise_multiplier_for(target, schedule)
+    with pytest.raises(InvalidValueError, match=f"count_noise_multiplier must be 0, or above {alone:g}, where they cost"):
+        noise_multiplier_for(target, replace(schedule, count_noise_multiplier=alone))
 
 
 def spent(schedule, noise):

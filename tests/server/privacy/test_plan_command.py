@@ -33,6 +33,19 @@ def test_device_mode_says_so(capsys):
     assert "all records of the device" in " ".join(text.split())
 
 
+@pytest.mark.parametrize("arguments", [DEVICE, [*RECORD, *SCORES]])
+def test_counts_of_what_is_clipped_take_more_noise_for_the_same_promise(arguments, capsys):
+    assert main([*arguments, "--count-noise-multiplier", "8", "--json"]) == 0
+    counted = json.loads(capsys.readouterr().out)
+    assert main([*arguments, "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    expected = (alone["noise_multiplier"] ** -2 - 8**-2) ** -0.5
+    assert counted["noise_multiplier"] == pytest.approx(expected, rel=1e-3)
+    assert counted["rounds"][-1]["ledger"] == pytest.approx(alone["rounds"][-1]["ledger"], rel=2e-3)
+    assert main([*arguments, "--count-noise-multiplier", "8"]) == 0
+    assert "and 4 on how many are within it" in " ".join(capsys.readouterr().out.split())
+
+
 def test_json_has_the_plan(capsys):
     assert main([*RECORD, "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
