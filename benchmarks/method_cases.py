@@ -2,11 +2,13 @@
 
 Every case is a whole federated run on the cores that devices and server use. All policies of a fleet send and receive
 by the same coding and take the same number of steps; all methods of a data set train the same number of rounds at the
-same rate. Initial weights and the server's rate are what did best for each policy on one seed. A step on a quarter of the neurons costs a sixth of one on all, so in that fleet
-devices take more of them, `EXTRA_STEPS` times as many, and `narrow` does too. Two are not selections: `narrow` is a
-dense model that the fleet's weakest device can afford, trained whole by everyone and judged as what it is; `full` is
-FedAvg on dense float32 models, whatever devices can afford. `full-stepped` is the same with the longer server steps of
-others, to tell what they alone are worth.
+same rate. Initial weights and the server's rate are what did best for each policy on one seed.
+
+A step on a quarter of the neurons costs a sixth of one on all, so in that fleet devices take more of them,
+`EXTRA_STEPS` times as many, and `narrow` does too. Two are not selections: `narrow` is a dense model that the fleet's
+weakest device can afford, trained whole by everyone and judged as what it is; `full` is FedAvg on dense float32 models,
+whatever devices can afford. `full-stepped` is the same with the longer server steps of others, to tell what they alone
+are worth.
 """
 
 from __future__ import annotations
