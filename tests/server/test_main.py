@@ -28,6 +28,7 @@ def options(bundle_folder: Path, broker: Any, fleet: Any, tmp_path: Path) -> lis
         f"--broker=mqtt://127.0.0.1:{broker.port}",
         f"--state={tmp_path / 'state'}",
         "--port=0",
+        "--privacy=none",
         "--rounds=1",
         "--keep=1",
     ]
