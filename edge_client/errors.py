@@ -27,6 +27,10 @@ class TrainingError(FisherfleetError):
     """The runtime cannot train this sub-model, or training diverged."""
 
 
+class DivergedError(TrainingError):
+    """A loss that is not finite, or what comes of one: a fact about the device's examples."""
+
+
 class PausedError(FisherfleetError):
     """The owner's limits say that no round is to begin now."""
 

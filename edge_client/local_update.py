@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_client.error_feedback import Sent, feeds_back, residual_after, with_residual
-from edge_client.errors import PrivacyError
+from edge_client.errors import DivergedError, PrivacyError
 from edge_client.local_data import batches, drawn, in_order
 from edge_client.privacy.noise import fresh_generator
 from edge_client.privacy.noised_scores import noised_scores
@@ -31,7 +31,7 @@ from edge_client.privacy.release import (
 from edge_client.selection.policies import is_by_scores, select, sends_scores
 from edge_client.selection.policy import Ground
 from edge_client.training.hidden_gain import gains
-from edge_client.training.runtime import StepRule, TrainingResult, TrainingRuntime
+from edge_client.training.runtime import StepRule, TrainingRuntime
 from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout
 from wire_protocol.ledger_mark import LedgerMark
@@ -75,9 +75,9 @@ class LocalWork:
     """What a device has in a round: its order, its examples, and chance.
 
     `generator` draws batches, random selections and roundings and may be seeded. In a private run what is drawn for the
-    sake of privacy comes from `noise`; None means chance that nobody can repeat. With `public_size` everyone may know
-    how many examples there are; `charged` is how far the device's ledger came by the round's charge. `residual` is what
-    earlier updates left out, by `error_feedback`; None where nothing is fed back.
+    sake of privacy comes from `noise`, which nobody can repeat. With `public_size` everyone may know how many examples
+    there are; `charged` is how far the device's ledger came by the round's charge. `residual` is what earlier updates
+    left out, by `error_feedback`; None where nothing is fed back.
     """
 
     plan: RoundPlan
@@ -202,11 +202,11 @@ def train_update(work: LocalWork, choice: Choice, base: Arrays, runtime: Trainin
     """
     plan = work.plan
     rule = StepRule(plan.training, gains(work.layout, plan.training.hidden_gain))
-    result = runtime.train(base, _batches(work), plan.learning_rate, rule)
     if plan.privacy is not None:
         positions = release_positions(choice.sub_model, choice.basis)
-        released = _release(work, base, runtime.privacy, result)
+        released = _release(work, base, runtime, rule)
         return LocalUpdate(private_update(work, choice, positions, released), None, None)
+    result = runtime.train(base, _batches(work), plan.learning_rate, rule)
     change = {name: array - base[name] for name, array in result.parameters.items()}
     values, residual = _encode_change(work, choice.sub_model, change)
     update = _update(work, choice, result.examples, values)
@@ -220,13 +220,18 @@ def _batches(work: LocalWork) -> Iterator[Examples]:
     return batches(work.examples, plan.batch_size, plan.local_steps, work.generator)
 
 
-def _release(work: LocalWork, base: Arrays, guarantee: RecordPrivacy | None, result: TrainingResult) -> ReleasedChange:
-    privacy = work.plan.privacy
+def _release(work: LocalWork, base: Arrays, runtime: TrainingRuntime, rule: StepRule) -> ReleasedChange:
+    """What training changed, so that it may leave; with device privacy a training that diverges has changed nothing."""
+    plan, privacy = work.plan, work.plan.privacy
     if isinstance(privacy, RecordPrivacy):
-        return release_trained(privacy, guarantee, base, result)
+        result = runtime.train(base, _batches(work), plan.learning_rate, rule)
+        return release_trained(privacy, runtime.privacy, base, result)
     assert privacy is not None
-    change = {name: array - base[name] for name, array in result.parameters.items()}
-    return release_update(privacy, change, work.noise)
+    try:
+        trained = runtime.train(base, _batches(work), plan.learning_rate, rule).parameters
+    except DivergedError:
+        trained = dict(base)
+    return release_update(privacy, {name: array - base[name] for name, array in trained.items()}, work.noise)
 
 
 def private_update(work: LocalWork, choice: Choice, positions: ReleasedPositions, change: ReleasedChange) -> Update:

@@ -5,73 +5,87 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from server.adaptive_clipping import CLIP_RATE, ClipQuantile
-from wire_protocol.errors import InvalidValueError, require
+from server.privacy.schedule import DeviceSchedule, RecordSchedule
+from wire_protocol.errors import InvalidValueError
+from wire_protocol.messages import BY_SCORES
 from wire_protocol.privacy import DevicePrivacy, Privacy, RecordPrivacy
 
-_NEEDED = {
-    "record": ("clip_norm", "noise_multiplier", "sampling_rate"),
-    "device": ("clip_norm", "noise_multiplier"),
+_OPTIONS = {
+    "none": {},
+    "record": {
+        "clip_norm": True,
+        "sampling_rate": True,
+        "noise_multiplier": False,
+        "score_noise_multiplier": False,
+        "count_noise_multiplier": False,
+    },
+    "device": {"clip_norm": True, "noise_multiplier": False, "count_noise_multiplier": False},
 }
-_ALLOWED = {
-    "none": (),
-    "record": (*_NEEDED["record"], "score_noise_multiplier", "count_noise_multiplier"),
-    "device": (*_NEEDED["device"], "count_noise_multiplier"),
-}
-_VALUES = _ALLOWED["record"]
+"""What goes with each word, and whether it must."""
+_TARGET = ("epsilon", "delta")
+_VALUES = (*_OPTIONS["record"], *_TARGET)
 PRIVACY_OPTIONS = ("privacy", *_VALUES)
 """By their names as attributes."""
-CLIPPING_OPTIONS = ("clip_quantile", "clip_rate")
-"""The same, of a clip norm that moves."""
+DEFAULT_DELTA = 1e-5
 
 
 def add_privacy_options(group: Any, *, required: bool) -> None:
-    """Add `--privacy` and what it takes to a parser or a group of one; where it is not `required` it is none.
-
-    Options of a clip norm that moves are added too.
-    """
+    """Add `--privacy` and what it takes to a parser or a group of one; where it is not `required` it is none."""
     group.add_argument(
         "--privacy",
-        choices=tuple(_ALLOWED),
+        choices=tuple(_OPTIONS),
         required=required,
         default=None if required else "none",
         help="none: updates tell of the examples as they are; record: no update tells much of any one example; "
-        "device: nor of any one device (see `fisherfleet privacy plan`)",
+        "device: nor of any one device" + ("" if required else " (default: none)"),
     )
     for name, text in (
-        (
-            "clip_norm",
-            "largest L2 norm of an example's gradient (record) or of an update (device); with clip_quantile the "
-            "first round's",
-        ),
-        ("noise_multiplier", "the noise's standard deviation over that norm"),
+        ("clip_norm", "largest L2 norm of an example's gradient (record) or of an update (device)"),
         ("sampling_rate", "probability of an example to be in a step's batch (record)"),
-        ("score_noise_multiplier", "the noise of Fisher scores over the norm's square (record)"),
-        ("count_noise_multiplier", "twice the noise of how many are within that norm; with clip_quantile only"),
-        ("clip_quantile", "share of gradients or updates that the norm moves to be the norm of, above 0 and below 1"),
-        ("clip_rate", f"how fast it moves ({CLIP_RATE:g})"),
+        ("noise_multiplier", "the noise's standard deviation over the clip norm; or --epsilon"),
+        ("epsilon", "what a device that takes part in all rounds may spend; finds the noise multiplier"),
+        ("delta", f"of that epsilon (default: {DEFAULT_DELTA:g})"),
+        ("score_noise_multiplier", "the noise of Fisher scores over the clip norm's square (record)"),
+        ("count_noise_multiplier", "twice the noise of how many are within the clip norm; for --clip-quantile"),
     ):
         group.add_argument(f"--{name.replace('_', '-')}", type=float, help=text)
 
 
 def take_privacy(options: Mapping[str, Any]) -> Privacy | None:
-    """What these options say, by their names as attributes; raises `InvalidValueError`."""
+    """What these options say, by their names as attributes; raises `InvalidValueError`.
+
+    With `epsilon` the noise is found, for the run's `rounds`, `local_steps`, `resync_every` and `selection`.
+    """
     mode = options["privacy"]
     given = {name: options[name] for name in _VALUES if options[name] is not None}
-    for name in given.keys() - set(_ALLOWED[mode]):
+    allowed = {*_OPTIONS[mode], *(_TARGET if mode != "none" else ())}
+    for name in given.keys() - allowed:
         raise InvalidValueError(f"{name} must not be given with --privacy {mode}, got {given[name]}")
     if mode == "none":
         return None
-    for name in _NEEDED[mode]:
-        if name not in given:
-            raise InvalidValueError(f"{name} is missing; --privacy {mode} needs {', '.join(_NEEDED[mode])}")
-    return RecordPrivacy(**given) if mode == "record" else DevicePrivacy(**given)
+    missing = [name for name, needed in _OPTIONS[mode].items() if needed and name not in given]
+    if missing:
+        raise InvalidValueError(f"{missing[0]} is missing, --privacy {mode} needs it")
+    if ("noise_multiplier" in given) == ("epsilon" in given):
+        raise InvalidValueError(f"--privacy {mode} needs either noise_multiplier or epsilon, got {_both(given)}")
+    noise = given["noise_multiplier"] if "noise_multiplier" in given else _noise_for(mode, given, options)
+    values = {name: value for name, value in given.items() if name not in _TARGET} | {"noise_multiplier": noise}
+    return RecordPrivacy(**values) if mode == "record" else DevicePrivacy(**values)
 
 
-def take_clipping(options: Mapping[str, Any]) -> ClipQuantile | None:
-    """How the clip norm moves, None where it does not; raises `InvalidValueError`."""
-    quantile, rate = (options[name] for name in CLIPPING_OPTIONS)
-    if quantile is None:
-        require(rate is None, "clip_rate", rate, "left out, as clip_quantile is")
-        return None
-    return ClipQuantile(quantile, CLIP_RATE if rate is None else rate)
+def _both(given: Mapping[str, Any]) -> str:
+    return "both" if "epsilon" in given else "neither"
+
+
+def _noise_for(mode: str, given: Mapping[str, Any], options: Mapping[str, Any]) -> float:
+    from server.privacy.calibration import Target, noise_multiplier_for  # noqa: PLC0415 - takes a second to load
+
+    target = Target(given["epsilon"], given.get("delta", DEFAULT_DELTA))
+    counts = given.get("count_noise_multiplier", 0.0)
+    if mode == "device":
+        return noise_multiplier_for(target, DeviceSchedule(options["rounds"], counts))
+    scores = given.get("score_noise_multiplier", 0.0) if options["selection"] in BY_SCORES else 0.0
+    steps, rate = options["local_steps"], given["sampling_rate"]
+    trial = options["selection"] == "fisher-cohort"
+    schedule = RecordSchedule(options["rounds"], steps, rate, scores, options["resync_every"], trial, counts)
+    return noise_multiplier_for(target, schedule)

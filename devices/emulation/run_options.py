@@ -14,15 +14,10 @@ from devices.emulation.report import REPORT_NAME, Report, encode_report
 from devices.emulation.settings import FleetSettings
 from model_export.zoo import ZOO
 from server.aggregation.choice import AggregationConfig
+from server.clipping_options import CLIPPING_OPTIONS, add_clipping_options, take_clipping
 from server.combining_options import add_combining_options, chosen_aggregation, chosen_optimizer
 from server.config import RunConfig
-from server.privacy_options import (
-    CLIPPING_OPTIONS,
-    PRIVACY_OPTIONS,
-    add_privacy_options,
-    take_clipping,
-    take_privacy,
-)
+from server.privacy_options import PRIVACY_OPTIONS, add_privacy_options, take_privacy
 from server.rate_schedule import RateDecay
 from server.server_optimizers.choice import ServerOptimizerConfig
 from server.training_options import add_training_options, take_training
@@ -65,8 +60,10 @@ def add_run_options(parser: argparse.ArgumentParser, settings: type[FleetSetting
 def take_settings(options: dict[str, Any]) -> dict[str, Any]:
     """Parsed options as arguments of the settings, what goes together made one value; raises `InvalidValueError`."""
     training = take_training({name: options.pop(name) for name in LocalTraining.__struct_fields__})
-    privacy = take_privacy({name: options.pop(name) for name in PRIVACY_OPTIONS})
-    clipping = take_clipping({name: options.pop(name) for name in CLIPPING_OPTIONS})
+    privacy = take_privacy(options)
+    clipping = take_clipping(options)
+    taken = (*PRIVACY_OPTIONS, *CLIPPING_OPTIONS)
+    options = {name: value for name, value in options.items() if name not in taken}
     parts = (*fields(AggregationConfig), *fields(ServerOptimizerConfig))
     combining = argparse.Namespace(**{part.name: options.pop(part.name) for part in parts})
     return {
@@ -123,6 +120,7 @@ def _add_training(groups: OptionGroups) -> None:
     option(training, "score_examples", "examples that a device scores neurons on, 0 for all", type=int)
     add_training_options(training, RunConfig.training)
     add_privacy_options(training, required=False)
+    add_clipping_options(training)
 
     def add(flag: str, text: str, **how: Any) -> None:
         shown = " (default: %(default)s)" if how.get("default") is not None else ""

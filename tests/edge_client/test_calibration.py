@@ -24,7 +24,7 @@ SIZES = LayoutSizes(LAYOUT)
 class Machine:
     """A step takes 1 ms and 1 us a multiply-accumulate, scoring 10 ms an example; memory is 50 MB and 1 KB a number."""
 
-    name = "made-up"
+    name, privacy = "made-up", None
 
     def __init__(self, called="pi"):
         self.now, self.peak, self.steps, self.scored, self.called = 0.0, 50.0, 0, 0, called

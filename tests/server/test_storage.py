@@ -223,7 +223,9 @@ def test_the_ranking_is_that_of_the_last_closed_resync_round(store: Store, make_
     for number, resync_round, ranking in ((1, 1, {"fc": b"1"}), (2, 1, {"fc": b"2"}), (3, 3, {"fc": b"3"})):
         store.open_round(OpeningRecord(make_plan(round=number, resync_round=resync_round), frozenset(), 0.0))
         if number < 3:
-            store.close_round("run", replace(ROUND, round=number, resync=number == resync_round), CarriedRecord(ranking))
+            store.close_round(
+                "run", replace(ROUND, round=number, resync=number == resync_round), CarriedRecord(ranking)
+            )
     assert store.ranking("run") == {"fc": b"1"}
 
 

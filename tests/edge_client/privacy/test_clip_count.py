@@ -92,7 +92,9 @@ def test_one_record_more_moves_values_and_count_together_by_at_most_what_is_char
 
 
 @settings(max_examples=100, deadline=None)
-@given(arrays(np.float32, 3, elements=st.floats(-1e4, 1e4, width=32) | st.sampled_from([0.0, 0.5, -3e38, np.nan, np.inf])))
+@given(
+    arrays(np.float32, 3, elements=st.floats(-1e4, 1e4, width=32) | st.sampled_from([0.0, 0.5, -3e38, np.nan, np.inf]))
+)
 def test_a_devices_update_tells_one_bit_at_most_half_from_what_it_tells_without_data(change):
     privacy = DevicePrivacy(CLIP, NOISELESS, NOISELESS)
     released = release_update(privacy, {"w": change}, fresh_generator())

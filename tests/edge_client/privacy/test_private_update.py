@@ -88,6 +88,12 @@ def test_a_change_that_is_not_finite_is_released_as_noise(scene):
     assert stats.kstest(values, stats.norm(0, 25).cdf).pvalue > 1e-4
 
 
+def test_training_that_diverges_is_no_word_about_the_data_with_device_privacy(scene):
+    work = scene.work(privacy=DEVICE, keep=1.0, learning_rate=3e38, local_steps=6)
+    values = noise_of(scene, work, scene.update(work))
+    assert stats.kstest(values, stats.norm(0, 25).cdf).pvalue > 1e-4
+
+
 class _Returns:
     name, privacy = "made up", None
 

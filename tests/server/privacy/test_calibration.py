@@ -56,7 +56,9 @@ def test_so_it_does_beside_counts(target, schedule, ample):
 def test_counts_that_alone_cost_all_of_epsilon_are_refused():
     target, schedule = Target(1.0, 1e-5), DeviceSchedule(10)
     alone = noise_multiplier_for(target, schedule)
-    with pytest.raises(InvalidValueError, match=f"count_noise_multiplier must be 0, or above {alone:g}, where they cost"):
+    with pytest.raises(
+        InvalidValueError, match=f"count_noise_multiplier must be 0, or above {alone:g}, where they cost"
+    ):
         noise_multiplier_for(target, replace(schedule, count_noise_multiplier=alone))
 
 
