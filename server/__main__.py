@@ -22,6 +22,7 @@ from server.combining_options import add_combining_options, chosen_aggregation, 
 from server.config import Difference, RunConfig, ServiceSettings
 from server.durable_files import write_durably
 from server.mode_options import add_mode_options, take_buffer
+from server.privacy.run_words import run_words
 from server.privacy_options import add_privacy_options, take_privacy
 from server.rate_schedule import RateDecay
 from server.records import RoundRecord
@@ -185,6 +186,7 @@ async def _serve(settings: ServiceSettings) -> None:
     async with Service(settings, _log_round) as service:
         config = settings.run
         logger.info("run %s: serving bundle %s at %s", config.run, settings.bundle, service.http_url)
+        logger.info("run %s: %s", config.run, await asyncio.to_thread(run_words, config))
         logger.info("waiting for %d device(s) on %s", config.min_devices, settings.broker)
         try:
             await service.run()

@@ -5,47 +5,79 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from server.privacy.schedule import DeviceSchedule, RecordSchedule
 from wire_protocol.errors import InvalidValueError
+from wire_protocol.messages import BY_SCORES
 from wire_protocol.privacy import DevicePrivacy, Privacy, RecordPrivacy
 
-_NEEDED = {
-    "record": ("clip_norm", "noise_multiplier", "sampling_rate"),
-    "device": ("clip_norm", "noise_multiplier"),
+_OPTIONS = {
+    "none": {},
+    "record": {"clip_norm": True, "sampling_rate": True, "noise_multiplier": False, "score_noise_multiplier": False},
+    "device": {"clip_norm": True, "noise_multiplier": False},
 }
-_ALLOWED = {"none": (), "record": (*_NEEDED["record"], "score_noise_multiplier"), "device": _NEEDED["device"]}
-_VALUES = _ALLOWED["record"]
+"""What goes with each word, and whether it must."""
+_TARGET = ("epsilon", "delta")
+_VALUES = (*_OPTIONS["record"], *_TARGET)
 PRIVACY_OPTIONS = ("privacy", *_VALUES)
 """By their names as attributes."""
+DEFAULT_DELTA = 1e-5
 
 
 def add_privacy_options(group: Any, *, required: bool) -> None:
     """Add `--privacy` and what it takes to a parser or a group of one; where it is not `required` it is none."""
     group.add_argument(
         "--privacy",
-        choices=tuple(_ALLOWED),
+        choices=tuple(_OPTIONS),
         required=required,
         default=None if required else "none",
         help="none: updates tell of the examples as they are; record: no update tells much of any one example; "
-        "device: nor of any one device (see `fisherfleet privacy plan`)",
+        "device: nor of any one device" + ("" if required else " (default: none)"),
     )
     for name, text in (
         ("clip_norm", "largest L2 norm of an example's gradient (record) or of an update (device)"),
-        ("noise_multiplier", "the noise's standard deviation over that norm"),
         ("sampling_rate", "probability of an example to be in a step's batch (record)"),
-        ("score_noise_multiplier", "the noise of Fisher scores over the norm's square (record)"),
+        ("noise_multiplier", "the noise's standard deviation over the clip norm; or --epsilon"),
+        ("epsilon", "what a device that takes part in all rounds may spend; finds the noise multiplier"),
+        ("delta", f"of that epsilon (default: {DEFAULT_DELTA:g})"),
+        ("score_noise_multiplier", "the noise of Fisher scores over the clip norm's square (record)"),
     ):
         group.add_argument(f"--{name.replace('_', '-')}", type=float, help=text)
 
 
 def take_privacy(options: Mapping[str, Any]) -> Privacy | None:
-    """What these options say, by their names as attributes; raises `InvalidValueError`."""
+    """What these options say, by their names as attributes; raises `InvalidValueError`.
+
+    With `epsilon` the noise is found, for the run's `rounds`, `local_steps`, `resync_every` and `selection`.
+    """
     mode = options["privacy"]
     given = {name: options[name] for name in _VALUES if options[name] is not None}
-    for name in given.keys() - set(_ALLOWED[mode]):
+    allowed = {*_OPTIONS[mode], *(_TARGET if mode != "none" else ())}
+    for name in given.keys() - allowed:
         raise InvalidValueError(f"{name} must not be given with --privacy {mode}, got {given[name]}")
     if mode == "none":
         return None
-    for name in _NEEDED[mode]:
-        if name not in given:
-            raise InvalidValueError(f"{name} is missing; --privacy {mode} needs {', '.join(_NEEDED[mode])}")
-    return RecordPrivacy(**given) if mode == "record" else DevicePrivacy(**given)
+    missing = [name for name, needed in _OPTIONS[mode].items() if needed and name not in given]
+    if missing:
+        raise InvalidValueError(f"{missing[0]} is missing, --privacy {mode} needs it")
+    if ("noise_multiplier" in given) == ("epsilon" in given):
+        raise InvalidValueError(f"--privacy {mode} needs either noise_multiplier or epsilon, got {_both(given)}")
+    noise = given["noise_multiplier"] if "noise_multiplier" in given else _noise_for(mode, given, options)
+    values = {name: value for name, value in given.items() if name not in _TARGET} | {"noise_multiplier": noise}
+    return RecordPrivacy(**values) if mode == "record" else DevicePrivacy(**values)
+
+
+def _both(given: Mapping[str, Any]) -> str:
+    return "both" if "epsilon" in given else "neither"
+
+
+def _noise_for(mode: str, given: Mapping[str, Any], options: Mapping[str, Any]) -> float:
+    from server.privacy.calibration import Target, noise_multiplier_for  # noqa: PLC0415 - takes a second to load
+
+    target = Target(given["epsilon"], given.get("delta", DEFAULT_DELTA))
+    if mode == "device":
+        return noise_multiplier_for(target, DeviceSchedule(options["rounds"]))
+    scores = given.get("score_noise_multiplier", 0.0) if options["selection"] in BY_SCORES else 0.0
+    steps, rate = options["local_steps"], given["sampling_rate"]
+    trial = options["selection"] == "fisher-cohort"
+    schedule = RecordSchedule(options["rounds"], steps, rate, scores, options["resync_every"], trial)
+    return noise_multiplier_for(target, schedule)

@@ -15,10 +15,9 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from devices.errors import ReportError
+from server.privacy.run_words import NOT_PRIVATE
 
 REPORT_NAME = "report.json"
-NOT_PRIVATE = "none"
-
 Count = Annotated[int, Meta(ge=0)]
 Number = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[float, Meta(ge=0)]

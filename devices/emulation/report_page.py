@@ -22,7 +22,6 @@ from devices.emulation.quantities import (
     format_share,
 )
 from devices.emulation.report import (
-    NOT_PRIVATE,
     KindEntry,
     Report,
     Simulation,
@@ -36,7 +35,6 @@ from devices.emulation.report_plots import accuracy_plot, bytes_plot, group_plot
 PAGE_NAME = "report.html"
 MOST_DEVICES = 200
 """In the page's table; report.json has all."""
-NOT_PRIVATE_NOTICE = "Not private: updates carry no privacy guarantee."
 
 _CSS = """
 :root { color-scheme: light dark; --paper: #ffffff; --ground: #f4f5f7; --ink: #1a1e23; --muted: #59636e;
@@ -93,7 +91,7 @@ def render_report(report: Report) -> str:
     body = "\n".join(
         (
             f"<header><h1>{escape(title)}</h1><p>{escape(_summary(report))}</p></header>",
-            f'<p class="notice">{escape(_privacy(config.privacy))}</p>',
+            f'<p class="notice">{escape(config.privacy)}</p>',
             _headlines(report),
             *_simulation(report.simulation),
             _plots(report),
@@ -127,10 +125,6 @@ def _summary(report: Report) -> str:
         f"{_count(config.devices, 'device')}, {rounds}{closes}, {most}{100 * config.keep:g} % of neurons kept, "
         f"whole model re-sent {resync}, seed {config.seed}"
     )
-
-
-def _privacy(privacy: str) -> str:
-    return NOT_PRIVATE_NOTICE if privacy == NOT_PRIVATE else f"Privacy: {privacy}"
 
 
 def _headlines(report: Report) -> str:

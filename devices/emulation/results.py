@@ -25,6 +25,7 @@ from devices.emulation.report import (
 from devices.emulation.report_page import PAGE_NAME, write_report_page
 from devices.emulation.settings import FleetSettings
 from model_export.trained_model import trained_files
+from server.privacy.run_words import run_words
 from server.records import DeviceRecord, RoundRecord
 
 
@@ -51,6 +52,7 @@ def build_report(settings: FleetSettings, outcome: Outcome) -> Report:
             dataset=settings.dataset,
             model=settings.model,
             buffer_goal=None if settings.buffer is None else settings.buffer.goal,
+            privacy=run_words(settings.run_config("words")),
             group_sizes=dict(outcome.group_sizes),
         ),
         rounds=tuple(map(_round_entry, outcome.rounds)),

@@ -59,7 +59,8 @@ def add_run_options(parser: argparse.ArgumentParser, settings: type[FleetSetting
 def take_settings(options: dict[str, Any]) -> dict[str, Any]:
     """Parsed options as arguments of the settings, what goes together made one value; raises `InvalidValueError`."""
     training = take_training({name: options.pop(name) for name in LocalTraining.__struct_fields__})
-    privacy = take_privacy({name: options.pop(name) for name in PRIVACY_OPTIONS})
+    privacy = take_privacy(options)
+    options = {name: value for name, value in options.items() if name not in PRIVACY_OPTIONS}
     parts = (*fields(AggregationConfig), *fields(ServerOptimizerConfig))
     combining = argparse.Namespace(**{part.name: options.pop(part.name) for part in parts})
     return {

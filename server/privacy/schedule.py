@@ -17,7 +17,8 @@ class RecordSchedule:
     """DP-SGD in each of `rounds` rounds: `local_steps` steps, each record in each with probability `sampling_rate`.
 
     Where `score_noise_multiplier` is above 0, the first round and every `resync_every`-th after it also releases Fisher
-    scores of all records with noise of that multiplier. Raises `InvalidValueError`.
+    scores of all records with noise of that multiplier; with `trial_round` the second round and every
+    `resync_every`-th after that, too. Raises `InvalidValueError`.
     """
 
     rounds: int
@@ -25,6 +26,7 @@ class RecordSchedule:
     sampling_rate: float
     score_noise_multiplier: float = 0.0
     resync_every: int = 1
+    trial_round: bool = False
 
     def __post_init__(self) -> None:
         _require_count("rounds", self.rounds)
@@ -45,6 +47,8 @@ class RecordSchedule:
 
     def resyncs(self, rounds: int) -> int:
         """How many of the first `rounds` rounds are resyncs."""
+        if self.trial_round and rounds > 1:
+            return 1 - (-(rounds - 1) // self.resync_every)
         return -(-rounds // self.resync_every)
 
 

@@ -28,8 +28,9 @@ from devices.emulation.report import (
     encode_report,
     write_report,
 )
-from devices.emulation.report_page import NOT_PRIVATE_NOTICE, render_report, write_report_page
+from devices.emulation.report_page import render_report, write_report_page
 from devices.errors import ReportError
+from server.privacy.run_words import NOT_PRIVATE
 
 GROUPS = {"conv1": 8, "fc1": 64}
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -127,7 +128,7 @@ def test_the_keys_of_the_file_are_stable():
     assert set(written["final"]) == {"accuracy", "loss"}
     sums = {"bytes_up", "bytes_down", "bytes_up_dense", "bytes_down_dense", "updates_accepted", "updates_rejected"}
     assert set(written["totals"]) == sums | {"compute_fraction", "scoring_fraction", "seconds"}
-    assert written["config"]["privacy"] == "none"
+    assert written["config"]["privacy"] == NOT_PRIVATE
 
 
 def test_a_report_survives_the_file(tmp_path):
@@ -177,7 +178,7 @@ def test_what_is_no_report_is_refused(payload):
 def test_the_page_shows_figures_plots_and_tables():
     page = Page(render_report(report()))
     text = " | ".join(page.text)
-    for shown in ("90.7 %", "40.0x", "5.6x", "11.8 %", "4.3 %", "1 min 42 s", "14", "1 rejected", NOT_PRIVATE_NOTICE):
+    for shown in ("90.7 %", "40.0x", "5.6x", "11.8 %", "4.3 %", "1 min 42 s", "14", "1 rejected", NOT_PRIVATE):
         assert shown in text
     accuracy, sent, *groups = page.plots
     assert accuracy.startswith("Accuracy by round: 90.1 % after round 1, 90.7 % after round 7")

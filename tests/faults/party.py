@@ -201,6 +201,7 @@ class Party:
             "min-devices": count,
             "quorum": count,
             "round-seconds": PATIENCE_SECONDS,
+            "privacy": "none",
         }
         arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
         command = [sys.executable, "-m", "server", *arguments, *self.plot.serve]

@@ -28,6 +28,7 @@ def options(bundle_folder: Path, broker: Any, fleet: Any, tmp_path: Path) -> lis
         f"--broker=mqtt://127.0.0.1:{broker.port}",
         f"--state={tmp_path / 'state'}",
         "--port=0",
+        "--privacy=none",
         "--rounds=1",
         "--keep=1",
     ]
@@ -124,7 +125,7 @@ def test_mistakes_are_one_line_and_status_2(
     bundle_folder: Path, fleet: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, text: str
 ) -> None:
     argv = [f"--bundle={bundle_folder}", f"--fleet={fleet.folder}", f"--state={tmp_path / 'state'}"]
-    argv += ["--broker=mqtts://host", "--run=run", option]
+    argv += ["--broker=mqtts://host", "--run=run", "--privacy=none", option]
     assert main(argv) == 2
     errors = capsys.readouterr().err
     assert errors.startswith("fisherfleet serve: ")
@@ -138,7 +139,8 @@ def test_a_run_of_another_bundle_is_a_mistake(
     store = Store(tmp_path)
     store.begin_run(RunRecord("run", "0" * 64, 1.0, {}))
     store.close()
-    assert main([f"--bundle={bundle_folder}", f"--fleet={fleet.folder}", f"--state={tmp_path}", "--run=run"]) == 2
+    folders = [f"--bundle={bundle_folder}", f"--fleet={fleet.folder}", f"--state={tmp_path}"]
+    assert main([*folders, "--run=run", "--privacy=none"]) == 2
     assert "was started with bundle" in capsys.readouterr().err
 
 

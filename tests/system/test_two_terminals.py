@@ -79,7 +79,7 @@ async def test_serve_and_two_devices_by_hand(edge: Path, broker: str, tmp_path: 
     example = ROOT / "examples" / "digits_for_two_devices.py"
     subprocess.run([sys.executable, example, fleet, broker, f"http://127.0.0.1:{port}"], check=True, cwd=ROOT)
     serve = fisherfleet("serve", "--bundle", bundle, "--broker", broker, "--port", port, "--state", state)
-    options = ["--fleet", fleet, "--test", fleet / "test.npz", "--min-devices", 2, "--rounds", 30]
+    options = ["--fleet", fleet, "--test", fleet / "test.npz", "--min-devices", 2, "--rounds", 30, "--privacy", "none"]
     training = ["--local-steps", 50, "--learning-rate", 0.2, "--batch-size", 16]
     with (
         running(*serve, *options, *training, log=tmp_path / "serve.log") as server,

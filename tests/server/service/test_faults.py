@@ -36,7 +36,13 @@ async def until_logged(process: asyncio.subprocess.Process, *texts: str) -> None
 
 @pytest.fixture
 def options(bundle_folder: Path, broker: Any, fleet: Any, tmp_path: Path) -> list[str]:
-    options = [f"--bundle={bundle_folder}", f"--broker={broker.url}", f"--fleet={fleet.folder}", "--run=run"]
+    options = [
+        f"--bundle={bundle_folder}",
+        f"--broker={broker.url}",
+        f"--fleet={fleet.folder}",
+        "--run=run",
+        "--privacy=none",
+    ]
     return [*options, f"--state={tmp_path / 'state'}", "--port=0", "--rounds=2", "--min-devices=2", "--local-steps=5"]
 
 
@@ -224,7 +230,13 @@ async def test_a_clock_that_jumps_closes_no_round_early(
 
 async def test_a_state_folder_that_cannot_be_used_is_named(settings: ServiceSettings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    options = [f"--bundle={settings.bundle}", f"--fleet={settings.fleet}", f"--state={tmp_path / 'file'}", "--run=run"]
+    options = [
+        f"--bundle={settings.bundle}",
+        f"--fleet={settings.fleet}",
+        f"--state={tmp_path / 'file'}",
+        "--run=run",
+        "--privacy=none",
+    ]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "server", *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

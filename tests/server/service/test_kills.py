@@ -120,7 +120,13 @@ def trained(
     ) -> tuple[Outcome, list[int]]:
         state = tmp_path / run
         state.mkdir()
-        options = [f"--bundle={bundle_folder}", f"--broker={broker.url}", f"--fleet={fleet.folder}", "--port=0"]
+        options = [
+            f"--bundle={bundle_folder}",
+            f"--broker={broker.url}",
+            f"--fleet={fleet.folder}",
+            "--port=0",
+            "--privacy=none",
+        ]
         options += [f"--state={state}", f"--run={run}", f"--rounds={rounds}", "--resync-every=3", "--local-steps=5"]
         options += ["--batch-size=8", "--keep=1", f"--min-devices={len(NAMES)}", *more]
         ends = []
