@@ -49,7 +49,7 @@ def cases(devices: int) -> dict[str, Case]:
     def changed(**changes: float) -> Rounds:
         return replace(ACCOUNTED, privacy=msgspec.structs.replace(privacy, **changes))
 
-    some = max(2, devices // 5)
+    some = max(2, devices // 3)
     return {
         "audited_lower": Case(ACCOUNTED, devices, 200),
         "audited_lower_without_noise": Case(changed(noise_multiplier=NO_NOISE), some, 200),
@@ -57,7 +57,7 @@ def cases(devices: int) -> dict[str, Case]:
         "audited_lower_wrong_sampling": Case(changed(sampling_rate=1.0), some, 200),
         "audited_lower_same_noise": Case(ACCOUNTED, some, 200, with_a_seed),
         "audited_lower_clipped_apart": Case(ACCOUNTED, some, 200, partial(FaultyTraining, ClipsEachParameter)),
-        "audited_lower_divided_by_drawn": Case(ACCOUNTED, devices, 1, partial(FaultyTraining, DividesByTheDrawn)),
+        "audited_lower_divided_by_drawn": Case(ACCOUNTED, some, 1, partial(FaultyTraining, DividesByTheDrawn)),
     }
 
 

@@ -27,6 +27,10 @@ class TrainingError(FisherfleetError):
     """The runtime cannot train this sub-model, or training diverged."""
 
 
+class StoppedError(TrainingError):
+    """The training was ended from outside."""
+
+
 class PausedError(FisherfleetError):
     """The owner's limits say that no round is to begin now."""
 

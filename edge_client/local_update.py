@@ -5,8 +5,10 @@ The same functions serve a device, a fleet in one process and a benchmark.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from typing import Any, NamedTuple, Protocol
 
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_client.error_feedback import Sent, feeds_back, residual_after, with_residual
-from edge_client.errors import PrivacyError
+from edge_client.errors import PrivacyError, StoppedError, TrainingError
 from edge_client.local_data import batches, drawn, in_order
 from edge_client.privacy.noise import fresh_generator
 from edge_client.privacy.noised_scores import noised_scores
@@ -38,6 +40,8 @@ from wire_protocol.neuron_scores import Scores, decode_ranking, encode_scores
 from wire_protocol.privacy import RecordPrivacy
 from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, selection_id, sub_shapes, to_bitmaps
 from wire_protocol.tensor_codec import decode, encode
+
+logger = logging.getLogger(__name__)
 
 SCORING_BATCH = 32
 """Bounds the memory that scoring takes; it does not change the scores."""
@@ -194,16 +198,18 @@ class _Scoring:
 def train_update(work: LocalWork, choice: Choice, base: Arrays, runtime: TrainingRuntime) -> LocalUpdate:
     """Train the chosen neurons from `base` (sub-model float32 arrays as received) and encode what changed.
 
-    Raises `TrainingError` when training diverges, `InvalidValueError` when the change is not finite, and `PrivacyError`
-    where the plan is private and what would be sent is not.
+    Raises `TrainingError` when training diverges, unless the plan is private, as that would tell of the examples;
+    `InvalidValueError` when the change is not finite, and `PrivacyError` where the plan is private and what would be
+    sent is not.
     """
     plan = work.plan
     rule = StepRule(plan.training, gains(work.layout, plan.training.hidden_gain))
-    result = runtime.train(base, _batches(work), plan.learning_rate, rule)
+    train = partial(runtime.train, base, _batches(work), plan.learning_rate, rule)
     if plan.privacy is not None:
         positions = release_positions(choice.sub_model, choice.basis)
-        released = _release(work, base, runtime.privacy, result)
+        released = _release(work, base, runtime.privacy, train)
         return LocalUpdate(private_update(work, choice, positions, released), None, None)
+    result = train()
     change = {name: array - base[name] for name, array in result.parameters.items()}
     values, residual = _encode_change(work, choice.sub_model, change)
     update = _update(work, choice, result.examples, values)
@@ -217,13 +223,26 @@ def _batches(work: LocalWork) -> Iterator[Examples]:
     return batches(work.examples, plan.batch_size, plan.local_steps, work.generator)
 
 
-def _release(work: LocalWork, base: Arrays, guarantee: RecordPrivacy | None, result: TrainingResult) -> ReleasedChange:
+def _release(
+    work: LocalWork, base: Arrays, guarantee: RecordPrivacy | None, train: Callable[[], TrainingResult]
+) -> ReleasedChange:
     privacy = work.plan.privacy
     if isinstance(privacy, RecordPrivacy):
-        return release_trained(privacy, guarantee, base, result)
+        return release_trained(privacy, guarantee, base, train())
     assert privacy is not None
-    change = {name: array - base[name] for name, array in result.parameters.items()}
-    return release_update(privacy, change, work.noise)
+    return release_update(privacy, _change_or_none(base, train), work.noise)
+
+
+def _change_or_none(base: Arrays, train: Callable[[], TrainingResult]) -> Arrays:
+    """What training changed. Whether it fails may depend on the examples, so where it does nothing was changed."""
+    try:
+        trained = train().parameters
+    except StoppedError:
+        raise
+    except TrainingError as error:
+        logger.warning("nothing but noise is sent, as the training failed: %s", error)
+        return {name: np.zeros_like(array) for name, array in base.items()}
+    return {name: array - base[name] for name, array in trained.items()}
 
 
 def private_update(work: LocalWork, choice: Choice, positions: ReleasedPositions, change: ReleasedChange) -> Update:

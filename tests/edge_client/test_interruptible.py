@@ -14,7 +14,7 @@ BATCH = Examples(np.zeros((1, 1), np.float32), np.zeros(1, np.int64))
 class Counting:
     """Counts steps; sets `stop` in step `stop_in`."""
 
-    name = "counting"
+    name, privacy = "counting", None
 
     def __init__(self, stop: Event, stop_in: int) -> None:
         self._stop = stop
@@ -28,7 +28,7 @@ class Counting:
                 self._stop.set()
         return TrainingResult(dict(parameters), learning_rate, self.steps)
 
-    def scores(self, parameters, batches):
+    def scores(self, parameters, batches, clip_norm):
         self.train(parameters, batches, 1.0)
         return {"steps": np.array([self.steps])}
 

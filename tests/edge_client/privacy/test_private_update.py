@@ -3,18 +3,20 @@
 import subprocess
 import sys
 from dataclasses import replace
+from threading import Event
 
 import msgspec
 import numpy as np
 import pytest
 from scipy import stats
 
-from edge_client.errors import PrivacyError
+from edge_client.errors import PrivacyError, StoppedError, TrainingError
 from edge_client.local_update import Choice, choose, train_update
 from edge_client.privacy.mechanism import Mechanism
 from edge_client.privacy.noise import fresh_generator
 from edge_client.privacy.record_training import RecordTraining
 from edge_client.privacy.release import ReleasedChange, ReleasedPositions
+from edge_client.training.interruptible import InterruptibleRuntime
 from edge_client.training.runtime import TrainingResult
 from tests.edge_client.privacy.private_scene import PrivateScene
 from wire_protocol.errors import InvalidValueError
@@ -86,6 +88,29 @@ def test_a_change_that_is_not_finite_is_released_as_noise(scene):
     update = train_update(work, Choice(full_sub_model(scene.layout)), scene.full, _Returns(broken)).update
     values = noise_of(scene, work, update)
     assert stats.kstest(values, stats.norm(0, 25).cdf).pvalue > 1e-4
+
+
+def test_a_training_that_fails_is_released_as_noise(scene):
+    """A server could choose values at which only some examples fail."""
+    work = scene.work(privacy=DEVICE, keep=1.0, local_steps=3, learning_rate=1e30)
+    with pytest.raises(TrainingError, match="diverged"):
+        scene.update(scene.work(keep=1.0, local_steps=3, learning_rate=1e30))
+    values = noise_of(scene, work, scene.update(work))
+    assert stats.kstest(values, stats.norm(0, 25).cdf).pvalue > 1e-4
+
+
+def test_a_private_training_that_is_stopped_sends_nothing(scene):
+    stop = Event()
+    stop.set()
+    for privacy in (RECORD, DEVICE):
+        work = scene.work(privacy=privacy, keep=1.0)
+        with pytest.raises(StoppedError):
+            train_update(
+                work,
+                Choice(full_sub_model(scene.layout)),
+                scene.full,
+                InterruptibleRuntime(scene.private_runtime(work), stop),
+            )
 
 
 class _Returns:
