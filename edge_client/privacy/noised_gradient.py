@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edge_client.errors import TrainingError
 from edge_client.local_data import in_order
 from edge_client.onnx_session import BoundRun, Session, batch_feeds
 from edge_client.privacy.mechanism import Mechanism
@@ -25,7 +26,10 @@ NO_LOSS = 0.0
 
 
 class NoisedGradient:
-    """A `Gradient`. An example whose gradient is not finite counts as 0, as an error would be a word about it."""
+    """A `Gradient`. An example that the graph fails on, or whose gradient is not finite, counts as 0.
+
+    An error would be a word about it: a server could choose values at which only some examples fail.
+    """
 
     def __init__(self, session: Session, mechanism: Mechanism, memory: Memory) -> None:
         self._mechanism, self._memory = mechanism, memory
@@ -50,16 +54,18 @@ class NoisedGradient:
 
     def _clipped(self, part: Examples) -> Arrays:
         """The sum over a part; where it is not finite, over those of its examples that are finite by themselves."""
-        self._bound.run(batch_feeds(part))
-        if self._is_finite():
+        if self._succeeds(part):
             return self._part
         sums = {name: np.zeros_like(array) for name, array in self._part.items()}
         for one in in_order(part, 1):
-            self._bound.run(batch_feeds(one))
-            if self._is_finite():
+            if self._succeeds(one):
                 for name, clipped in self._part.items():
                     sums[name] += clipped
         return sums
 
-    def _is_finite(self) -> bool:
+    def _succeeds(self, part: Examples) -> bool:
+        try:
+            self._bound.run(batch_feeds(part))
+        except TrainingError:
+            return False
         return all(np.isfinite(array).all() for array in self._part.values())
