@@ -77,9 +77,9 @@ class LocalWork:
     """What a device has in a round: its order, its examples, and chance.
 
     `generator` draws batches, random selections and roundings and may be seeded. In a private run what is drawn for the
-    sake of privacy comes from `noise`; None means chance that nobody can repeat. With `public_size` everyone may know
-    how many examples there are. `residual` is what earlier updates left out, by `error_feedback`; None where nothing is
-    fed back.
+    sake of privacy comes from `noise`; None means chance that nobody can repeat. `public_size` is the number of the
+    device's examples where everyone may know it. `residual` is what earlier updates left out, by `error_feedback`; None
+    where nothing is fed back.
     """
 
     plan: RoundPlan
@@ -88,22 +88,22 @@ class LocalWork:
     generator: np.random.Generator
     noise: np.random.Generator = field(default_factory=fresh_generator)
     residual: Arrays | None = None
-    public_size: bool = False
+    public_size: int | None = None
 
     @property
     def told_examples(self) -> int:
         """The number of examples that an update tells of, and that weighs it."""
         plan = self.plan
-        if plan.privacy is None or self.public_size:
+        if plan.privacy is None:
             return len(self.examples)
-        return plan.presumed_examples
+        return plan.presumed_examples if self.public_size is None else self.public_size
 
     @property
     def divisor(self) -> float:
         """What sums over a private batch are divided by: the examples that are expected in one."""
         privacy = self.plan.privacy
-        if isinstance(privacy, RecordPrivacy) and self.public_size:
-            return max(1.0, privacy.sampling_rate * len(self.examples))
+        if isinstance(privacy, RecordPrivacy) and self.public_size is not None:
+            return max(1.0, privacy.sampling_rate * self.public_size)
         return float(self.plan.batch_size)
 
 
@@ -230,19 +230,20 @@ def _release(
     if isinstance(privacy, RecordPrivacy):
         return release_trained(privacy, guarantee, base, train())
     assert privacy is not None
-    return release_update(privacy, _change_or_none(base, train), work.noise)
+    trained = _trained(train) if len(work.examples) else None
+    change = {name: array - base[name] for name, array in (trained or base).items()}
+    return release_update(privacy, change, work.noise)
 
 
-def _change_or_none(base: Arrays, train: Callable[[], TrainingResult]) -> Arrays:
-    """What training changed. Whether it fails may depend on the examples, so where it does nothing was changed."""
+def _trained(train: Callable[[], TrainingResult]) -> Arrays | None:
+    """The parameters after training; None where it fails, as whether it does may tell of the examples."""
     try:
-        trained = train().parameters
+        return train().parameters
     except StoppedError:
         raise
     except TrainingError as error:
         logger.warning("nothing but noise is sent, as the training failed: %s", error)
-        return {name: np.zeros_like(array) for name, array in base.items()}
-    return {name: array - base[name] for name, array in trained.items()}
+        return None
 
 
 def private_update(work: LocalWork, choice: Choice, positions: ReleasedPositions, change: ReleasedChange) -> Update:

@@ -68,7 +68,7 @@ def test_counts_in_a_private_update_say_nothing_of_the_data(scene, privacy):
 
 def test_with_a_public_size_sums_are_divided_by_it_and_updates_weighed_by_it(scene):
     work = scene.work(privacy=RECORD, keep=1.0, batch_size=1)
-    public = replace(work, public_size=True)
+    public = replace(work, public_size=len(work.examples))
     assert (work.divisor, public.divisor) == (1.0, RECORD.sampling_rate * len(work.examples))
     assert scene.update(public).examples == len(work.examples)
 
