@@ -19,7 +19,7 @@ from edge_client.error_feedback import Sent, feeds_back, residual_after, with_re
 from edge_client.errors import PrivacyError, StoppedError, TrainingError
 from edge_client.local_data import batches, drawn, in_order
 from edge_client.privacy.noise import fresh_generator
-from edge_client.privacy.noised_scores import noised_scores
+from edge_client.privacy.noised_scores import noised_scores, require_own_parameters
 from edge_client.privacy.poisson_batches import poisson_batches
 from edge_client.privacy.release import (
     Basis,
@@ -190,6 +190,7 @@ class _Scoring:
         work, privacy = self._work, self._work.plan.privacy
         if not isinstance(privacy, RecordPrivacy):
             raise PrivacyError(f"scores of {privacy} have no noise")
+        require_own_parameters(work.layout)
         examples = in_order(work.examples, SCORING_BATCH)
         self.scored = work.told_examples
         return noised_scores(self._open().scores(self._full, examples, privacy.clip_norm), privacy, work.noise)

@@ -20,6 +20,7 @@ from edge_client.training.interruptible import InterruptibleRuntime
 from edge_client.training.runtime import TrainingResult
 from tests.edge_client.privacy.private_scene import PrivateScene
 from wire_protocol.errors import InvalidValueError
+from wire_protocol.layout import CutAxis, Layout, Parameter
 from wire_protocol.neuron_scores import decode_scores
 from wire_protocol.privacy import DevicePrivacy, RecordPrivacy
 from wire_protocol.sub_model import full_sub_model
@@ -158,6 +159,17 @@ def test_positions_by_noised_scores_may_leave_and_their_noise_is_as_promised(sce
     half = stats.halfnorm(0, stddev)  # scores below 0 are sent as 0
     assert 0.3 < np.mean(told == 0) < 0.7
     assert stats.kstest(told[told > 0], half.cdf).pvalue > 1e-4
+
+
+def test_scores_are_refused_where_a_weight_counts_for_two_neurons(scene):
+    """One record could move them by more than the clip norm's square."""
+    first = scene.layout.parameters[0]
+    twice = (*first.cuts, CutAxis(1, scene.layout.groups[1].name, produces=True))
+    both = Parameter("both", (first.shape[0], scene.layout.groups[1].size), twice)
+    layout = Layout((*scene.layout.parameters, both), scene.layout.groups)
+    work = replace(scene.work(privacy=SCORED, selection="fisher"), layout=layout)
+    with pytest.raises(PrivacyError, match="both counts in the scores of"):
+        choose(work, scene.full, lambda: scene.scorer)
 
 
 @pytest.mark.parametrize("privacy", [RECORD, DEVICE], ids=["record", "device"])
