@@ -6,6 +6,8 @@ differentially private machine learning", made of data). A device has each of it
 sends is looked at along every canary's direction; there what is seen of one canary does not depend on the others, if
 records are drawn and noise is added as docs/privacy.md says. So every canary is a trial of its own.
 
+In device mode a device has one canary and nothing else, or no record at all, and is one trial.
+
 The server is the adversary: it knows all but whether a canary is there, and chose the model and its values.
 """
 
@@ -23,14 +25,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edge_client.local_update import Choice, LocalWork, train_update
-from edge_client.onnx_session import Session
+from edge_client.onnx_session import Session, open_session
+from edge_client.privacy.account import Account
 from edge_client.privacy.mechanism import Mechanism
-from edge_client.privacy.record_training import RecordTraining, open_step
+from edge_client.privacy.record_training import RecordTraining
+from edge_client.training.portable import PortableRuntime
 from edge_client.training.runtime import TrainingRuntime
 from model_export.export import export_bundle
+from wire_protocol.bundle_manifest import PRIVATE_STEP, TRAIN_STEP
 from wire_protocol.examples import Examples
 from wire_protocol.messages import RoundPlan
-from wire_protocol.privacy import RecordPrivacy
+from wire_protocol.privacy import Privacy, RecordPrivacy
 from wire_protocol.sub_model import full_sub_model, sub_shapes
 from wire_protocol.tensor_codec import decode
 
@@ -42,7 +47,7 @@ QUIET = 55
 """Inputs that no record has: what is sent for their weights is noise alone."""
 _LOUD = 10.0
 """An input that makes gradients longer than the clip norm 1."""
-_BATCH, _RATE = 8, 1e-4
+_BATCH = 8
 
 
 class Heads(nn.Module):
@@ -67,25 +72,34 @@ Chance = Callable[[], np.random.Generator]
 
 
 def as_devices_do(session: Session, work: LocalWork) -> TrainingRuntime:
-    """The device's own private training."""
-    assert isinstance(work.plan.privacy, RecordPrivacy)
-    return RecordTraining(session, Mechanism(work.plan.privacy, work.divisor, work.noise))
+    """The device's own training."""
+    if isinstance(work.plan.privacy, RecordPrivacy):
+        return RecordTraining(session, Mechanism(work.plan.privacy, work.divisor, work.noise))
+    return PortableRuntime(session, work.layout)
 
 
 @dataclass(frozen=True)
 class Rounds:
     """Private rounds, each of `local_steps` steps, that are attacked together; the clip norm is 1."""
 
-    privacy: RecordPrivacy
+    privacy: Privacy
     rounds: int
     local_steps: int
+
+    def claimed(self, delta: float) -> float:
+        """Epsilon of all of them by the device's account."""
+        if isinstance(self.privacy, RecordPrivacy):
+            releases = self.privacy.releases(self.local_steps, scores=False)
+            return Account().spend("record", self.rounds * releases).epsilon(delta)
+        return Account().spend("device", self.rounds * self.privacy.releases()).epsilon(delta)
 
 
 @dataclass(frozen=True)
 class Seen:
     """What rounds show: along the canaries' directions, and how large values without any record are (RMS).
 
-    `along` is float [..., rounds, canaries] and `loudness` [..., rounds], as sums of gradients over the clip norm.
+    `along` is float [..., rounds, canaries] and `loudness` [..., rounds], in clip norms, of sums of gradients or of the
+    change.
     """
 
     along: Array
@@ -95,19 +109,21 @@ class Seen:
 class CanaryDevice:
     """A device that may have up to `canaries` canaries, and has one record besides; `folder` is new."""
 
+    _graph, _others, _rate = PRIVATE_STEP, 1, 1e-4
+
     def __init__(self, folder: Path, canaries: int) -> None:
         self.canaries = canaries
         inputs = canaries + 1 + QUIET
         self._layout = export_bundle(Heads(inputs), (inputs,), folder, name="canaries").layout
-        self._session = open_step(folder, 1)
+        self._session = open_session(folder / self._graph, 1)
         self._choice = Choice(full_sub_model(self._layout))
         self._shapes = sub_shapes(self._layout, self._choice.sub_model.widths)
         self._base = {name: np.zeros(shape, np.float32) for name, shape in self._shapes.items()}
-        self._records = _LOUD * np.eye(canaries + 1, inputs, dtype=np.float32)
+        self._records = _LOUD * np.eye(canaries + self._others, inputs, dtype=np.float32)
 
     def seen(self, there: Array, rounds: Rounds, chance: Chance, open_runtime: OpenRuntime = as_devices_do) -> Seen:
         """What the updates show of a device that has the canaries `there`, bool [canaries]."""
-        x = self._records[np.append(there, True)]
+        x = self._records[np.concatenate([there, np.ones(self._others, bool)])]
         examples = Examples(x, np.zeros(len(x), np.int64))
         sums = np.stack([self._sent(examples, rounds, n + 1, chance(), open_runtime) for n in range(rounds.rounds)])
         along = (sums[:, :, 1] - sums[:, :, 0]).sum(1) / np.sqrt(2 * HEADS)
@@ -117,16 +133,26 @@ class CanaryDevice:
     def _sent(
         self, examples: Examples, rounds: Rounds, number: int, chance: np.random.Generator, open_runtime: OpenRuntime
     ) -> Array:
-        """The update of a round as the server decodes it, as a sum of gradients: float64 [heads, classes, inputs]."""
+        """The update of a round as the server decodes it, upwards along gradients: float64 [heads, classes, inputs]."""
         plan = RoundPlan(
             run="audit", round=number, resync_round=number, model_version=number, bundle="b" * 64, model="a" * 64,
-            deadline=0.0, local_steps=rounds.local_steps, batch_size=_BATCH, learning_rate=_RATE, keep=1.0,
+            deadline=0.0, local_steps=rounds.local_steps, batch_size=_BATCH, learning_rate=self._rate, keep=1.0,
             selection="full", precision="float32", privacy=rounds.privacy,
         )  # fmt: skip
         work = LocalWork(plan, self._layout, examples, chance, noise=chance)
         update = train_update(work, self._choice, self._base, open_runtime(self._session, work)).update
         values = decode(update.values, self._shapes, update.codec)
-        return np.stack([*values.values()]).astype(np.float64) * (-work.divisor / plan.learning_rate)
+        of_sums = work.divisor / plan.learning_rate if isinstance(rounds.privacy, RecordPrivacy) else 1.0
+        return np.stack([*values.values()]).astype(np.float64) * -of_sums
+
+
+class WholeDevice(CanaryDevice):
+    """A device in device mode that has a canary and no other record, or none at all."""
+
+    _graph, _others, _rate = TRAIN_STEP, 0, 1.0
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, canaries=1)
 
 
 @dataclass(frozen=True)
@@ -163,7 +189,8 @@ def attacks(seen: Seen, accounted: Rounds) -> Mapping[str, Array]:
 
 def _log_likelihood_ratio(along: Array, accounted: Rounds) -> Array:
     """Of there against not there, of one round: there it is drawn in k of the steps, k binomial."""
-    steps, q = accounted.local_steps, accounted.privacy.sampling_rate
+    by_record = isinstance(accounted.privacy, RecordPrivacy)
+    steps, q = (accounted.local_steps, accounted.privacy.sampling_rate) if by_record else (1, 1.0)
     variance = steps * accounted.privacy.noise_multiplier**2
     terms = [
         np.log(comb(steps, k) * q**k * (1 - q) ** (steps - k)) + (k * along - k * k / 2) / variance

@@ -15,113 +15,115 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import process_time
 
 import msgspec
 
 from benchmarks.audit_bounds import Audited, Level, audit
-from benchmarks.audit_canaries import CanaryDevice, Chance, OpenRuntime, Rounds, as_devices_do, attacks, try_devices
+from benchmarks.audit_canaries import (
+    CanaryDevice,
+    Chance,
+    OpenRuntime,
+    Rounds,
+    WholeDevice,
+    as_devices_do,
+    attacks,
+    try_devices,
+)
 from benchmarks.audit_faults import ClipsEachParameter, DividesByTheDrawn, FaultyTraining, with_a_seed
 from benchmarks.figures import benchmark_parser, publish
-from edge_client.privacy.accountant import NOTHING
 from edge_client.privacy.noise import fresh_generator
-from wire_protocol.privacy import RecordPrivacy
+from wire_protocol.privacy import DevicePrivacy, RecordPrivacy
 
-ACCOUNTED = Rounds(RecordPrivacy(clip_norm=1.0, noise_multiplier=2.0, sampling_rate=0.3), rounds=4, local_steps=2)
+RECORD = Rounds(RecordPrivacy(clip_norm=1.0, noise_multiplier=2.0, sampling_rate=0.3), rounds=4, local_steps=2)
+DEVICE = Rounds(DevicePrivacy(clip_norm=1.0, noise_multiplier=1.5), rounds=2, local_steps=2)
 NO_NOISE = 1e-6
 """In place of none, which no plan can ask for."""
+CANARIES = 200
 
 
 @dataclass(frozen=True)
 class Case:
-    """What devices do, and how many of them are tried with how many canaries each."""
+    """What devices do and what is accounted for, and how many devices are tried with how many canaries each."""
 
+    words: str
+    accounted: Rounds
     done: Rounds
     devices: int
-    canaries: int
+    canaries: int = CANARIES
     open_runtime: OpenRuntime = as_devices_do
 
 
+def with_changes(rounds: Rounds, **changes: float) -> Rounds:
+    """Rounds of which some of the mechanism's numbers are others."""
+    return replace(rounds, privacy=msgspec.structs.replace(rounds.privacy, **changes))
+
+
 def cases(devices: int) -> dict[str, Case]:
-    """By the key of their figure; the first is what devices really do."""
-    privacy = ACCOUNTED.privacy
-
-    def changed(**changes: float) -> Rounds:
-        return replace(ACCOUNTED, privacy=msgspec.structs.replace(privacy, **changes))
-
-    some = max(2, devices // 3)
+    """By the key of their figure; each first one of a mode is what devices really do."""
+    some, alone = max(2, devices // 3), 4 * devices
+    clipped, divided = (partial(FaultyTraining, kind) for kind in (ClipsEachParameter, DividesByTheDrawn))
+    silent = with_changes(RECORD, noise_multiplier=NO_NOISE)
+    half = with_changes(RECORD, noise_multiplier=RECORD.privacy.noise_multiplier / 2)
+    always = with_changes(RECORD, sampling_rate=1.0)
+    silent_device = with_changes(DEVICE, noise_multiplier=NO_NOISE)
     return {
-        "audited_lower": Case(ACCOUNTED, devices, 200),
-        "audited_lower_without_noise": Case(changed(noise_multiplier=NO_NOISE), some, 200),
-        "audited_lower_half_noise": Case(changed(noise_multiplier=privacy.noise_multiplier / 2), some, 200),
-        "audited_lower_wrong_sampling": Case(changed(sampling_rate=1.0), some, 200),
-        "audited_lower_same_noise": Case(ACCOUNTED, some, 200, with_a_seed),
-        "audited_lower_clipped_apart": Case(ACCOUNTED, some, 200, partial(FaultyTraining, ClipsEachParameter)),
-        "audited_lower_divided_by_drawn": Case(ACCOUNTED, some, 1, partial(FaultyTraining, DividesByTheDrawn)),
+        "audited_lower": Case("as devices do", RECORD, RECORD, devices),
+        "audited_lower_without_noise": Case("no noise", RECORD, silent, some),
+        "audited_lower_half_noise": Case("half the noise", RECORD, half, some),
+        "audited_lower_wrong_sampling": Case("all records always drawn", RECORD, always, some),
+        "audited_lower_same_noise": Case("same noise each round", RECORD, RECORD, some, CANARIES, with_a_seed),
+        "audited_lower_clipped_apart": Case("parameters clipped apart", RECORD, RECORD, some, CANARIES, clipped),
+        "audited_lower_divided_by_drawn": Case("divided by records drawn", RECORD, RECORD, some, 1, divided),
+        "audited_lower_device": Case("device mode, as devices do", DEVICE, DEVICE, alone, 1),
+        "audited_lower_device_without_noise": Case("device mode, no noise", DEVICE, silent_device, some, 1),
     }
-
-
-_WORDS = {
-    "audited_lower": "as devices do",
-    "audited_lower_without_noise": "no noise",
-    "audited_lower_half_noise": "half the noise",
-    "audited_lower_wrong_sampling": "every record in every batch",
-    "audited_lower_same_noise": "the same noise in every round",
-    "audited_lower_clipped_apart": "every parameter clipped by itself",
-    "audited_lower_divided_by_drawn": "sums divided by the records drawn",
-}
-
-
-def claimed(delta: float) -> float:
-    """Epsilon of all rounds by the device's accountant."""
-    releases = ACCOUNTED.privacy.releases(ACCOUNTED.local_steps, scores=False)
-    return NOTHING.spend(ACCOUNTED.rounds * releases).epsilon(delta)
 
 
 def audited(case: Case, level: Level, chance: Chance) -> Audited:
     """The lower bound that attacks on devices find."""
-    with TemporaryDirectory() as folder:
-        device = CanaryDevice(Path(folder) / "bundle", case.canaries)
+    by_record = isinstance(case.accounted.privacy, RecordPrivacy)
+    with TemporaryDirectory() as name:
+        folder = Path(name) / "bundle"
+        device = CanaryDevice(folder, case.canaries) if by_record else WholeDevice(folder)
         trials = try_devices(device, case.devices, case.done, chance, case.open_runtime)
-    return audit(attacks(trials.seen, ACCOUNTED), trials.there, level)
+    return audit(attacks(trials.seen, case.accounted), trials.there, level)
 
 
 def main() -> None:
     """Run the benchmark."""
     parser = benchmark_parser("Epsilon from below, by attacks on what devices send.")
-    parser.add_argument("--devices", type=int, default=10_000, help="with 200 canaries each; faults are tried on fewer")
+    parser.add_argument("--devices", type=int, default=8_000, help="with 200 canaries each; faults are tried on fewer")
     parser.add_argument("--delta", type=float, default=1e-5)
     parser.add_argument("--confidence", type=float, default=0.99)
     options = parser.parse_args()
-    level, found, seconds = Level(options.delta, options.confidence), {}, {}
-    for key, case in cases(options.devices).items():
-        began = process_time()
-        found[key] = audited(case, level, fresh_generator)
-        seconds[key] = process_time() - began
-    claim = claimed(level.delta)
-    title = f"Epsilon at delta {level.delta:g}, claimed {claim:.3f}; lower bounds of confidence {level.confidence:g}"
+    level, tried = Level(options.delta, options.confidence), cases(options.devices)
+    found = {key: audited(case, level, fresh_generator) for key, case in tried.items()}
+    claims = {key: case.accounted.claimed(level.delta) for key, case in tried.items()}
     figures = {
-        "claimed_epsilon": claim,
+        "claimed_epsilon": claims["audited_lower"],
+        "claimed_epsilon_device": claims["audited_lower_device"],
         **{key: one.epsilon for key, one in found.items()},
         **asdict(level),
-        "accounted": {
-            **msgspec.to_builtins(ACCOUNTED.privacy),
-            "rounds": ACCOUNTED.rounds,
-            "local_steps": ACCOUNTED.local_steps,
-        },
+        "accounted": {"record": _described(RECORD), "device": _described(DEVICE)},
         "attack": found["audited_lower"].attack,
-        "trials": {key: case.devices * case.canaries for key, case in cases(options.devices).items()},
-        "seconds": seconds,
+        "trials": {key: case.devices * case.canaries for key, case in tried.items()},
         "cases": {key: asdict(one) for key, one in found.items()},
     }
-    publish(title, [_row(key, one, claim) for key, one in found.items()], figures, options.json)
+    title = f"Epsilon at delta {level.delta:g} and lower bounds of confidence {level.confidence:g}"
+    rows = [_row(case.words, found[key], claims[key]) for key, case in tried.items()]
+    publish(title, rows, figures, options.json)
 
 
-def _row(key: str, one: Audited, claim: float) -> Mapping[str, str]:
+def _described(rounds: Rounds) -> Mapping[str, object]:
+    privacy = msgspec.to_builtins(rounds.privacy)
+    return {**privacy, "rounds": rounds.rounds, "local_steps": rounds.local_steps}
+
+
+def _row(words: str, one: Audited, claim: float) -> Mapping[str, str]:
     return {
-        "what devices do": _WORDS[key],
-        "epsilon at least": f"{one.epsilon:.3f}",
-        "of the claim": f"{one.epsilon / claim:.0%}",
+        "what devices do": words,
+        "claimed": f"{claim:.2f}",
+        "at least": f"{one.epsilon:.2f} ({one.epsilon / claim:.0%})",
         "by": one.attack,
         "right of there": f"{one.hits} of {one.there}",
         "wrong of not there": f"{one.alarms} of {one.not_there}",

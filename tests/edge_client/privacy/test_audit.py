@@ -3,18 +3,18 @@
 from dataclasses import replace
 from functools import partial
 
-import msgspec
 import numpy as np
 import pytest
 from scipy import stats
 
 from benchmarks.audit_bounds import Level, audit, epsilon_bound
-from benchmarks.audit_canaries import CanaryDevice, Seen, as_devices_do, attacks, try_devices
+from benchmarks.audit_canaries import CanaryDevice, Seen, WholeDevice, as_devices_do, attacks, try_devices
 from benchmarks.audit_faults import ClipsEachParameter, DividesByTheDrawn, FaultyTraining, with_a_seed
-from benchmarks.privacy_audit import ACCOUNTED, NO_NOISE, claimed
+from benchmarks.privacy_audit import DEVICE, NO_NOISE, RECORD, with_changes
 
 LEVEL = Level(delta=1e-2, confidence=0.99)
 CANARIES, DEVICES = 150, 240
+CLAIM = RECORD.claimed(LEVEL.delta)
 
 
 @pytest.fixture(scope="module")
@@ -22,56 +22,68 @@ def device(tmp_path_factory):
     return CanaryDevice(tmp_path_factory.mktemp("canaries") / "bundle", CANARIES)
 
 
-def bound(device, devices=DEVICES, open_runtime=as_devices_do, **changes):
-    done = replace(ACCOUNTED, privacy=msgspec.structs.replace(ACCOUNTED.privacy, **changes))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return WholeDevice(tmp_path_factory.mktemp("whole") / "bundle")
+
+
+def bound(device, accounted, devices=DEVICES, open_runtime=as_devices_do, **changes):
     generator = np.random.default_rng(1)
+    done = with_changes(accounted, **changes)
     trials = try_devices(device, devices, done, lambda: generator, open_runtime)
-    return audit(attacks(trials.seen, ACCOUNTED), trials.there, LEVEL).epsilon
+    return audit(attacks(trials.seen, accounted), trials.there, LEVEL).epsilon
 
 
 def test_what_devices_do_is_never_found_above_the_claim_and_is_seen_near_it(device):
-    assert 0.3 * claimed(LEVEL.delta) < bound(device) <= claimed(LEVEL.delta)
+    assert 0.3 * CLAIM < bound(device, RECORD) <= CLAIM
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"noise_multiplier": NO_NOISE},
-        {"noise_multiplier": ACCOUNTED.privacy.noise_multiplier / 2},
+        {"noise_multiplier": RECORD.privacy.noise_multiplier / 2},
         {"sampling_rate": 1.0},
     ],
     ids=["no noise", "half the noise", "every record in every batch"],
 )
 def test_what_is_not_accounted_for_is_found(device, changes):
-    assert bound(device, **changes) > claimed(LEVEL.delta)
+    assert bound(device, RECORD, **changes) > CLAIM
 
 
 def test_noise_that_repeats_is_found(device):
-    assert bound(device, open_runtime=with_a_seed) > claimed(LEVEL.delta)
+    assert bound(device, RECORD, open_runtime=with_a_seed) > CLAIM
 
 
 def test_clipping_by_parameter_is_found(device):
-    assert bound(device, open_runtime=partial(FaultyTraining, ClipsEachParameter)) > claimed(LEVEL.delta)
+    assert bound(device, RECORD, open_runtime=partial(FaultyTraining, ClipsEachParameter)) > CLAIM
 
 
 def test_a_divisor_that_depends_on_the_batch_is_found(tmp_path):
     alone = CanaryDevice(tmp_path / "bundle", 1)
     faulty = partial(FaultyTraining, DividesByTheDrawn)
-    assert bound(alone, 1000, faulty) > claimed(LEVEL.delta)
+    assert bound(alone, RECORD, 1000, faulty) > CLAIM
+
+
+def test_device_mode_is_never_found_above_the_claim_and_is_with_less_noise(whole):
+    claim = DEVICE.claimed(LEVEL.delta)
+    assert 0.2 * claim < bound(whole, DEVICE, 3000) <= claim
+    assert bound(whole, DEVICE, 600, noise_multiplier=NO_NOISE) > claim
+    assert bound(whole, DEVICE, 3000, noise_multiplier=DEVICE.privacy.noise_multiplier / 2) > claim
 
 
 def test_faults_are_the_only_difference_to_what_devices_do(device):
     """What the faulty runtime does without a fault."""
     right = partial(FaultyTraining, DividesByTheDrawn.__base__)
     there = np.arange(CANARIES) % 2 == 0
-    seen = [device.seen(there, ACCOUNTED, partial(np.random.default_rng, 3), kind) for kind in (as_devices_do, right)]
+    seen = [device.seen(there, RECORD, partial(np.random.default_rng, 3), kind) for kind in (as_devices_do, right)]
     np.testing.assert_array_equal(seen[0].along, seen[1].along)
 
 
 @pytest.mark.parametrize("steps", [1, 2])
 def test_canaries_are_seen_as_the_likelihood_says(device, steps):
     """A canary of norm C drawn at the rate q, N(0, (z C)^2) for every step, and nothing of the others."""
-    rounds = replace(ACCOUNTED, rounds=1, local_steps=steps)
+    rounds = replace(RECORD, rounds=1, local_steps=steps)
     generator = np.random.default_rng(2)
     trials = try_devices(device, 60, rounds, lambda: generator)
     along, there = trials.seen.along[:, 0], trials.there
@@ -117,4 +129,4 @@ def test_an_attack_without_knowledge_bounds_nothing():
     generator = np.random.default_rng(5)
     there = generator.random((400, 20)) < 0.5
     noise = Seen(generator.standard_normal((400, 4, 20)), np.ones((400, 4)))
-    assert audit(attacks(noise, ACCOUNTED), there, Level(0.0, 0.999)).epsilon == 0
+    assert audit(attacks(noise, RECORD), there, Level(0.0, 0.999)).epsilon == 0
