@@ -7,11 +7,12 @@ the same on a virtual clock, with devices and links that differ.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from safetensors.numpy import load_file
 
@@ -36,6 +37,7 @@ from wire_protocol.local_training import PLAIN, LocalTraining
 from wire_protocol.messages import RoundPlan, SelectionPolicy
 from wire_protocol.model_difference import Coding, DifferencePrecision, encode_difference
 from wire_protocol.neuron_scores import Scores
+from wire_protocol.privacy import Privacy
 from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, gather, sub_shapes, widths_at
 from wire_protocol.tensor_codec import Codec, DownlinkPrecision, Precision, decode
 
@@ -47,7 +49,8 @@ class Method:
     """How the fleet trains; see `wire_protocol.messages.RoundPlan`.
 
     `difference` is the precision of whole models at resyncs after the first, as differences from the one before; None
-    sends them whole.
+    sends them whole. With `true_positions` a private run's neurons are chosen by true Fisher scores, as no device would
+    choose them: such a run is not private.
     """
 
     rounds: int
@@ -67,6 +70,8 @@ class Method:
     difference: DifferencePrecision | None = None
     error_feedback: bool = True
     score_examples: int = 0
+    privacy: Privacy | None = None
+    true_positions: bool = False
 
     def plan(self, number: int, ranking: Mapping[str, bytes]) -> RoundPlan:
         """The plan of round `number`, counted from 1; the fleet's ranking goes out at resyncs."""
@@ -91,6 +96,7 @@ class Method:
             top_k=self.top_k,
             downlink=self.downlink,
             score_examples=self.score_examples,
+            privacy=self.privacy,
         )
 
     def resync_round(self, number: int) -> int:
@@ -174,7 +180,7 @@ def accuracies(
     evaluator = Evaluator(fleet.bundle / EVALUATE, 1)
     initial = initial_model(layout, load_file(fleet.bundle / WEIGHTS), method.initial_scale)
     operator = InMemoryServer(layout, server.rule(layout), server.optimizer, initial)
-    generators = [np.random.default_rng([fleet.seed, number]) for number in range(len(fleet.shares))]
+    chance = [_chance(fleet.seed, number) for number in range(len(fleet.shares))]
     kept: dict[int, SubModel] = {}
     residuals: dict[int, Arrays] = {}
     resynced: Arrays | None = None
@@ -186,14 +192,14 @@ def accuracies(
         resynced = resynced if whole is None else whole.arrays
         for device, examples in enumerate(fleet.shares):
             residual = residuals.get(device, no_residual(layout)) if feeding else None
-            work = LocalWork(plan, layout, examples, generators[device], residual=residual)
+            work = LocalWork(plan, layout, examples, *chance[device], residual)
             if whole is None:
                 choice = Choice(kept[device], known=True)
                 base = _slice(operator, plan, choice.sub_model)
                 arrays = base.arrays
             else:
                 fitting = _fitting(fleet, method, device)
-                choice, base = choose(work, whole.arrays, lambda: graphs.scorer, fitting), whole
+                choice, base = _choose(method, work, whole.arrays, graphs, fitting), whole
                 arrays = gather(layout, choice.sub_model, whole.arrays)
             kept[device] = choice.sub_model
             local = train_update(work, choice, arrays, graphs.runtime_for(work))
@@ -207,6 +213,18 @@ def accuracies(
             up, down = up + len(body), down + base.bytes_taken
         compute = operator.close_round(opened)
         yield Round(up, down, compute, partial(evaluator.evaluate, operator.parameters, fleet.test))
+
+
+def _chance(seed: int, device: int) -> tuple[np.random.Generator, np.random.Generator]:
+    """What draws batches and what draws noise, which a real device lets nobody repeat."""
+    return np.random.default_rng([seed, device]), np.random.default_rng([seed, device, 1])
+
+
+def _choose(method: Method, work: LocalWork, full: Arrays, graphs: Graphs, fitting: Capped | None) -> Choice:
+    if not method.true_positions:
+        return choose(work, full, lambda: graphs.scorer, fitting)
+    plan = msgspec.structs.replace(work.plan, privacy=None, selection="fisher")
+    return replace(choose(replace(work, plan=plan), full, lambda: graphs.scorer, fitting), basis="public", scored=0)
 
 
 def _fitting(fleet: Fleet, method: Method, device: int) -> Capped | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from math import inf
 from typing import Any, NamedTuple, Protocol
 
@@ -32,7 +31,7 @@ from edge_client.privacy.release import (
 from edge_client.selection.policies import is_by_scores, select, sends_scores
 from edge_client.selection.policy import Ground
 from edge_client.training.hidden_gain import gains
-from edge_client.training.runtime import StepRule, TrainingResult, TrainingRuntime
+from edge_client.training.runtime import StepRule, TrainingRuntime
 from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout
 from wire_protocol.messages import RoundPlan, Update
@@ -77,8 +76,8 @@ class LocalWork:
     """What a device has in a round: its order, its examples, and chance.
 
     `generator` draws batches, random selections and roundings and may be seeded. In a private run what is drawn for the
-    sake of privacy comes from `noise`; None means chance that nobody can repeat. `public_size` is the number of the
-    device's examples where everyone may know it. `residual` is what earlier updates left out, by `error_feedback`; None
+    sake of privacy comes from `noise`, which nobody can repeat. `public_size` is the number of the device's examples
+    where everyone may know it. `residual` is what earlier updates left out, by `error_feedback`; None
     where nothing is fed back.
     """
 
@@ -205,12 +204,11 @@ def train_update(work: LocalWork, choice: Choice, base: Arrays, runtime: Trainin
     """
     plan = work.plan
     rule = StepRule(plan.training, gains(work.layout, plan.training.hidden_gain))
-    train = partial(runtime.train, base, _batches(work), plan.learning_rate, rule)
     if plan.privacy is not None:
         positions = release_positions(choice.sub_model, choice.basis)
-        released = _release(work, base, runtime.privacy, train)
+        released = _release(work, base, runtime, rule)
         return LocalUpdate(private_update(work, choice, positions, released), None, None)
-    result = train()
+    result = runtime.train(base, _batches(work), plan.learning_rate, rule)
     change = {name: array - base[name] for name, array in result.parameters.items()}
     values, residual = _encode_change(work, choice.sub_model, change)
     update = _update(work, choice, result.examples, values)
@@ -224,27 +222,28 @@ def _batches(work: LocalWork) -> Iterator[Examples]:
     return batches(work.examples, plan.batch_size, plan.local_steps, work.generator)
 
 
-def _release(
-    work: LocalWork, base: Arrays, guarantee: RecordPrivacy | None, train: Callable[[], TrainingResult]
-) -> ReleasedChange:
-    privacy = work.plan.privacy
+def _release(work: LocalWork, base: Arrays, runtime: TrainingRuntime, rule: StepRule) -> ReleasedChange:
+    """What training changed, so that it may leave."""
+    plan, privacy = work.plan, work.plan.privacy
     if isinstance(privacy, RecordPrivacy):
-        return release_trained(privacy, guarantee, base, train())
+        result = runtime.train(base, _batches(work), plan.learning_rate, rule)
+        return release_trained(privacy, runtime.privacy, base, result)
     assert privacy is not None
-    trained = _trained(train) if len(work.examples) else None
-    change = {name: array - base[name] for name, array in (trained or base).items()}
-    return release_update(privacy, change, work.noise)
+    trained = _trained_or_not(work, base, runtime, rule)
+    return release_update(privacy, {name: array - base[name] for name, array in trained.items()}, work.noise)
 
 
-def _trained(train: Callable[[], TrainingResult]) -> Arrays | None:
-    """The parameters after training; None where it fails, as whether it does may tell of the examples."""
+def _trained_or_not(work: LocalWork, base: Arrays, runtime: TrainingRuntime, rule: StepRule) -> Arrays:
+    """Where training fails, which would tell of the examples, or there are none, nothing was changed."""
+    if not len(work.examples):
+        return base
     try:
-        return train().parameters
+        return runtime.train(base, _batches(work), work.plan.learning_rate, rule).parameters
     except StoppedError:
         raise
     except TrainingError as error:
         logger.warning("nothing but noise is sent, as the training failed: %s", error)
-        return None
+        return base
 
 
 def private_update(work: LocalWork, choice: Choice, positions: ReleasedPositions, change: ReleasedChange) -> Update:

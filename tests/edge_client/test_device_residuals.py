@@ -42,7 +42,7 @@ pytestmark = needs_mosquitto
 class Gate:
     """The portable runtime, whose trainings wait to be let `go` before their first step; `begun` says that one does."""
 
-    name = "portable"
+    name, privacy = "portable", None
 
     def __init__(self) -> None:
         self.begun, self.go = Event(), Event()
