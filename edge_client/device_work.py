@@ -38,7 +38,7 @@ from edge_client.training.runtime import TrainingRuntime
 from edge_client.whole_model import WholeModel
 from wire_protocol.bundle_manifest import FISHER, PRIVATE_STEP, BundleManifest
 from wire_protocol.errors import FisherfleetError, ProtocolError
-from wire_protocol.examples import Examples, fit_examples
+from wire_protocol.examples import Examples, fit_examples, in_range
 from wire_protocol.layout import Layout
 from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.messages import RoundPlan, Slice, Update
@@ -68,7 +68,6 @@ class _OpenBundle:
     bundle: str
     manifest: BundleManifest
     folder: Path
-    examples: Examples
 
 
 class DeviceWork:
@@ -134,6 +133,7 @@ class DeviceWork:
         self._guard.require_allowed(plan, scores=False)
         opened = self._open_bundle(plan, store)
         layout = opened.manifest.layout
+        self._examples_for(plan, opened.manifest)
         names = list(self._training_files(plan, opened.manifest))
         if self._scores(command, layout):
             names.append(FISHER)
@@ -155,9 +155,9 @@ class DeviceWork:
         layout = opened.manifest.layout
         residual = self._residuals.load(plan.run, layout) if feeds_back(plan) else None
         work = LocalWork(
-            *(plan, layout, opened.examples, self._generator(plan)),
+            *(plan, layout, self._examples_for(plan, opened.manifest), self._generator(plan)),
             residual=residual,
-            public_size=self._config.privacy.public_size,
+            public_size=len(self._examples) if self._config.privacy.public_size else None,
         )
         runtime = InterruptibleRuntime(self._runtime_of(opened, work), stop)
         scorer = partial(self._open_scorer, opened, stop)
@@ -221,8 +221,12 @@ class DeviceWork:
         return self._open
 
     def _opened(self, bundle: str, manifest: BundleManifest, store: BundleStore) -> _OpenBundle:
-        examples = fit_examples(self._examples, manifest, str(self._config.data))
-        return _OpenBundle(bundle, manifest, store.files(bundle, manifest, ()), examples)
+        return _OpenBundle(bundle, manifest, store.files(bundle, manifest, ()))
+
+    def _examples_for(self, plan: RoundPlan, manifest: BundleManifest) -> Examples:
+        """What is trained on; raises `ExamplesError`, in a private run not for the sake of single examples."""
+        found = self._examples if plan.privacy is None else in_range(self._examples, manifest)
+        return fit_examples(found, manifest, str(self._config.data))
 
     def _scores(self, command: Fetch | Train, layout: Layout) -> bool:
         """Whether neurons may have to be scored."""

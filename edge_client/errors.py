@@ -27,8 +27,8 @@ class TrainingError(FisherfleetError):
     """The runtime cannot train this sub-model, or training diverged."""
 
 
-class DivergedError(TrainingError):
-    """A loss that is not finite, or what comes of one: a fact about the device's examples."""
+class StoppedError(TrainingError):
+    """The training was ended from outside."""
 
 
 class PausedError(FisherfleetError):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_client.errors import TrainingError
 from edge_client.local_data import in_order
 from edge_client.onnx_session import Session, feeds, open_session, run
 from wire_protocol.bundle_manifest import FISHER
@@ -51,19 +52,25 @@ class FisherScorer:
         return {group: values.astype(np.float32) for group, values in totals.items()}
 
     def _finite(self, parameters: Arrays, batch: Examples, clip_norm: float) -> Arrays:
-        """The sums over a batch; with a finite bound an example whose scores are not finite counts as 0."""
-        found = self._sums(parameters, batch, clip_norm)
-        if clip_norm == inf or _is_finite(found):
+        """The sums over a batch; with a finite bound an example that has no finite scores counts as 0."""
+        if clip_norm == inf:
+            return self._sums(parameters, batch, clip_norm)
+        found = self._finite_sums(parameters, batch, clip_norm)
+        if found is not None:
             return found
-        alone = [self._sums(parameters, one, clip_norm) for one in in_order(batch, 1)]
-        fit = [scores for scores in alone if _is_finite(scores)]
-        return {group: np.sum([scores[group] for scores in fit], axis=0) for group in found} if fit else {}
+        alone = [self._finite_sums(parameters, one, clip_norm) for one in in_order(batch, 1)]
+        fit = [scores for scores in alone if scores is not None]
+        return {group: np.sum([scores[group] for scores in fit], axis=0) for group in fit[0]} if fit else {}
+
+    def _finite_sums(self, parameters: Arrays, batch: Examples, clip_norm: float) -> Arrays | None:
+        """None where the graph fails, or gives what is not finite: which examples these are must not be told."""
+        try:
+            found = self._sums(parameters, batch, clip_norm)
+        except TrainingError:
+            return None
+        return found if all(np.isfinite(values).all() for values in found.values()) else None
 
     def _sums(self, parameters: Arrays, batch: Examples, clip_norm: float) -> Arrays:
         groups = [group.name for group in self._layout.groups]
         inputs = {**feeds(parameters, batch), "clip_norm": np.array(clip_norm, np.float32)}
         return dict(zip(groups, run(self._session, [f"fisher.{group}" for group in groups], inputs), strict=True))
-
-
-def _is_finite(scores: Arrays) -> bool:
-    return all(np.isfinite(values).all() for values in scores.values())

@@ -5,6 +5,7 @@ The same functions serve a device, a fleet in one process and a benchmark.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -15,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_client.error_feedback import Sent, feeds_back, residual_after, with_residual
-from edge_client.errors import DivergedError, PrivacyError
+from edge_client.errors import PrivacyError, StoppedError, TrainingError
 from edge_client.local_data import batches, drawn, in_order
 from edge_client.privacy.noise import fresh_generator
-from edge_client.privacy.noised_scores import noised_scores
+from edge_client.privacy.noised_scores import noised_scores, require_own_parameters
 from edge_client.privacy.poisson_batches import poisson_batches
 from edge_client.privacy.release import (
     Basis,
@@ -40,6 +41,8 @@ from wire_protocol.neuron_scores import Scores, decode_ranking, encode_scores
 from wire_protocol.privacy import RecordPrivacy
 from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, selection_id, sub_shapes, to_bitmaps
 from wire_protocol.tensor_codec import decode, encode
+
+logger = logging.getLogger(__name__)
 
 SCORING_BATCH = 32
 """Bounds the memory that scoring takes; it does not change the scores."""
@@ -75,9 +78,9 @@ class LocalWork:
     """What a device has in a round: its order, its examples, and chance.
 
     `generator` draws batches, random selections and roundings and may be seeded. In a private run what is drawn for the
-    sake of privacy comes from `noise`, which nobody can repeat. With `public_size` everyone may know how many examples
-    there are; `charged` is how far the device's ledger came by the round's charge. `residual` is what earlier updates
-    left out, by `error_feedback`; None where nothing is fed back.
+    sake of privacy comes from `noise`, which nobody can repeat. `public_size` is the number of the device's examples
+    where everyone may know it; `charged` is how far the device's ledger came by the round's charge. `residual` is what
+    earlier updates left out, by `error_feedback`; None where nothing is fed back.
     """
 
     plan: RoundPlan
@@ -86,23 +89,23 @@ class LocalWork:
     generator: np.random.Generator
     noise: np.random.Generator = field(default_factory=fresh_generator)
     residual: Arrays | None = None
-    public_size: bool = False
+    public_size: int | None = None
     charged: LedgerMark | None = None
 
     @property
     def told_examples(self) -> int:
         """The number of examples that an update tells of, and that weighs it."""
         plan = self.plan
-        if plan.privacy is None or self.public_size:
+        if plan.privacy is None:
             return len(self.examples)
-        return plan.presumed_examples
+        return plan.presumed_examples if self.public_size is None else self.public_size
 
     @property
     def divisor(self) -> float:
         """What sums over a private batch are divided by: the examples that are expected in one."""
         privacy = self.plan.privacy
-        if isinstance(privacy, RecordPrivacy) and self.public_size:
-            return max(1.0, privacy.sampling_rate * len(self.examples))
+        if isinstance(privacy, RecordPrivacy) and self.public_size is not None:
+            return max(1.0, privacy.sampling_rate * self.public_size)
         return float(self.plan.batch_size)
 
 
@@ -189,6 +192,7 @@ class _Scoring:
         work, privacy = self._work, self._work.plan.privacy
         if not isinstance(privacy, RecordPrivacy):
             raise PrivacyError(f"scores of {privacy} have no noise")
+        require_own_parameters(work.layout)
         examples = in_order(work.examples, SCORING_BATCH)
         self.scored = work.told_examples
         return noised_scores(self._open().scores(self._full, examples, privacy.clip_norm), privacy, work.noise)
@@ -197,8 +201,9 @@ class _Scoring:
 def train_update(work: LocalWork, choice: Choice, base: Arrays, runtime: TrainingRuntime) -> LocalUpdate:
     """Train the chosen neurons from `base` (sub-model float32 arrays as received) and encode what changed.
 
-    Raises `TrainingError` when training diverges, `InvalidValueError` when the change is not finite, and `PrivacyError`
-    where the plan is private and what would be sent is not.
+    Raises `TrainingError` when training diverges, unless the plan is private, as that would tell of the examples;
+    `InvalidValueError` when the change is not finite, and `PrivacyError` where the plan is private and what would be
+    sent is not.
     """
     plan = work.plan
     rule = StepRule(plan.training, gains(work.layout, plan.training.hidden_gain))
@@ -221,17 +226,27 @@ def _batches(work: LocalWork) -> Iterator[Examples]:
 
 
 def _release(work: LocalWork, base: Arrays, runtime: TrainingRuntime, rule: StepRule) -> ReleasedChange:
-    """What training changed, so that it may leave; with device privacy a training that diverges has changed nothing."""
+    """What training changed, so that it may leave."""
     plan, privacy = work.plan, work.plan.privacy
     if isinstance(privacy, RecordPrivacy):
         result = runtime.train(base, _batches(work), plan.learning_rate, rule)
         return release_trained(privacy, runtime.privacy, base, result)
     assert privacy is not None
-    try:
-        trained = runtime.train(base, _batches(work), plan.learning_rate, rule).parameters
-    except DivergedError:
-        trained = dict(base)
+    trained = _trained_or_not(work, base, runtime, rule)
     return release_update(privacy, {name: array - base[name] for name, array in trained.items()}, work.noise)
+
+
+def _trained_or_not(work: LocalWork, base: Arrays, runtime: TrainingRuntime, rule: StepRule) -> Arrays:
+    """Where training fails, which would tell of the examples, or there are none, nothing was changed."""
+    if not len(work.examples):
+        return base
+    try:
+        return runtime.train(base, _batches(work), work.plan.learning_rate, rule).parameters
+    except StoppedError:
+        raise
+    except TrainingError as error:
+        logger.warning("nothing but noise is sent, as the training failed: %s", error)
+        return base
 
 
 def private_update(work: LocalWork, choice: Choice, positions: ReleasedPositions, change: ReleasedChange) -> Update:

@@ -123,10 +123,25 @@ def require_fit(examples: Examples, input_shape: tuple[int, ...], classes: int, 
     if y.dtype != np.int64 or y.ndim != 1:
         found = "no array 'y'" if y is examples.x else f"y of type {y.dtype} and shape {y.shape}"
         raise ExamplesError(f"{source} has {found}, expected integer labels of shape ({len(examples)},)")
-    for label in (int(y.min()), int(y.max())):
+    for label in (int(y.min(initial=0)), int(y.max(initial=0))):
         if not 0 <= label < classes:
             raise ExamplesError(f"y in {source} holds label {label}, expected labels from 0 to {classes - 1}")
     return examples
+
+
+def in_range(examples: Examples, manifest: BundleManifest) -> Examples:
+    """Those examples whose label or targets the bundle's model and loss can take; shapes and types are not looked at.
+
+    For private runs: `ExamplesError` for one example's sake would tell of it.
+    """
+    y = examples.y
+    if manifest.loss == "cross-entropy" and y.dtype == np.int64:
+        fit = (y >= 0) & (y < manifest.classes)
+    elif manifest.loss == "bce":
+        fit = (y >= 0) & (y <= 1)
+    else:
+        return examples
+    return examples.take(np.flatnonzero(fit.reshape(len(y), -1).all(axis=1)))
 
 
 def fit_examples(examples: Examples, manifest: BundleManifest, source: str) -> Examples:
@@ -143,7 +158,7 @@ def fit_examples(examples: Examples, manifest: BundleManifest, source: str) -> E
     if y.shape != shape:
         what = "no array 'y', and x" if y is examples.x else "y"
         raise ExamplesError(f"{source} has {what} of shape {y.shape}, expected targets of shape {shape}")
-    lowest, highest = float(y.min()), float(y.max())
+    lowest, highest = float(y.min(initial=0)), float(y.max(initial=0))
     if manifest.loss == "bce" and not 0 <= lowest <= highest <= 1:
         raise ExamplesError(f"y in {source} holds {lowest:g} to {highest:g}, expected targets from 0 to 1")
     return Examples(examples.x, y.astype(np.float32, copy=False))

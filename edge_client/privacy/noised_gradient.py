@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edge_client.errors import TrainingError
 from edge_client.local_data import in_order
 from edge_client.onnx_session import BoundRun, Session, batch_feeds
 from edge_client.privacy.clip_count import ClipCount
@@ -25,8 +26,9 @@ NO_LOSS = 0.0
 
 
 class NoisedGradient:
-    """A `Gradient`. An example whose gradient is not finite counts as 0, as an error would be a word about it.
+    """A `Gradient`. An example that the graph fails on, or whose gradient is not finite, counts as 0.
 
+    An error would be a word about it: a server could choose values at which only some examples fail.
     Where there is a `count`, it is told how many gradients of every step are within the clip norm.
     """
 
@@ -65,8 +67,11 @@ class NoisedGradient:
         return within if finite else 0
 
     def _run(self, part: Examples) -> tuple[int, bool]:
-        """How many of a part's gradients are within the clip norm, and whether their sum is finite."""
+        """How many of a part's gradients are within the clip norm, and whether their sum is there and finite."""
         norms = self._norms[: len(part)] if self._count is not None else self._norms[:0]
-        self._bound.run(batch_feeds(part), {"norms": norms} if len(norms) else {})
+        try:
+            self._bound.run(batch_feeds(part), {"norms": norms} if len(norms) else {})
+        except TrainingError:
+            return 0, False
         finite = all(np.isfinite(array).all() for array in self._part.values())
         return int(np.count_nonzero(norms <= self._clip_norm)), finite

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edge_client.errors import TrainingError
+from edge_client.errors import StoppedError
 from edge_client.local_update import Scorer
 from edge_client.training.runtime import PLAIN_STEPS, StepRule, TrainingResult, TrainingRuntime
 from wire_protocol.examples import Examples
@@ -17,7 +17,7 @@ from wire_protocol.sub_model import Arrays
 
 
 class InterruptibleRuntime:
-    """`inner`, but `train` raises `TrainingError` before the first step that begins after `stop` is set."""
+    """`inner`, but `train` raises `StoppedError` before the first step that begins after `stop` is set."""
 
     def __init__(self, inner: TrainingRuntime, stop: Event) -> None:
         self.name, self.privacy = inner.name, inner.privacy
@@ -32,7 +32,7 @@ class InterruptibleRuntime:
 
 
 class InterruptibleScorer:
-    """`inner`, but `scores` raises `TrainingError` before the first batch that begins after `stop` is set."""
+    """`inner`, but `scores` raises `StoppedError` before the first batch that begins after `stop` is set."""
 
     def __init__(self, inner: Scorer, stop: Event) -> None:
         self._inner = inner
@@ -48,5 +48,5 @@ class InterruptibleScorer:
 def _until_stopped(batches: Iterable[Examples], stop: Event) -> Iterator[Examples]:
     for batch in batches:
         if stop.is_set():
-            raise TrainingError("the training was stopped")
+            raise StoppedError("the training was stopped")
         yield batch

@@ -6,7 +6,7 @@ from math import isfinite
 
 import numpy as np
 
-from edge_client.errors import DivergedError
+from edge_client.errors import TrainingError
 from edge_client.onnx_session import BoundRun, Session, batch_feeds
 from edge_client.training.descent import Memory
 from wire_protocol.examples import Examples
@@ -25,5 +25,5 @@ class MeanGradient:
         self._bound.run(batch_feeds(batch))
         loss = float(self._loss)
         if not isfinite(loss):
-            raise DivergedError(f"the loss is {loss}")
+            raise TrainingError(f"the loss is {loss}")
         return loss

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_client.errors import DivergedError, TrainingError
+from edge_client.errors import TrainingError
 from edge_client.onnx_session import Session, open_session
 from edge_client.training.descent import Descent
 from edge_client.training.mean_gradient import MeanGradient
@@ -49,15 +49,13 @@ class PortableRuntime:
             try:
                 losses.append(descent.step(batch))
             except TrainingError as error:
-                raise _told(error, steps=len(losses)) from error
+                raise TrainingError(_why(error, steps=len(losses))) from error
             examples += len(batch)
         if not losses:
             raise TrainingError("there is no batch to train on, expected at least one")
         return TrainingResult(descent.parameters(), float(np.mean(losses)), examples)
 
 
-def _told(error: TrainingError, steps: int) -> TrainingError:
+def _why(error: TrainingError, steps: int) -> str:
     """After a step that went well only the values can have gone bad: pooling, for one, fails on NaN."""
-    if not steps:
-        return error
-    return DivergedError(f"training diverged after {steps} steps; a lower learning rate may help: {error}")
+    return f"training diverged after {steps} steps; a lower learning rate may help: {error}" if steps else str(error)

@@ -16,6 +16,7 @@ from edge_client.round_fitting import CALIBRATION_FILE, Fitter, Subject
 from edge_client.training.runtime import TrainingResult
 from tests.edge_client.test_cost_model import LAYOUT, plan
 from wire_protocol.examples import Examples
+from wire_protocol.privacy import DevicePrivacy
 
 EXAMPLES = Examples(np.zeros((20, 5), np.float32), np.zeros(20, np.int64))
 SIZES = LayoutSizes(LAYOUT)
@@ -28,13 +29,14 @@ class Machine:
 
     def __init__(self, called="pi"):
         self.now, self.peak, self.steps, self.scored, self.called = 0.0, 50.0, 0, 0, called
-        self.widest = 0
+        self.widest, self.largest = 0, 0.0
 
     def train(self, parameters, batches, learning_rate, rule):
         del learning_rate, rule
         widths = {"a": parameters["bias"].shape[0], "b": parameters["out"].shape[1]}
         self.widest = max(self.widest, widths["b"])
-        for _ in batches:
+        for batch in batches:
+            self.largest = max(self.largest, float(batch.x.max()))
             self.now += 1e-3 + 1e-6 * float(SIZES.multiply_accumulates(SIZES.row(widths))[0])
             self.steps += 1
         self.peak = 50.0 + 1e-3 * float(SIZES.elements(SIZES.row(widths))[0])
@@ -103,6 +105,17 @@ def test_it_is_measured_once_and_again_on_another_machine_or_batch(tmp_path):
     machine.fitter(tmp_path).calibrated(machine.subject(batch_size=4))
     assert machine.steps == 3 * steps
     assert machine.fitter(tmp_path).calibrated(machine.subject()) == first
+
+
+@pytest.mark.parametrize(("privacy", "largest"), [(None, 7.0), (DevicePrivacy(1.0, 1.0), 0.0)])
+def test_in_a_private_run_nothing_is_measured_on_the_devices_own_examples(tmp_path, privacy, largest):
+    """Where a graph fails on them the round would be declined, and that would tell of them."""
+    machine = Machine()
+    own = Examples(np.full_like(EXAMPLES.x, 7), EXAMPLES.y)
+    subject = machine.subject(privacy=privacy, selection="prefix")
+    machine.fitter(tmp_path).calibrated(replace(subject, examples=own))
+    assert machine.steps > 0
+    assert machine.largest == largest
 
 
 def test_a_damaged_calibration_is_measured_anew(tmp_path, caplog):

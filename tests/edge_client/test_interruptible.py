@@ -28,8 +28,8 @@ class Counting:
                 self._stop.set()
         return TrainingResult(dict(parameters), learning_rate, self.steps)
 
-    def scores(self, parameters, batches, clip_norm):
-        self.train(parameters, batches, clip_norm)
+    def scores(self, parameters, batches, clip_norm):  # noqa: ARG002
+        self.train(parameters, batches, 1.0)
         return {"steps": np.array([self.steps])}
 
 

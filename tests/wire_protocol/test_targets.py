@@ -11,7 +11,7 @@ import pytest
 
 from wire_protocol import bundle_manifest as bm
 from wire_protocol.errors import InvalidValueError
-from wire_protocol.examples import Examples, ExamplesError, examples_from, fit_examples, load_examples
+from wire_protocol.examples import Examples, ExamplesError, examples_from, fit_examples, in_range, load_examples
 from wire_protocol.layout import Layout, Parameter
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -95,6 +95,22 @@ def test_targets_that_do_not_fit_are_refused(y: Any, bundle: bm.BundleManifest, 
 def test_targets_that_are_no_numbers_are_refused(y: Any, problem: str) -> None:
     with pytest.raises(ExamplesError, match=problem):
         read(y)
+
+
+@pytest.mark.parametrize(
+    ("y", "bundle", "kept"),
+    [
+        ([0, 5, 1, 2], manifest("cross-entropy", (2,), 2), [0, 2]),
+        ([7, 5, 9, 2], manifest("cross-entropy", (2,), 2), []),
+        ([0.5, 2.0, 1.0, -1.0], manifest("bce", (1,)), [0, 2]),
+        ([0.5, 2.0, 1.0, -1.0], manifest("mse", (1,)), [0, 1, 2, 3]),
+    ],
+)
+def test_examples_out_of_range_can_be_left_out(y: Any, bundle: bm.BundleManifest, kept: list[int]) -> None:
+    examples = read(y)
+    fitted = fit_examples(in_range(examples, bundle), bundle, "d")
+    np.testing.assert_array_equal(fitted.x, examples.x[kept])
+    np.testing.assert_array_equal(fitted.y.reshape(-1), examples.y[kept])
 
 
 def test_inputs_of_another_shape_are_refused() -> None:

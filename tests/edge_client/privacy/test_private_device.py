@@ -140,6 +140,23 @@ async def test_a_device_for_private_runs_only_takes_no_part_in_others_and_keeps_
         assert not (config.state / "ledger").exists()
 
 
+@pytest.mark.parametrize("privacy", [RECORD, SCORED, DEVICE_WIDE], ids=["record", "scored", "device"])
+@pytest.mark.parametrize("label", [99, 3])
+async def test_whether_a_label_is_beyond_the_model_is_not_told(tmp_path, privacy, label):
+    """A server could give models of few classes to learn who has a record of another."""
+    scene = make_scene(tmp_path, SMALL)
+    np.savez(tmp_path / "examples.npz", x=scene.examples.x, y=np.full(len(scene.examples), label))
+    with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
+        config = replace(device_config(tmp_path, port, url), privacy=Cap(epsilon=1000.0))
+        async with scripted_server(port) as server, running(config):
+            await server.state()
+            plan = private_plan(scene, 1, privacy)
+            await server.publish_plan(plan)
+            update, _ = await server.update(1)
+    noise = noise_in(scene, plan, update, from_bitmaps(scene.layout, update.kept))
+    assert stats.kstest(noise, stats.norm(0, privacy.noise_multiplier * privacy.clip_norm).cdf).pvalue > 1e-4
+
+
 async def test_neurons_chosen_by_true_scores_are_chosen_again_where_the_run_turns_private(tmp_path):
     scene = make_scene(tmp_path, SMALL)
     with broker(tmp_path) as port, web_server(scene.pages) as (url, _):

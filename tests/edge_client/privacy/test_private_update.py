@@ -3,21 +3,24 @@
 import subprocess
 import sys
 from dataclasses import replace
+from threading import Event
 
 import msgspec
 import numpy as np
 import pytest
 from scipy import stats
 
-from edge_client.errors import PrivacyError
+from edge_client.errors import PrivacyError, StoppedError, TrainingError
 from edge_client.local_update import Choice, choose, train_update
 from edge_client.privacy.mechanism import Mechanism
 from edge_client.privacy.noise import fresh_generator
 from edge_client.privacy.record_training import RecordTraining
 from edge_client.privacy.release import ReleasedChange, ReleasedPositions
+from edge_client.training.interruptible import InterruptibleRuntime
 from edge_client.training.runtime import TrainingResult
 from tests.edge_client.privacy.private_scene import PrivateScene
 from wire_protocol.errors import InvalidValueError
+from wire_protocol.layout import CutAxis, Layout, Parameter
 from wire_protocol.neuron_scores import decode_scores
 from wire_protocol.privacy import DevicePrivacy, RecordPrivacy
 from wire_protocol.sub_model import full_sub_model
@@ -66,7 +69,7 @@ def test_counts_in_a_private_update_say_nothing_of_the_data(scene, privacy):
 
 def test_with_a_public_size_sums_are_divided_by_it_and_updates_weighed_by_it(scene):
     work = scene.work(privacy=RECORD, keep=1.0, batch_size=1)
-    public = replace(work, public_size=True)
+    public = replace(work, public_size=len(work.examples))
     assert (work.divisor, public.divisor) == (1.0, RECORD.sampling_rate * len(work.examples))
     assert scene.update(public).examples == len(work.examples)
 
@@ -88,10 +91,27 @@ def test_a_change_that_is_not_finite_is_released_as_noise(scene):
     assert stats.kstest(values, stats.norm(0, 25).cdf).pvalue > 1e-4
 
 
-def test_training_that_diverges_is_no_word_about_the_data_with_device_privacy(scene):
-    work = scene.work(privacy=DEVICE, keep=1.0, learning_rate=3e38, local_steps=6)
+def test_a_training_that_fails_is_released_as_noise(scene):
+    """A server could choose values at which only some examples fail."""
+    work = scene.work(privacy=DEVICE, keep=1.0, local_steps=3, learning_rate=1e30)
+    with pytest.raises(TrainingError, match="diverged"):
+        scene.update(scene.work(keep=1.0, local_steps=3, learning_rate=1e30))
     values = noise_of(scene, work, scene.update(work))
     assert stats.kstest(values, stats.norm(0, 25).cdf).pvalue > 1e-4
+
+
+def test_a_private_training_that_is_stopped_sends_nothing(scene):
+    stop = Event()
+    stop.set()
+    for privacy in (RECORD, DEVICE):
+        work = scene.work(privacy=privacy, keep=1.0)
+        with pytest.raises(StoppedError):
+            train_update(
+                work,
+                Choice(full_sub_model(scene.layout)),
+                scene.full,
+                InterruptibleRuntime(scene.private_runtime(work), stop),
+            )
 
 
 class _Returns:
@@ -139,6 +159,17 @@ def test_positions_by_noised_scores_may_leave_and_their_noise_is_as_promised(sce
     half = stats.halfnorm(0, stddev)  # scores below 0 are sent as 0
     assert 0.3 < np.mean(told == 0) < 0.7
     assert stats.kstest(told[told > 0], half.cdf).pvalue > 1e-4
+
+
+def test_scores_are_refused_where_a_weight_counts_for_two_neurons(scene):
+    """One record could move them by more than the clip norm's square."""
+    first = scene.layout.parameters[0]
+    twice = (*first.cuts, CutAxis(1, scene.layout.groups[1].name, produces=True))
+    both = Parameter("both", (first.shape[0], scene.layout.groups[1].size), twice)
+    layout = Layout((*scene.layout.parameters, both), scene.layout.groups)
+    work = replace(scene.work(privacy=SCORED, selection="fisher"), layout=layout)
+    with pytest.raises(PrivacyError, match="both counts in the scores of"):
+        choose(work, scene.full, lambda: scene.scorer)
 
 
 @pytest.mark.parametrize("privacy", [RECORD, DEVICE], ids=["record", "device"])

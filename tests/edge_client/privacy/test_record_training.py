@@ -104,6 +104,21 @@ def test_a_record_without_a_finite_gradient_counts_as_none(scene):
     np.testing.assert_allclose(vector(summed(scene, bad)), vector(summed(scene, good)), atol=2e-4)
 
 
+def test_a_record_that_the_graph_fails_on_counts_as_none(tmp_path):
+    """A word that the model's table lacks: an error would tell that somebody has it."""
+    text = PrivateScene(tmp_path / "bundle", "transformer", (16,))
+    good = Examples(np.arange(80, dtype=np.float32).reshape(5, 16) % 50, np.arange(5) % CLASSES)
+    bad = Examples(np.concatenate([good.x, np.full((1, 16), 1e6, np.float32)]), np.append(good.y, 0))
+    with pytest.raises(TrainingError, match="out of data bounds"):
+        text.runtime.train(text.full, [bad], RATE)
+    np.testing.assert_allclose(vector(summed(text, bad)), vector(summed(text, good)), atol=2e-4)
+    scores = [text.scorer.scores(text.full, [records], CLIP) for records in (good, bad)]
+    for group, found in scores[0].items():
+        np.testing.assert_allclose(scores[1][group], found, rtol=1e-4, atol=1e-7)
+    with pytest.raises(TrainingError, match="out of data bounds"):
+        text.scorer.scores(text.full, [bad])
+
+
 def test_an_empty_batch_is_a_step_of_noise_alone(scene):
     nobody = scene.examples.take(np.arange(0))
     after = training(scene, noise=10.0).train(scene.full, [nobody], RATE).parameters
