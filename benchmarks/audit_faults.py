@@ -10,6 +10,7 @@ import numpy as np
 from edge_client.local_data import in_order
 from edge_client.local_update import LocalWork
 from edge_client.onnx_session import Session, batch_feeds
+from edge_client.privacy.clip_count import ClipCount
 from edge_client.privacy.mechanism import Mechanism
 from edge_client.privacy.noised_gradient import NO_LOSS, NoisedGradient
 from edge_client.privacy.record_training import RecordTraining
@@ -36,18 +37,18 @@ class DividesByTheDrawn(NoisedGradient):
 class ClipsEachParameter(NoisedGradient):
     """Clips the gradient of each parameter by itself and not all together."""
 
-    def __init__(self, session: Session, mechanism: Mechanism, memory: Memory) -> None:
-        super().__init__(session, mechanism, memory)
+    def __init__(self, session: Session, mechanism: Mechanism, count: ClipCount | None, memory: Memory) -> None:
+        super().__init__(session, mechanism, count, memory)
         self._bound_norm = mechanism.privacy.clip_norm
         self._clip_norm[...] = _NEVER_CLIPPED
 
-    def _clipped(self, part: Examples) -> Arrays:
-        sums = {name: np.zeros_like(array) for name, array in self._part.items()}
+    def _add_clipped(self, part: Examples) -> int:
         for one in in_order(part, 1):
             self._bound.run(batch_feeds(one))
             for name, gradient in self._part.items():
-                sums[name] += gradient * min(1.0, self._bound_norm / float(np.linalg.norm(gradient)))
-        return sums
+                factor = min(1.0, self._bound_norm / float(np.linalg.norm(gradient)))
+                self._memory.gradients[name] += gradient * factor
+        return 0
 
 
 class FaultyTraining:
@@ -58,7 +59,7 @@ class FaultyTraining:
     def __init__(self, kind: type[NoisedGradient], session: Session, work: LocalWork) -> None:
         assert isinstance(work.plan.privacy, RecordPrivacy)
         self.privacy = work.plan.privacy
-        self._open = partial(kind, session, Mechanism(self.privacy, work.divisor, work.noise))
+        self._open = partial(kind, session, Mechanism(self.privacy, work.divisor, work.noise), None)
 
     def train(
         self, parameters: Arrays, batches: Iterable[Examples], learning_rate: float, rule: StepRule = PLAIN_STEPS

@@ -132,7 +132,7 @@ const slice = unpack(open(file("sealed_slice.bin"), context("slice", here), know
 const altered = file("sealed_slice.bin"); altered[200] ^= 1;
 const values = Buffer.from(slice.values);  // whatever training would have made of it
 const update = { type: "update", v: 1, run: plan.run, round: plan.round, model_version: plan.model_version, examples: 1000, trained: 70000,
-  scored: 0, kept: { fc1: Buffer.from("8140", "hex") }, precision: plan.precision, values };
+  scored: 0, kept: { fc1: Buffer.from("8140", "hex") }, precision: plan.precision, within: new Float(0.5), values };
 const decline = { type: "decline", v: 1, run: plan.run, round: plan.round, cause: "data" };
 for (const [name, message] of Object.entries({ update, decline })) {
   const payload = seal(pack(message), context("update", here), known.device, operators[0]);
