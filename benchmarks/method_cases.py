@@ -54,7 +54,7 @@ INITIAL_SCALES = {"0.25": 1.6, "0.5": 1.25, "mixed": 1.25}
 SHORT_STEPS = {"random", "rolling"}
 """Masks that share little: where nobody trains all neurons, the server's longer steps are too much for them."""
 PRECISIONS: dict[str, Precision] = {"0.25": "int4", "0.5": "ternary", "mixed": "int4"}
-"""Of updates: the best that leaves a hundred times fewer bytes than dense ones where all devices keep as many neurons."""
+"""Of updates: the best that leaves a hundred times fewer bytes than dense ones in a fleet of one size."""
 EXTRA_STEPS = {"0.25": 2.5, "0.5": 1.0, "mixed": 1.0}
 LAST_ROUNDS = 5
 SERVER_RATE = 2.0
