@@ -16,7 +16,7 @@ from benchmarks.method_summary import Block, Row, summaries
 SHOWN = "fashion-mnist", "dirichlet-0.3"
 _STYLE: Any = {"svg.hashsalt": "fisherfleet", "font.size": 10.0, "axes.spines.top": False, "axes.spines.right": False}
 _STRONG, _PLAIN, _DENSE = "#c1440e", "#8a94a6", "#1f4e79"
-_MARKED = {"fisher": _STRONG, "narrow": "#2a7f62", "full": _DENSE}
+_MARKED = {"fisher-cohort": _STRONG, "narrow": "#2a7f62", "full": _DENSE}
 
 Plot = tuple[str, Path]
 """What a plot shows, in words, and its file."""
@@ -49,14 +49,15 @@ def plot_bytes(found: Mapping[Block, Sequence[Row]], folder: Path) -> Plot:
                 ]
                 style: Any = {"color": _MARKED.get(policy, _PLAIN), "linewidth": 2.0 if policy in _MARKED else 1.0}
                 axes.plot(*zip(*points, strict=True), label=policy, **style)
-                axes.annotate(policy, points[-1], xytext=(4, 0), textcoords="offset points", fontsize=8)
+                if policy in _MARKED:
+                    axes.annotate(policy, points[-1], xytext=(4, -3), textcoords="offset points", fontsize=8)
             axes.set_xscale("log")
             axes.set_title(_fleet(fleet), loc="left")
             axes.set_xlabel("megabytes sent by the fleet")
             axes.set_ylabel("held-out accuracy, %")
         file = folder / "bytes.svg"
         figure.savefig(file, metadata={"Date": None})
-    return "Accuracy by the bytes that the fleet has sent, Fashion-MNIST, non-IID", file
+    return "Accuracy by the bytes that the fleet has sent, Fashion-MNIST, non-IID; grey are all other policies", file
 
 
 def _point(at: Sequence[Sequence[float]]) -> tuple[float, float]:
