@@ -186,10 +186,10 @@ async def _serve(settings: ServiceSettings) -> None:
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    config, words = settings.run, await asyncio.to_thread(run_words, settings.run)
     async with Service(settings, _log_round) as service:
-        config = settings.run
         logger.info("run %s: serving bundle %s at %s", config.run, settings.bundle, service.http_url)
-        logger.info("run %s: %s", config.run, await asyncio.to_thread(run_words, config))
+        logger.info("run %s: %s", config.run, words)
         logger.info("waiting for %d device(s) on %s", config.min_devices, settings.broker)
         try:
             await service.run()

@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from devices.emulation.datasets import load_dataset
+from server.privacy.run_words import NOT_PRIVATE
 
 COMMAND = [sys.executable, "-m", "devices.command_line", "emulate"]
 ORT_TRAINING = ["--runtime", "ort-training", "--clip-gradient", "0", "--hidden-gain", "1"]
@@ -70,7 +71,7 @@ def test_report_has_the_stable_keys(default_run: Path) -> None:
         assert KEYS[section] <= set(report[section])
     for section in ("rounds", "devices"):
         assert all(KEYS[section] <= set(entry) for entry in report[section])
-    assert report["config"]["privacy"] == "none"
+    assert report["config"]["privacy"] == NOT_PRIVATE
 
 
 def test_bytes_and_compute_are_those_of_the_sub_models(default_run: Path) -> None:
