@@ -18,5 +18,5 @@ from wire_protocol.sub_model import Arrays
 
 def initial_model(layout: Layout, weights: Arrays, scale: float) -> dict[str, NDArray[Any]]:
     """Full float32 `weights`, those that read a group of neurons times `scale`."""
-    readers = {parameter.name for parameter in layout.parameters if any(not cut.produces for cut in parameter.cuts)}
+    readers = {parameter.name for parameter in layout.parameters if parameter.reads_neurons}
     return {name: array * np.float32(scale) if name in readers else array for name, array in weights.items()}

@@ -56,6 +56,11 @@ class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         axes = [cut.axis for cut in self.cuts]
         require(len(set(axes)) == len(axes), f"cut axes of {self.name}", axes, "distinct")
 
+    @property
+    def reads_neurons(self) -> bool:
+        """Whether it is a weight of what some group of neurons puts out."""
+        return any(not cut.produces for cut in self.cuts)
+
 
 class NeuronGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A named set of `size` neurons that are kept or dropped one by one."""

@@ -14,5 +14,5 @@ from wire_protocol.layout import Layout
 
 def gains(layout: Layout, gain: float) -> dict[str, float]:
     """The factor of every parameter that reads a group; none where `gain` is 1."""
-    readers = (parameter.name for parameter in layout.parameters if any(not cut.produces for cut in parameter.cuts))
+    readers = (parameter.name for parameter in layout.parameters if parameter.reads_neurons)
     return dict.fromkeys(readers, gain) if gain != 1 else {}
