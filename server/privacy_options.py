@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from server.privacy.schedule import DeviceSchedule, RecordSchedule
+import msgspec
+
+from server.privacy.run_releases import private_schedule
+from server.privacy.run_words import DELTA
 from wire_protocol.errors import InvalidValueError
-from wire_protocol.messages import BY_SCORES
 from wire_protocol.privacy import DevicePrivacy, Privacy, RecordPrivacy
 
 _OPTIONS = {
@@ -26,7 +28,6 @@ _TARGET = ("epsilon", "delta")
 _VALUES = (*_OPTIONS["record"], *_TARGET)
 PRIVACY_OPTIONS = ("privacy", *_VALUES)
 """By their names as attributes."""
-DEFAULT_DELTA = 1e-5
 
 
 def add_privacy_options(group: Any, *, required: bool) -> None:
@@ -44,7 +45,7 @@ def add_privacy_options(group: Any, *, required: bool) -> None:
         ("sampling_rate", "probability of an example to be in a step's batch (record)"),
         ("noise_multiplier", "the noise's standard deviation over the clip norm; or --epsilon"),
         ("epsilon", "what a device that takes part in all rounds may spend; finds the noise multiplier"),
-        ("delta", f"of that epsilon (default: {DEFAULT_DELTA:g})"),
+        ("delta", f"of that epsilon (default: {DELTA:g})"),
         ("score_noise_multiplier", "the noise of Fisher scores over the clip norm's square (record)"),
         ("count_noise_multiplier", "twice the noise of how many are within the clip norm; for --clip-quantile"),
     ):
@@ -68,24 +69,22 @@ def take_privacy(options: Mapping[str, Any]) -> Privacy | None:
         raise InvalidValueError(f"{missing[0]} is missing, --privacy {mode} needs it")
     if ("noise_multiplier" in given) == ("epsilon" in given):
         raise InvalidValueError(f"--privacy {mode} needs either noise_multiplier or epsilon, got {_both(given)}")
-    noise = given["noise_multiplier"] if "noise_multiplier" in given else _noise_for(mode, given, options)
-    values = {name: value for name, value in given.items() if name not in _TARGET} | {"noise_multiplier": noise}
-    return RecordPrivacy(**values) if mode == "record" else DevicePrivacy(**values)
+    kind = RecordPrivacy if mode == "record" else DevicePrivacy
+    values = {"noise_multiplier": 1.0} | {name: value for name, value in given.items() if name not in _TARGET}
+    asked = kind(**values)
+    if "epsilon" not in given:
+        return asked
+    target = (given["epsilon"], given.get("delta", DELTA))
+    return msgspec.structs.replace(asked, noise_multiplier=_noise_for(asked, target, options))
 
 
 def _both(given: Mapping[str, Any]) -> str:
     return "both" if "epsilon" in given else "neither"
 
 
-def _noise_for(mode: str, given: Mapping[str, Any], options: Mapping[str, Any]) -> float:
+def _noise_for(asked: Privacy, target: tuple[float, float], options: Mapping[str, Any]) -> float:
+    """Whatever noise multiplier `asked` has."""
     from server.privacy.calibration import Target, noise_multiplier_for  # noqa: PLC0415 - takes a second to load
 
-    target = Target(given["epsilon"], given.get("delta", DEFAULT_DELTA))
-    counts = given.get("count_noise_multiplier", 0.0)
-    if mode == "device":
-        return noise_multiplier_for(target, DeviceSchedule(options["rounds"], counts))
-    scores = given.get("score_noise_multiplier", 0.0) if options["selection"] in BY_SCORES else 0.0
-    steps, rate = options["local_steps"], given["sampling_rate"]
-    trial = options["selection"] == "fisher-cohort"
-    schedule = RecordSchedule(options["rounds"], steps, rate, scores, options["resync_every"], trial, counts)
-    return noise_multiplier_for(target, schedule)
+    run = (options[name] for name in ("selection", "rounds", "local_steps", "resync_every"))
+    return noise_multiplier_for(Target(*target), private_schedule(asked, *run))

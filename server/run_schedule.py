@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from server.config import RunConfig
 from server.coordinator import Schedule
+from wire_protocol.messages import SelectionPolicy
+
+
+def has_trial_round(selection: SelectionPolicy) -> bool:
+    """Whether the first round only brings the scores by which neurons are chosen in the second."""
+    return selection == "fisher-cohort"
 
 
 def schedule_of(config: RunConfig) -> Schedule:
-    """The schedule of a run; the fleet's own ranking of neurons wants a trial round, which brings the first scores."""
+    """The schedule of a run."""
     return Schedule(
         rounds=config.rounds,
         resync_every=config.resync_every,
@@ -18,5 +24,5 @@ def schedule_of(config: RunConfig) -> Schedule:
         participation=config.participation,
         participation_seed=config.participation_seed,
         buffer_goal=None if config.buffer is None else config.buffer.goal,
-        trial_round=config.selection == "fisher-cohort",
+        trial_round=has_trial_round(config.selection),
     )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from server.config import RunConfig
-from server.privacy.schedule import DeviceSchedule, RecordSchedule, Schedule
-from server.run_schedule import schedule_of
-from wire_protocol.messages import BY_SCORES
+from server.privacy.run_releases import private_schedule
+from server.privacy.schedule import Schedule
 from wire_protocol.privacy import Privacy, RecordPrivacy
 
 NOT_PRIVATE = "Not private: updates tell of the examples as they are."
@@ -31,18 +30,7 @@ def run_words(config: RunConfig) -> str:
 
 def schedule_of_run(config: RunConfig, privacy: Privacy) -> Schedule:
     """What a run asks of a device that takes part in every round."""
-    if not isinstance(privacy, RecordPrivacy):
-        return DeviceSchedule(config.rounds, privacy.count_noise_multiplier)
-    scores = privacy.score_noise_multiplier if config.selection in BY_SCORES else 0.0
-    return RecordSchedule(
-        config.rounds,
-        config.local_steps,
-        privacy.sampling_rate,
-        scores,
-        config.resync_every,
-        schedule_of(config).trial_round,
-        privacy.count_noise_multiplier,
-    )
+    return private_schedule(privacy, config.selection, config.rounds, config.local_steps, config.resync_every)
 
 
 def _moving(config: RunConfig) -> str:
