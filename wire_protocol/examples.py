@@ -141,7 +141,7 @@ def in_range(examples: Examples, manifest: BundleManifest) -> Examples:
         fit = (y >= 0) & (y <= 1)
     else:
         return examples
-    return examples.take(np.flatnonzero(fit.reshape(len(y), -1).all(axis=1)))
+    return examples if fit.all() else examples.take(np.flatnonzero(fit.reshape(len(y), -1).all(axis=1)))
 
 
 def fit_examples(examples: Examples, manifest: BundleManifest, source: str) -> Examples:
