@@ -29,7 +29,7 @@ from edge_client.privacy.release import (
     release_trained,
     release_update,
 )
-from edge_client.selection.policies import is_by_scores, select, sends_scores
+from edge_client.selection.policies import is_by_scores, select
 from edge_client.selection.policy import Ground
 from edge_client.training.hidden_gain import gains
 from edge_client.training.runtime import StepRule, TrainingRuntime
@@ -142,7 +142,7 @@ def choose(work: LocalWork, full: Arrays, open_scorer: OpenScorer, fitting: Fitt
     plan, layout = work.plan, work.layout
     narrower = None if fitting is None or fitting.everything_fits() else fitting
     widths: Mapping[str, int] = plan.largest_widths(layout)
-    if narrower is None and widths == layout.group_sizes and not sends_scores(plan):
+    if narrower is None and widths == layout.group_sizes and not plan.wants_scores:
         return Choice(full_sub_model(layout))
     scoring = _Scoring(work, full, open_scorer)
     if narrower is not None:
@@ -157,7 +157,7 @@ def choose(work: LocalWork, full: Arrays, open_scorer: OpenScorer, fitting: Fitt
         ranking=decode_ranking(layout, plan.ranking) if plan.ranking else {},
     )
     sub_model = select(plan.selection, ground)
-    scores = encode_scores(layout, scoring.scores()) if sends_scores(plan) else b""
+    scores = encode_scores(layout, scoring.scores()) if plan.wants_scores else b""
     return Choice(sub_model, scoring.scored, scores, basis=scoring.basis)
 
 

@@ -21,7 +21,7 @@ from wire_protocol.chunking import DEFAULT_CHUNK_BYTES
 from wire_protocol.errors import require
 from wire_protocol.examples import Examples
 from wire_protocol.local_training import LocalTraining
-from wire_protocol.messages import MAX_COUNT, SelectionPolicy, require_selection_private
+from wire_protocol.messages import MAX_COUNT, SelectionPolicy, require_fits_privacy
 from wire_protocol.model_difference import DifferencePrecision
 from wire_protocol.privacy import Privacy
 from wire_protocol.tensor_codec import Codec, DownlinkPrecision, Precision
@@ -98,12 +98,10 @@ class RunConfig:
         for name, kind in (kinds | {"difference": Difference}).items():
             word, words = getattr(self, name), get_args(kind)
             require(word in words, name, word, f"one of {', '.join(words)}")
-        require_selection_private(self.selection, self.privacy)
+        require_fits_privacy(self.privacy, self.selection, self.score_examples)
         counts = 0.0 if self.privacy is None else self.privacy.count_noise_multiplier
         both = (counts > 0) == (self.clipping is not None)
         require(both, "count_noise_multiplier", counts, "above 0 with a clip_quantile, and only then")
-        legal = self.privacy is None or self.score_examples == 0
-        require(legal, "score_examples", self.score_examples, "0, for all, in a private run")
 
     @property
     def rates(self) -> RateSchedule:

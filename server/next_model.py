@@ -46,7 +46,7 @@ class Combining:
         folded = fold(self.layout, heard, self.rule, scale)
         clip_norm = None if self.clipping is None else heard.clip_norm(self.clipping)
         parameters, moments = self.optimizer.apply(model.parameters, folded.aggregate, model.moments)
-        if not (plan.resync and plan.selection == "fisher-cohort"):
+        if not plan.wants_scores:
             return Model(parameters, moments, model.ranking, clip_norm), folded.compute
         of_this_round = (one for one in updates if one.update.round == plan.round)
         ranking = Cohort(self.layout).hear(of_this_round).ranking()

@@ -128,7 +128,7 @@ def _mismatch(update: Update, plan: RoundPlan) -> str:
         found, expected = getattr(update, field), getattr(plan, field)
         if found != expected:
             return f"update has {field} {found!r}, expected {expected!r}"
-    if update.scores and not (plan.resync and plan.selection == "fisher-cohort"):
+    if update.scores and not plan.wants_scores:
         return "update has scores, expected none as the plan does not ask for them"
     if update.ledger is not None and plan.privacy is None:
         return "update tells of a privacy ledger, expected none as the run is not private"

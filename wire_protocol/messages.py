@@ -115,13 +115,11 @@ class RoundPlan(Message, frozen=True, tag="plan"):
         require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "above 0 and finite")
         _require_fraction("keep", self.keep)
         _require_fraction("top_k", self.top_k)
-        require_selection_private(self.selection, self.privacy)
+        require_fits_privacy(self.privacy, self.selection, self.score_examples)
         _require_fraction("participation", self.participation)
         _require_count("participation_seed", self.participation_seed)
         _require_count("most_stale", self.most_stale)
         _require_count("score_examples", self.score_examples)
-        legal = self.privacy is None or self.score_examples == 0
-        require(legal, "score_examples", self.score_examples, "0, for all, in a private run")
         count, most = len(self.differences), MAX_DIFFERENCES if self.resync else 0
         require(count <= most, "differences", count, f"at most {MAX_DIFFERENCES} in a resync, else none")
 
@@ -129,6 +127,11 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     def resync(self) -> bool:
         """Whether every device takes the whole model and chooses its neurons in this round."""
         return self.round == self.resync_round
+
+    @property
+    def wants_scores(self) -> bool:
+        """Whether an update of this round brings the device's scores along."""
+        return self.resync and self.selection == "fisher-cohort"
 
     def draws(self, device: str) -> bool:
         """Whether the device takes part in this round; see `participation`."""
@@ -332,12 +335,14 @@ class DeviceState(Message, frozen=True, tag="state"):
         _require_count("examples", self.examples)
 
 
-def require_selection_private(selection: SelectionPolicy, privacy: Privacy | None) -> None:
-    """In a private run, neurons are chosen by what is public, or by scores that have noise of their own."""
+def require_fits_privacy(privacy: Privacy | None, selection: SelectionPolicy, score_examples: int) -> None:
+    """In a private run, neurons are chosen by what is public, or by scores of all examples with noise of their own."""
     noised = isinstance(privacy, RecordPrivacy) and privacy.score_noise_multiplier > 0
     legal = privacy is None or noised or selection not in BY_SCORES
     public = ", ".join(name for name in get_args(SelectionPolicy) if name not in BY_SCORES)
     require(legal, "selection", selection, f"{public}; others want record privacy with score_noise_multiplier above 0")
+    legal = privacy is None or score_examples == 0
+    require(legal, "score_examples", score_examples, "0, for all, in a private run")
 
 
 def _require_round(run: str, number: int) -> None:

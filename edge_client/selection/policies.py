@@ -33,8 +33,3 @@ def may_score(plan: RoundPlan, layout: Layout, *, narrowed: bool) -> bool:
     """Whether the choice of neurons by this plan, maybe `narrowed` further, can need the scoring graph."""
     chooses = plan.keep < 1 or narrowed or plan.selection == "fisher-cohort"
     return is_by_scores(plan.selection) and bool(layout.groups) and chooses
-
-
-def sends_scores(plan: RoundPlan) -> bool:
-    """Whether the update of this round brings the device's scores along."""
-    return plan.selection == "fisher-cohort" and plan.resync

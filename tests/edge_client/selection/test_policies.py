@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_client.selection.policies import POLICIES, may_score, select, sends_scores
+from edge_client.selection.policies import POLICIES, may_score, select
 from edge_client.selection.policy import Ground
 from wire_protocol.errors import InvalidValueError
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
@@ -132,8 +132,8 @@ def test_what_a_plan_asks_for():
     assert not may_score(plan("fisher", keep=1.0), LAYOUT, narrowed=False)
     assert may_score(plan("fisher", keep=1.0), LAYOUT, narrowed=True)
     assert not may_score(plan("fisher"), Layout((Parameter("w", (2,)),)), narrowed=True)
-    assert [name for name in POLICIES if sends_scores(plan(name))] == ["fisher-cohort"]
-    assert not sends_scores(plan("fisher-cohort", round_=4))
+    assert [name for name in POLICIES if plan(name).wants_scores] == ["fisher-cohort"]
+    assert not plan("fisher-cohort", round_=4).wants_scores
 
 
 @pytest.mark.parametrize(("keep", "size", "count"), [(0.25, 8, 2), (0.01, 8, 1), (1.0, 8, 8), (0.6, 5, 3), (0.5, 1, 1)])
