@@ -23,8 +23,10 @@ from sqlalchemy import ColumnElement, RowMapping, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from server import tables
+from server.clocks import SYSTEM_CLOCKS
 from server.database import Database, fitting
 from server.errors import StorageError
+from server.event_log import EventLog
 from server.ledger_rows import LedgerRows
 from server.records import NOTHING_CARRIED, CarriedRecord, DeviceRecord, OpeningRecord, RoundRecord, RunRecord
 from server.update_rows import UpdateRows
@@ -47,9 +49,11 @@ class Store:
         self._database = Database(self._path)
         self.updates = UpdateRows(self._database)
         self.ledgers = LedgerRows(self._database)
+        self.events = EventLog(self._database, SYSTEM_CLOCKS.wall)
 
     def close(self) -> None:
         """Close all connections."""
+        self.events.close()
         self._database.close()
 
     def begin_run(self, record: RunRecord) -> None:
