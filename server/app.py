@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from server.api import devices, downloads, events, health, runs
+from server.api import devices, downloads, events, health, insight, runs
 from server.api.byte_counter import ByteCounter
 from server.api.sources import Sources
+from server.dashboard.pages import add_dashboard
 
 API_ROOT = "/api/v1"
 
@@ -15,7 +16,8 @@ def create_app(sources: Sources) -> FastAPI:
     """Routes under `/api/v1`, and `/health`; downloads are counted as traffic."""
     app = FastAPI(title="Fisherfleet", description="Federated learning for fleets of small computers")
     app.include_router(health.router(sources))
-    for section in (runs, devices, downloads, events):
+    for section in (runs, devices, downloads, events, insight):
         app.include_router(section.router(sources), prefix=API_ROOT)
+    add_dashboard(app)
     app.add_middleware(ByteCounter, traffic=sources.traffic, prefixes=tuple(API_ROOT + p for p in downloads.PREFIXES))
     return app

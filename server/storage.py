@@ -28,6 +28,7 @@ from server.database import Database, fitting
 from server.errors import StorageError
 from server.event_log import EventLog
 from server.ledger_rows import LedgerRows
+from server.participation_rows import ParticipationRows
 from server.records import NOTHING_CARRIED, CarriedRecord, DeviceRecord, OpeningRecord, RoundRecord, RunRecord
 from server.update_rows import UpdateRows
 from wire_protocol import messages
@@ -49,6 +50,7 @@ class Store:
         self._database = Database(self._path)
         self.updates = UpdateRows(self._database)
         self.ledgers = LedgerRows(self._database)
+        self.participation = ParticipationRows(self._database)
         self.events = EventLog(self._database, SYSTEM_CLOCKS.wall)
 
     def close(self) -> None:
