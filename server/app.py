@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from server.api import devices, downloads, health, me, runs, session, tokens
+from server.api import devices, downloads, events, health, me, runs, session, tokens
 from server.api.byte_counter import ByteCounter
 from server.api.description import describe
 from server.api.problems import add_problem_handlers
@@ -20,7 +20,7 @@ def create_app(sources: Sources) -> FastAPI:
     app = FastAPI(title="Fisherfleet", max_body_size=_LARGEST_BODY)
     for section in (health, session):
         app.include_router(section.router(sources))
-    for section in (me, runs, devices, tokens, downloads):
+    for section in (me, runs, devices, tokens, events, downloads):
         app.include_router(section.router(sources), prefix=API_ROOT)
     add_problem_handlers(app)
     app.add_middleware(ByteCounter, traffic=sources.traffic, prefixes=tuple(API_ROOT + p for p in downloads.PREFIXES))

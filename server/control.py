@@ -22,9 +22,7 @@ class Control(Protocol):
     `server.run_status` says which order a run takes in which status; the others raise `ConflictError`.
     """
 
-    async def create(
-        self, run: str, bundle: str, config: Mapping[str, Any], test: Path | None = None
-    ) -> RunRecord:
+    async def create(self, run: str, bundle: str, config: Mapping[str, Any], test: Path | None = None) -> RunRecord:
         """A new run of a bundle that `add_bundle` took; it waits for `start`.
 
         `config` has names and values as `server.run_codec` reads them; what is left out is the default, but for

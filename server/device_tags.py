@@ -36,7 +36,7 @@ class DeviceTags:
             return frozenset(connection.execute(select(_columns.device).where(_columns.tag == tag)).scalars())
 
     def replace(self, device: str, tags: Iterable[str], was: Sequence[str] | None = None) -> tuple[str, ...] | None:
-        """Give a device these tags and no others; None, and nothing is changed, where it has not those it `was` to have.
+        """Give a device these tags and no others; None, with nothing changed, where it has not those it `was` to have.
 
         Raises `InvalidValueError`.
         """
@@ -45,7 +45,9 @@ class DeviceTags:
         for tag in fresh:
             require_identifier("tag", tag)
         with self._database.transaction() as connection:
-            gone = connection.execute(delete(tables.device_tags).where(_columns.device == device).returning(_columns.tag))
+            gone = connection.execute(
+                delete(tables.device_tags).where(_columns.device == device).returning(_columns.tag)
+            )
             if was is not None and sorted(gone.scalars()) != sorted(was):
                 connection.rollback()
                 return None

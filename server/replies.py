@@ -1,4 +1,4 @@
-"""What was answered to requests that bear an idempotency key, for a day, so that one sent again is not carried out again.
+"""What was answered to requests that bear an idempotency key, for a day: one sent again is not carried out again.
 
 Source: draft-ietf-httpapi-idempotency-key-header-07. An actor's keys are its own.
 """
@@ -49,4 +49,6 @@ class Replies:
         row = {"actor": actor, "key": key, "at": now, "request": reply.request, "status": reply.status}
         with self._database.transaction() as connection:
             connection.execute(delete(tables.replies).where(old))
-            connection.execute(tables.replies.insert().values(row | {"headers": dict(reply.headers), "body": reply.body}))
+            connection.execute(
+                tables.replies.insert().values(row | {"headers": dict(reply.headers), "body": reply.body})
+            )

@@ -27,6 +27,7 @@ from server.clocks import SYSTEM_CLOCKS
 from server.database import Database, fitting
 from server.device_tags import DeviceTags
 from server.errors import StorageError
+from server.event_log import EventLog
 from server.ledger_rows import LedgerRows
 from server.records import NOTHING_CARRIED, CarriedRecord, DeviceRecord, OpeningRecord, RoundRecord, RunRecord
 from server.replies import Replies
@@ -54,9 +55,11 @@ class Store:
         self.tokens = Tokens(self._database, SYSTEM_CLOCKS.wall)
         self.replies = Replies(self._database, SYSTEM_CLOCKS.wall)
         self.tags = DeviceTags(self._database)
+        self.events = EventLog(self._database, SYSTEM_CLOCKS.wall)
 
     def close(self) -> None:
         """Close all connections."""
+        self.events.close()
         self._database.close()
 
     def begin_run(self, record: RunRecord) -> None:

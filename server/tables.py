@@ -153,6 +153,20 @@ device_tags = Table(
     Column("tag", String(64), primary_key=True, index=True),
 )
 
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("text", String, nullable=False),
+    Column("run", String(64), index=True),
+    Column("round", Integer),
+    Column("device", String(64), index=True),
+    Column("actor", String(64)),
+    sqlite_autoincrement=True,
+)
+
 
 def open_engine(path: Path) -> Engine:
     """An engine on the SQLite file `path`, durable as the module says."""

@@ -11,13 +11,14 @@ from server.api.problems import MEDIA_TYPE
 
 _WORDS = """Federated learning for fleets of small computers.
 
-Send a token as `Authorization: Bearer TOKEN`; `fisherfleet tokens create` makes one. Only what devices fetch by its hash,
-`/health` and enrolment, which has tokens of its own, take none. A **viewer** reads, an **operator** changes things too.
+Send a token as `Authorization: Bearer TOKEN`; `fisherfleet tokens create` makes one. Only what devices fetch by its
+hash, `/health` and enrolment, which has tokens of its own, take none. A **viewer** reads, an **operator** changes
+things too.
 
 * Lists come in pages: as long as `next` is not null, ask again with it as `after`.
 * A read is answered with an `ETag`; with `If-None-Match` the answer is 304 when nothing has changed.
-* A `POST` with an `Idempotency-Key` of your choice is carried out once: sent again within 24 hours it is answered as the
-  first time. What is answered with a secret, or is named by its content, takes no key.
+* A `POST` with an `Idempotency-Key` of your choice is carried out once: sent again within 24 hours it is answered as
+  the first time. What is answered with a secret, or is named by its content, takes no key.
 * Errors are `application/problem+json` (RFC 9457); `detail` says what was wrong.
 """
 

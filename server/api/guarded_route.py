@@ -30,9 +30,7 @@ _ETAG_DIGITS = 32
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-def guarded_router(
-    sources: Sources, tag: str, *, reading: Role = "viewer", keeps_replies: bool = True
-) -> APIRouter:
+def guarded_router(sources: Sources, tag: str, *, reading: Role = "viewer", keeps_replies: bool = True) -> APIRouter:
     """A router whose routes are guarded as the module says; `reading` is the role that it takes to read.
 
     With `keeps_replies` False its answers hold secrets, which are never written down, or its requests are too large to

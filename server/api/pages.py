@@ -1,4 +1,4 @@
-"""Long lists page by page: each says where the next begins, so nothing is left out or shown twice as rows come and go."""
+"""Long lists page by page: each says where the next begins, so that nothing is shown twice as rows come and go."""
 
 from __future__ import annotations
 

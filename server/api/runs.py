@@ -13,6 +13,7 @@ from server.api.names import AfterName, Identifier, RunName, Sha256
 from server.api.pages import Limit, Page, page_of
 from server.api.problems import problems
 from server.api.sources import Sources
+from server.control import Control
 from server.records import RoundRecord, RunRecord
 
 _ORDERS = {
@@ -63,9 +64,10 @@ def router(sources: Sources) -> APIRouter:
     """Everything under `/runs`."""
     routes = guarded_router(sources, "runs")
     _add_reading(routes, sources)
-    _add_making(routes, sources)
-    for order, words in _ORDERS.items():
-        _add_order(routes, order, words, getattr(sources.control, order))
+    if sources.control is not None:
+        _add_making(routes, sources.control)
+        for order, words in _ORDERS.items():
+            _add_order(routes, order, words, getattr(sources.control, order))
     return routes
 
 
@@ -94,9 +96,7 @@ def _add_reading(routes: APIRouter, sources: Sources) -> None:
         return page_of(sources.store.rounds(run, after, limit + 1), limit, lambda record: record.round)
 
 
-def _add_making(routes: APIRouter, sources: Sources) -> None:
-    control = sources.control
-
+def _add_making(routes: APIRouter, control: Control) -> None:
     @routes.post("/runs", status_code=201, responses=problems(409))
     async def create_run(new: NewRun, response: Response) -> RunRecord:
         """Make a run of a bundle. It trains nothing until it is started."""
@@ -113,16 +113,12 @@ def _add_making(routes: APIRouter, sources: Sources) -> None:
         return await control.roll_back(run, to.version)
 
 
-def _add_order(
-    routes: APIRouter, order: str, words: str, carry_out: Callable[[str], Awaitable[RunRecord]]
-) -> None:
+def _add_order(routes: APIRouter, order: str, words: str, carry_out: Callable[[str], Awaitable[RunRecord]]) -> None:
     async def ordered(run: RunName) -> RunRecord:
         return await carry_out(run)
 
     path, name = f"/runs/{{run}}/{order}", f"{order}_run"
-    routes.add_api_route(
-        path, ordered, methods=["POST"], name=name, description=words, responses=_ORDERED | _SHOWN
-    )
+    routes.add_api_route(path, ordered, methods=["POST"], name=name, description=words, responses=_ORDERED | _SHOWN)
 
 
 def _existing(sources: Sources, run: str) -> RunRecord:

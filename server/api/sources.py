@@ -23,4 +23,4 @@ class Sources:
     traffic: Traffic
     broker_connected: Callable[[], bool]
     registry: Registry
-    control: Control
+    control: Control | None = None
