@@ -183,7 +183,9 @@ class Service:
         self._lock.release()
 
     async def __aenter__(self) -> Service:
-        sources = Sources(self.store, self._bundle, self._models, self._traffic, lambda: self._link.connected)
+        sources = Sources(
+            self.store, self._bundle, self._models, self._traffic, lambda: self._link.connected, self._registry
+        )
         try:
             await self._rounds.prepare()
             self._http = HttpServer(create_app(sources), self._settings.host, self._settings.port)

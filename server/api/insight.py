@@ -8,6 +8,9 @@ from statistics import median
 import msgspec
 from fastapi import APIRouter, HTTPException
 
+from server.api.guarded_route import guarded_router
+from server.api.names import RunName
+from server.api.problems import problems
 from server.api.sources import Sources
 from server.config import RunConfig
 from server.kept_neurons import GroupShares, kept_shares
@@ -54,10 +57,10 @@ class Neurons:
 
 def router(sources: Sources) -> APIRouter:
     """`GET /results`, and `/progress`, `/stragglers`, `/privacy` and `/neurons` of `/runs/{run}`."""
-    routes = APIRouter(tags=["insight"])
+    routes = guarded_router(sources, "insight")
     store = sources.store
 
-    def existing(run: str) -> RunRecord:
+    def existing(run: RunName) -> RunRecord:
         record = store.run(run)
         if record is None:
             raise HTTPException(404, f"there is no run {run!r}; GET /api/v1/runs lists those there are")
@@ -68,28 +71,28 @@ def router(sources: Sources) -> APIRouter:
         """Show what the last closed round of every run reached."""
         return store.participation.results()
 
-    @routes.get("/runs/{run}/progress")
-    def progress(run: str) -> Progress:
+    @routes.get("/runs/{run}/progress", responses=problems(404))
+    def progress(run: RunName) -> Progress:
         """Show how far a run is, who has yet to answer, and how long the rest will take."""
         return _progress(
             existing(run), store.participation.recent_seconds(run, _RECENT), store.participation.open_round(run)
         )
 
-    @routes.get("/runs/{run}/stragglers")
-    def stragglers(run: str) -> Stragglers:
+    @routes.get("/runs/{run}/stragglers", responses=problems(404))
+    def stragglers(run: RunName) -> Stragglers:
         """Show who was expected and not heard most often in the last 30 closed rounds."""
         existing(run)
         found = store.participation.punctuality(run)
         return Stragglers(RECENT_ROUNDS, len(found), tuple(one for one in found if one.missed or one.late)[:MOST_NAMED])
 
-    @routes.get("/runs/{run}/privacy")
-    def privacy(run: str) -> Spending:
+    @routes.get("/runs/{run}/privacy", responses=problems(404))
+    def privacy(run: RunName) -> Spending:
         """Show what a run promises about privacy in words, and epsilon by round."""
         record = existing(run)
         return spending(msgspec.convert(record.config, RunConfig), record.rounds_closed)
 
-    @routes.get("/runs/{run}/neurons")
-    def neurons(run: str) -> Neurons:
+    @routes.get("/runs/{run}/neurons", responses=problems(404))
+    def neurons(run: RunName) -> Neurons:
         """Show which neurons the fleet keeps, by each device's newest counted update."""
         record = existing(run)
         if record.bundle != sources.bundle.id:

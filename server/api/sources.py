@@ -1,4 +1,4 @@
-"""What the HTTP interface reads from."""
+"""What the HTTP interface reads from and gives orders to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from server.bundle import Bundle
+from server.control import Control
 from server.model_files import ModelFiles
+from server.registry import Registry
 from server.storage import Store
 from server.traffic import Traffic
 
@@ -20,3 +22,5 @@ class Sources:
     models: ModelFiles
     traffic: Traffic
     broker_connected: Callable[[], bool]
+    registry: Registry
+    control: Control | None = None
