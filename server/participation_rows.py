@@ -123,4 +123,4 @@ def _made_in(columns: object, run: str, number: int) -> ColumnElement[bool]:
 
 def _counts(connection: Connection, run: str, since: int, when: ColumnElement[bool]) -> Mapping[str, int]:
     query = select(_updates.device, func.count()).where(_updates.run == run, _updates.round >= since, when)
-    return dict(connection.execute(query.group_by(_updates.device)).tuples().all())
+    return {row[0]: row[1] for row in connection.execute(query.group_by(_updates.device))}
