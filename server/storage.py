@@ -22,9 +22,11 @@ import msgspec
 from sqlalchemy import URL, ColumnElement, RowMapping, func, select, update
 
 from server import tables
+from server.clocks import SYSTEM_CLOCKS
 from server.database import Database, fitting, insert
 from server.database_url import sqlite_url
 from server.errors import StorageError
+from server.event_log import EventLog
 from server.ledger_rows import LedgerRows
 from server.records import NOTHING_CARRIED, CarriedRecord, DeviceRecord, OpeningRecord, RoundRecord, RunRecord
 from server.update_rows import UpdateRows
@@ -49,9 +51,11 @@ class Store:
         self._database = Database(url or sqlite_url(state / DATABASE_NAME))
         self.updates = UpdateRows(self._database)
         self.ledgers = LedgerRows(self._database)
+        self.events = EventLog(self._database, SYSTEM_CLOCKS.wall)
 
     def close(self) -> None:
         """Close all connections."""
+        self.events.close()
         self._database.close()
 
     def begin_run(self, record: RunRecord) -> None:

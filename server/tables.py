@@ -114,3 +114,17 @@ ledgers = Table(
     Column("head", LargeBinary(32), nullable=False),
     Column("sha256", LargeBinary(32), nullable=False),
 )
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("text", String, nullable=False),
+    Column("run", String(64), index=True),
+    Column("round", Integer),
+    Column("device", String(64), index=True),
+    Column("actor", String(64)),
+    sqlite_autoincrement=True,
+)
