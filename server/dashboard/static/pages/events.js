@@ -1,7 +1,7 @@
 // What happened, the newest first, as it happens.
 
 import { get } from "/assets/static/api.js";
-import { badge, h, refill, table } from "/assets/static/elements.js";
+import { badge, h, labelled, refill, table } from "/assets/static/elements.js";
 import { keepFresh, report } from "/assets/static/live.js";
 import { ago, moment, NONE } from "/assets/static/words.js";
 
@@ -24,7 +24,7 @@ export async function render(root) {
   const older = h("button", { type: "button", hidden: true, click: () => readOlder().catch(report) }, "Show older");
   let events = [];
   root.append(h("h1", {}, "Events"), h("div", { class: "filters" },
-    h("label", { for: "kind" }, "Show"), kind, h("label", { for: "run" }, "Run"), run, h("label", { for: "device" }, "Device"), device), place, older);
+    labelled("Show", kind), labelled("Run", run), labelled("Device", device)), place, older);
 
   function query(more = {}) {
     const wanted = new URLSearchParams({ limit: PAGE, ...more });
