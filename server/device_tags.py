@@ -48,7 +48,7 @@ class DeviceTags:
             gone = connection.execute(
                 delete(tables.device_tags).where(_columns.device == device).returning(_columns.tag)
             )
-            if was is not None and sorted(gone.scalars()) != sorted(was):
+            if was is not None and sorted(gone) != sorted(was):
                 connection.rollback()
                 return None
             if fresh:
