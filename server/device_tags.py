@@ -45,9 +45,8 @@ class DeviceTags:
         for tag in fresh:
             require_identifier("tag", tag)
         with self._database.transaction() as connection:
-            gone = connection.execute(
-                delete(tables.device_tags).where(_columns.device == device).returning(_columns.tag)
-            )
+            dropped = delete(tables.device_tags).where(_columns.device == device).returning(_columns.tag)
+            gone = connection.execute(dropped).scalars().all()
             if was is not None and sorted(gone) != sorted(was):
                 connection.rollback()
                 return None

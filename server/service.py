@@ -99,7 +99,7 @@ class Service:
         with ExitStack() as opened:
             self._lock = StateLock(settings.state)
             opened.callback(self._lock.release)
-            self.store = Store(settings.state)
+            self.store = Store(settings.state, settings.database)
             opened.callback(self.store.close)
             link = MqttLink(settings.broker, tls, f"server-{run}", self._on_connected, self._on_message)
             self._downlink = Downlink(link.send, self._traffic, settings.chunk_bytes, self._operator)

@@ -1,9 +1,9 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from sqlalchemy import URL
 
 from server.database import Database
 from server.event_log import MOST_TEXT, EventFilter, EventLog
@@ -11,8 +11,8 @@ from wire_protocol.errors import InvalidValueError
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(tmp_path / "events.sqlite")
+def database(database_url: URL) -> Iterator[Database]:
+    database = Database(database_url)
     yield database
     database.close()
 
