@@ -1,8 +1,9 @@
-import sqlite3
 from hashlib import sha256
 
 import pytest
+from sqlalchemy import select
 
+from server import tables
 from server.database import Database
 from server.errors import TokenError
 from server.replies import KEPT_SECONDS, Replies, Reply
@@ -23,8 +24,8 @@ def clock():
 
 
 @pytest.fixture
-def database(tmp_path):
-    database = Database(tmp_path / "db.sqlite")
+def database(database_url):
+    database = Database(database_url)
     yield database
     database.close()
 
@@ -34,13 +35,12 @@ def tokens(database, clock):
     return Tokens(database, clock)
 
 
-def test_a_token_is_known_by_its_hash_only(tokens, tmp_path):
+def test_a_token_is_known_by_its_hash_only(tokens, database):
     text = tokens.create("anna", "viewer")
     assert text.startswith(TOKEN_PREFIX)
     assert len(text) == len(TOKEN_PREFIX) + 43
-    with sqlite3.connect(tmp_path / "db.sqlite") as connection:
-        rows = connection.execute("select * from tokens").fetchall()
-    connection.close()
+    with database.transaction() as connection:
+        rows = connection.execute(select(tables.tokens)).all()
     assert sha256(text.encode()).digest() in rows[0]
     assert text not in str(rows)
     assert (tokens.holder(text).name, tokens.holder(text).role) == ("anna", "viewer")
