@@ -6,11 +6,12 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from server.api import devices, downloads, events, health, me, runs, session, tokens
+from server.api import devices, downloads, events, health, insight, me, runs, session, tokens
 from server.api.application import Application
 from server.api.byte_counter import ByteCounter
 from server.api.problems import add_problem_handlers
 from server.api.sources import Sources
+from server.dashboard.pages import add_dashboard
 
 API_ROOT = "/api/v1"
 _WORDS = """Federated learning for fleets of small computers.
@@ -36,8 +37,9 @@ def create_app(sources: Sources) -> FastAPI:
     )
     for section in (health, session):
         app.include_router(section.router(sources))
-    for section in (me, runs, devices, tokens, events, downloads):
+    for section in (me, runs, devices, tokens, events, insight, downloads):
         app.include_router(section.router(sources), prefix=API_ROOT)
+    add_dashboard(app)
     add_problem_handlers(app)
     app.add_middleware(ByteCounter, traffic=sources.traffic, prefixes=tuple(API_ROOT + p for p in downloads.PREFIXES))
     return app

@@ -29,6 +29,7 @@ from server.device_tags import DeviceTags
 from server.errors import StorageError
 from server.event_log import EventLog
 from server.ledger_rows import LedgerRows
+from server.participation_rows import ParticipationRows
 from server.records import NOTHING_CARRIED, CarriedRecord, DeviceRecord, OpeningRecord, RoundRecord, RunRecord
 from server.replies import Replies
 from server.tokens import Tokens
@@ -54,6 +55,7 @@ class Store:
         self._database = Database(url or sqlite_url(state / DATABASE_NAME))
         self.updates = UpdateRows(self._database)
         self.ledgers = LedgerRows(self._database)
+        self.participation = ParticipationRows(self._database)
         self.tokens = Tokens(self._database, SYSTEM_CLOCKS.wall)
         self.replies = Replies(self._database, SYSTEM_CLOCKS.wall)
         self.tags = DeviceTags(self._database)

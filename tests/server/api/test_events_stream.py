@@ -44,15 +44,15 @@ async def test_pages(client: httpx.AsyncClient, store: Store) -> None:
     store.events.add("device-online", "came on line", device="a")
     store.events.flush()
     newest = (await client.get("/events", params={"limit": 2})).json()
-    assert [(one["id"], one["kind"]) for one in newest] == [(6, "device-online"), (5, "round-closed")]
-    assert newest[1]["text"] == "<b>4</b>"
-    older = (await client.get("/events", params={"before": 5, "run": "run", "limit": 2})).json()
-    assert [one["id"] for one in older] == [4, 3]
-    forward = (await client.get("/events", params={"after": 2, "kind": ["round-closed", "alert"]})).json()
-    assert [one["id"] for one in forward] == [3, 4, 5]
+    assert [(one["id"], one["kind"]) for one in newest["items"]] == [(6, "device-online"), (5, "round-closed")]
+    assert newest["items"][1]["text"] == "<b>4</b>"
+    older = (await client.get("/events", params={"after": newest["next"], "run": "run", "limit": 2})).json()
+    assert [one["id"] for one in older["items"]] == [4, 3]
+    last = (await client.get("/events", params={"after": older["next"], "kind": ["round-closed", "alert"]})).json()
+    assert ([one["id"] for one in last["items"]], last["next"]) == ([2, 1], None)
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "kind=nonsense", "after=-1"])
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "kind=nonsense", "after=-1", "run=%3Cb%3E"])
 async def test_what_is_out_of_range_is_refused(client: httpx.AsyncClient, query: str) -> None:
     assert (await client.get(f"/events?{query}")).status_code == 422
 
@@ -61,10 +61,10 @@ async def test_a_stream_goes_on_from_the_last_id(client: httpx.AsyncClient, stor
     for number in range(3):
         store.events.add("alert", str(number))
     store.events.flush()
-    async with client.stream("GET", "/events/stream", params={"after": 1}) as answer:
+    async with client.stream("GET", "/events/stream", params={"since": 1}) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert [one["text"] for one in await _events(answer, 2)] == ["1", "2"]
-    async with client.stream("GET", "/events/stream", params={"after": 0}, headers={"Last-Event-ID": "2"}) as answer:
+    async with client.stream("GET", "/events/stream", params={"since": 0}, headers={"Last-Event-ID": "2"}) as answer:
         store.events.add("alert", "3")
         assert [one["text"] for one in await _events(answer, 2)] == ["2", "3"]
 
