@@ -1,27 +1,34 @@
-"""One SQLite file and its transactions, whose every failure is a `StorageError`."""
+"""One database and its transactions, whose every failure is a `StorageError`: SQLite or PostgreSQL, all the same to
+those who use it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import URL, Connection, Table, inspect
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from server import tables
+from server.database_engine import open_engine
+from server.database_url import SQLITE, shown_database
 from server.errors import StorageError
 
 _LARGEST_INTEGER = 2**63 - 1
 
 
 class Database:
-    """The file `path`, with all tables; may be used from any thread. Raises `StorageError` where they are others."""
+    """The database at `url`, with all tables; may be used from any thread. Raises `StorageError` where they are others.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._engine = tables.open_engine(path)
+    `name` is what errors call it.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self.name = shown_database(url)
+        self._engine = open_engine(url)
         with self.transaction() as connection:
             tables.metadata.create_all(connection)
             self._require_columns(connection)
@@ -32,7 +39,7 @@ class Database:
             missing = set(table.columns.keys()) - {column["name"] for column in found.get_columns(table.name)}
             if missing:
                 raise StorageError(
-                    f"database {self._path} was made by another version of the server: its table {table.name} lacks "
+                    f"database {self.name} was made by another version of the server: its table {table.name} lacks "
                     f"{', '.join(sorted(missing))}; choose another state folder"
                 )
 
@@ -44,16 +51,25 @@ class Database:
     def transaction(self) -> Iterator[Connection]:
         """One transaction: committed, and then durable, or undone.
 
-        Where the commit itself fails it is not known which; whoever goes on reads first what stands.
+        Where the commit itself fails, or the connection is lost in it, it is not known which; whoever goes on reads
+        first what stands.
         """
         try:
             with self._engine.begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-            raise StorageError(f"database {self._path}: {reason}") from error
+            lines = str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__]
+            raise StorageError(f"database {self.name}: {lines[0]}") from error
+
+
+def insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An insert with `on_conflict_do_update` and `excluded`, which the two databases spell alike.
+
+    https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#insert-on-conflict-upsert
+    """
+    return sqlite.insert(table) if connection.dialect.name == SQLITE else postgresql.insert(table)
 
 
 def fitting(value: Any) -> Any:
-    """An integer that SQLite can hold; any other value as it is."""
+    """An integer that the database can hold; any other value as it is."""
     return min(value, _LARGEST_INTEGER) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -1,10 +1,10 @@
-from pathlib import Path
-
 import pytest
+from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from server import tables
 from server.database import Database
+from server.database_engine import open_engine
 from server.errors import StorageError
 from server.ledger_rows import LedgerRows
 from server.records import Batch, LedgerRecord, UpdateRecord
@@ -13,8 +13,8 @@ from wire_protocol.ledger_mark import LedgerMark
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    found = Database(tmp_path / "database")
+def database(database_url: URL) -> Database:
+    found = Database(database_url)
     yield found
     found.close()
 
@@ -67,13 +67,12 @@ def test_update_and_ledger_are_written_together_or_not_at_all(
     assert UpdateRows(database).of_run("run") == ()
 
 
-def test_a_database_made_before_there_were_ledgers_gets_their_table(tmp_path: Path) -> None:
-    path = tmp_path / "old"
-    engine = tables.open_engine(path)
+def test_a_database_made_before_there_were_ledgers_gets_their_table(database_url: URL) -> None:
+    engine = open_engine(database_url)
     earlier = [table for table in tables.metadata.sorted_tables if table is not tables.ledgers]
     tables.metadata.create_all(engine, tables=earlier)
     engine.dispose()
-    database = Database(path)
+    database = Database(database_url)
     told = count(database, 1, 5)
     assert LedgerRows(database).seen("a", b"x" * 32) == mark(told)
     database.close()
