@@ -45,10 +45,9 @@ class DeviceTags:
         for tag in fresh:
             require_identifier("tag", tag)
         with self._database.transaction() as connection:
-            gone = connection.execute(
-                delete(tables.device_tags).where(_columns.device == device).returning(_columns.tag)
-            )
-            if was is not None and sorted(gone.scalars()) != sorted(was):
+            dropped = delete(tables.device_tags).where(_columns.device == device).returning(_columns.tag)
+            gone = connection.execute(dropped).scalars().all()
+            if was is not None and sorted(gone) != sorted(was):
                 connection.rollback()
                 return None
             if fresh:
