@@ -26,12 +26,14 @@ from server import tables
 from server.database import Database, fitting
 from server.errors import StorageError
 from server.ledger_rows import LedgerRows
+from server.order_rows import OrderRows, note_resync
 from server.records import NOTHING_CARRIED, CarriedRecord, DeviceRecord, OpeningRecord, RoundRecord, RunRecord
 from server.update_rows import UpdateRows
 from wire_protocol import messages
 from wire_protocol.messages import RoundPlan
 
 DATABASE_NAME = "fisherfleet.sqlite"
+_RUN_COLUMNS = ("run", "bundle", "started", "config", "status", "reason")
 _OPEN, _CLOSED, _ABANDONED = "open", "closed", "abandoned"
 
 
@@ -45,6 +47,7 @@ class Store:
         except OSError as error:
             raise StorageError(f"state folder {state} cannot be made ({error.strerror})") from error
         self._database = Database(self._path)
+        self.orders = OrderRows(self._database)
         self.updates = UpdateRows(self._database)
         self.ledgers = LedgerRows(self._database)
 
@@ -53,8 +56,10 @@ class Store:
         self._database.close()
 
     def begin_run(self, record: RunRecord) -> None:
-        """Start the run or go on with it; raises `StorageError` when it was started with another bundle."""
-        values = {"run": record.run, "bundle": record.bundle, "started": record.started, "config": dict(record.config)}
+        """Make a run or go on with it by this configuration, its status as it was; raises `StorageError` when it was
+        started with another bundle.
+        """
+        values = {name: getattr(record, name) for name in _RUN_COLUMNS} | {"config": dict(record.config)}
         statement = insert(tables.runs).values(values)
         changed = {"config": statement.excluded.config}
         with self._database.transaction() as connection:
@@ -74,7 +79,8 @@ class Store:
             .where(tables.rounds.c.run == tables.runs.c.run, tables.rounds.c.status == _CLOSED)
             .scalar_subquery()
         )
-        query = select(tables.runs, closed.label("rounds_closed")).order_by(tables.runs.c.started.desc())
+        columns = (tables.runs.c[name] for name in _RUN_COLUMNS)
+        query = select(*columns, closed.label("rounds_closed")).order_by(tables.runs.c.started.desc())
         with self._database.transaction() as connection:
             return tuple(RunRecord(**row) for row in connection.execute(query).mappings())
 
@@ -98,6 +104,8 @@ class Store:
         changed = {name: statement.excluded[name] for name in ("plan", "expected", "opened")}
         with self._database.transaction() as connection:
             connection.execute(statement.on_conflict_do_update(index_elements=["run", "round"], set_=changed))
+            if plan.resync:
+                note_resync(connection, plan.run)
 
     def extend_round(self, plan: RoundPlan) -> None:
         """Note that the plan of an open round has another deadline, before it is published."""
