@@ -6,6 +6,8 @@ a resync that is due stays due until the round that is one is opened.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import Connection, select, update
 
 from server import tables
@@ -21,9 +23,18 @@ class OrderRows:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def set_status(self, run: str, status: RunStatus, reason: str = "") -> None:
-        """The run's status, with the reason where it failed."""
-        self._set(run, status=status, reason=reason)
+    def move(self, run: str, before: Collection[RunStatus], after: RunStatus, reason: str = "") -> bool:
+        """Give a run another status, with the reason where it failed; whether it had one of those `before`."""
+        table = tables.runs
+        statement = update(table).where(table.c.run == run, table.c.status.in_(before))
+        with self._database.transaction() as connection:
+            return bool(connection.execute(statement.values(status=after, reason=reason)).rowcount)
+
+    def status(self, run: str) -> RunStatus | None:
+        """A run's status, None where there is no such run."""
+        query = select(tables.runs.c.status).where(tables.runs.c.run == run)
+        with self._database.transaction() as connection:
+            return connection.execute(query).scalar_one_or_none()
 
     def order_resync(self, run: str) -> None:
         """The next round that opens is to be a resync."""

@@ -39,6 +39,9 @@ class OrdersRecord:
     rolled_back: int = 0
 
 
+NO_ORDERS = OrdersRecord()
+
+
 @dataclass(frozen=True)
 class RoundRecord:
     """A closed round.

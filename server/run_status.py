@@ -17,8 +17,10 @@ from server.errors import ConflictError
 RunStatus = Literal["created", "running", "paused", "finished", "stopped", "failed"]
 Order = Literal["start", "pause", "resume", "stop", "resync", "roll back"]
 
-ACTIVE: frozenset[RunStatus] = frozenset({"running", "paused"})
+ACTIVE: tuple[RunStatus, ...] = ("running", "paused")
 """A service has these at hand: their updates count and their rounds go on."""
+FINAL: tuple[RunStatus, ...] = ("finished", "stopped")
+"""No update of these counts any more."""
 
 AFTER: Mapping[Order, Mapping[RunStatus, RunStatus]] = {
     "start": {"created": "running"},
