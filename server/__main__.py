@@ -18,11 +18,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
+from sqlalchemy import URL
+
 from model_export.trained_model import trained_files
 from server.bundle import open_bundle
 from server.clipping_options import add_clipping_options, take_clipping
 from server.combining_options import add_combining_options, chosen_aggregation, chosen_optimizer
 from server.config import Difference, RunConfig, ServiceSettings
+from server.database_url import parse_database_url
 from server.durable_files import write_durably
 from server.mode_options import add_mode_options, take_buffer
 from server.privacy.run_words import run_words
@@ -38,7 +41,7 @@ from wire_protocol.examples import load_examples
 from wire_protocol.messages import SelectionPolicy
 from wire_protocol.tensor_codec import DownlinkPrecision, Precision
 
-_SERVICE_OPTIONS = ("bundle", "broker", "fleet", "ca_file", "host", "port", "state")
+_SERVICE_OPTIONS = ("bundle", "broker", "fleet", "ca_file", "host", "port", "state", "database")
 _EXIT_MISTAKE, _EXIT_INTERRUPTED, _EXIT_TERMINATED = 2, 130, 143
 
 logger = logging.getLogger("server")
@@ -94,7 +97,13 @@ def _add_service_options(add: Callable[..., None]) -> None:
     add("--ca-file", "certificates (PEM) that may have signed the broker's", type=Path)
     add("--host", "address that devices fetch models from; 0.0.0.0 for every network", default="127.0.0.1")
     add("--port", "its port; 0 takes a free one", type=int, default=8765)
-    add("--state", "folder for the database and the models", type=Path, default=Path("fisherfleet-state"))
+    add(
+        "--state",
+        "folder for bundles and models, and for the database where it is a file",
+        type=Path,
+        default=Path("fisherfleet-state"),
+    )
+    add("--database", "postgresql+psycopg://[user@]host/name; else a SQLite file in the state folder", metavar="URL")
     add("--test", "held-out examples, arrays x and y, to evaluate every round on", type=Path, metavar="FILE.npz")
 
 
@@ -145,7 +154,12 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         port=arguments.port,
         test=load_examples(arguments.test, labelled=False) if arguments.test else None,
         run=RunConfig() if arguments.bundle is None else _run_config(arguments),
+        database=_database(arguments),
     )
+
+
+def _database(arguments: argparse.Namespace) -> URL | None:
+    return None if arguments.database is None else parse_database_url(arguments.database)
 
 
 def _require_no_run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -172,7 +186,7 @@ def _run_config(arguments: argparse.Namespace) -> RunConfig:
 
 def _run_name(arguments: argparse.Namespace) -> str:
     bundle = open_bundle(arguments.bundle).id
-    store = Store(arguments.state)
+    store = Store(arguments.state, _database(arguments))
     try:
         for record in store.runs():
             if record.bundle == bundle and _is_unfinished(record, arguments.rounds):

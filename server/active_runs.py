@@ -157,6 +157,7 @@ class ActiveRuns:
             await self._fail(host, error)
             return True
         if host.rounds.finished:
+            self._at.store.events.add("run-status", "is over", run=host.run)
             self.leave(host.run)
         return busy
 
@@ -164,9 +165,10 @@ class ActiveRuns:
         """The run has failed; the others go on."""
         host.error = error
         unexpected = None if isinstance(error, FisherfleetError) else error
-        logger.error("run %s has failed: %s", host.run, error, exc_info=unexpected)
-        self.leave(host.run)
         reason = str(error) or type(error).__name__
+        logger.error("run %s has failed: %s", host.run, reason, exc_info=unexpected)
+        self._at.store.events.add("run-status", f"failed: {reason}", run=host.run)
+        self.leave(host.run)
         try:
             await asyncio.to_thread(self._at.store.orders.move, host.run, ACTIVE, "failed", reason)
         except StorageError as failure:

@@ -16,8 +16,6 @@ class Presence:
         """Who is online."""
         return frozenset(self._online)
 
-    def note(self, device: str, online: bool) -> bool:
-        """The device came, is still there, or left; whether it came."""
-        came = online and device not in self._online
+    def note(self, device: str, online: bool) -> None:
+        """The device is there, or is not."""
         (self._online.add if online else self._online.discard)(device)
-        return came

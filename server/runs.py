@@ -51,6 +51,7 @@ class Runs:
             raise
         except FisherfleetError as error:
             logger.error("run %s has failed: %s", record.run, error)
+            self._at.store.events.add("run-status", f"failed: {error}", run=record.run)
             self._at.store.orders.move(record.run, ACTIVE, "failed", str(error))
 
     def _clear_away(self, record: RunRecord) -> None:
@@ -105,6 +106,7 @@ class Runs:
             status_after("resync", run, record.status)
             await asyncio.to_thread(self._at.store.orders.order_resync, run)
             self._tell(run, ResyncNow())
+            self._at.store.events.add("run-status", "the next round is a resync", run=run)
         return record
 
     async def clone(self, run: str, new: str) -> RunRecord:
@@ -124,6 +126,7 @@ class Runs:
                 raise UnknownRunError(f"version {version} of run {run} is not archived")
             await asyncio.to_thread(self._at.store.orders.order_roll_back, run, version)
             host.rounds.order_roll_back(version)
+            self._at.store.events.add("run-status", f"the next round starts from version {version}", run=run)
         return record
 
     async def add_bundle(self, folder: Path) -> str:
@@ -154,6 +157,7 @@ class Runs:
             elif event is not None:
                 self._tell(run, event)
             logger.info("run %s is %s", run, after)
+            self._at.store.events.add("run-status", after, run=run)
             return await asyncio.to_thread(self._record, run)
 
     def _tell(self, run: str, event: Event) -> None:
@@ -168,6 +172,7 @@ class Runs:
             try:
                 examples = None if test is None else load_examples(test, labelled=False)
                 self._make(config, self._files.bundle(bundle), examples)
+                self._at.store.events.add("run-created", f"of bundle {bundle[:8]}", run=config.run)
             except ExamplesError as error:
                 raise InvalidValueError(f"test: {error}") from error
             return self._record(config.run)

@@ -86,8 +86,9 @@ class Service:
         with ExitStack() as opened:
             self._lock = StateLock(settings.state)
             opened.callback(self._lock.release)
-            self.store = Store(settings.state)
+            self.store = Store(settings.state, settings.database)
             opened.callback(self.store.close)
+            self.store.claim()
             name = f"server-{self._operator.fleet}"
             self._link = MqttLink(settings.broker, tls, name, self._on_connected, self._on_message)
             self._downlink = Downlink(self._link.send, self._traffic, settings.chunk_bytes, self._operator)
@@ -192,6 +193,7 @@ class Service:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await end_tasks(self._background[1:])
+        self.store.events.end_following()
         if self._http is not None:
             await self._http.stop()
             self._http = None
@@ -255,14 +257,16 @@ class Service:
 
     async def _take_states(self, reports: Sequence[StateReport]) -> None:
         known = [report for report in reports if self._registry.keys(report.device)]
-        arrived = 0
+        arrived = {report.device for report in known if report.state.online} - self._presence.online
+        departed = {report.device for report in known if not report.state.online} & self._presence.online
+        self.store.events.presence(arrived, departed)
         for device, state in ((report.device, report.state) for report in known):
-            arrived += self._presence.note(device, state.online)
+            self._presence.note(device, state.online)
             event = coordinator.DeviceOnline(device) if state.online else coordinator.DeviceOffline(device)
             self.active.observe(event)
         in_turn = self.active.in_turn()
         if in_turn is not None and in_turn.rounds.work is not None:
-            self._downlink.retained_plan_read(in_turn.rounds.work.plan, arrived)
+            self._downlink.retained_plan_read(in_turn.rounds.work.plan, len(arrived))
         now = self._clocks.wall()
         try:
             await asyncio.to_thread(self.store.save_devices, [_record(report, now) for report in known])
