@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from server.bundle import Bundle
 from server.control import Control
-from server.model_files import ModelFiles
 from server.registry import Registry
+from server.shelf import Shelf
 from server.storage import Store
 from server.traffic import Traffic
 
@@ -18,9 +17,8 @@ class Sources:
     """`broker_connected` tells whether the link to the broker is up."""
 
     store: Store
-    bundle: Bundle
-    models: ModelFiles
+    shelf: Shelf
     traffic: Traffic
     broker_connected: Callable[[], bool]
     registry: Registry
-    control: Control | None = None
+    control: Control

@@ -14,6 +14,7 @@ from server.bundle import open_bundle
 from server.errors import ConflictError, UnknownRunError
 from server.model_files import ModelFiles
 from server.records import RunRecord
+from server.shelf import Offered, Shelf
 from server.storage import Store
 from server.traffic import Traffic
 
@@ -73,10 +74,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def sources(store: Store, bundle_folder: Path, fleet, tmp_path: Path) -> Sources:
+    models = ModelFiles(tmp_path / "state", "run")
     return Sources(
         store=store,
-        bundle=open_bundle(bundle_folder),
-        models=ModelFiles(tmp_path / "state", "run"),
+        shelf=Shelf(lambda: [Offered(open_bundle(bundle_folder), models)]),
         traffic=Traffic(),
         broker_connected=lambda: False,
         registry=fleet.registry,
