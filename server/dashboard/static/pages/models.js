@@ -19,6 +19,7 @@ export async function render(root, { isOperator }) {
   async function refresh() {
     const run = chosen.value;
     const answer = run ? await find(at("/runs", run, "models")) : null;
+    if (run !== chosen.value) return; // another one is wanted by now
     const rows = answer ? [...answer.items].reverse() : [];
     const best = Math.max(...rows.map((one) => one.accuracy ?? -1));
     refill(place, table("Model versions", columns({ run, best, isOperator, refresh }), rows, "No version is kept yet."));
