@@ -79,10 +79,11 @@ def router(sources: Sources) -> APIRouter:
 
     @routes.get("/runs/{run}/stragglers", responses=problems(404))
     def stragglers(run: RunName) -> Stragglers:
-        """Show who was expected and not heard most often in the last 30 closed rounds."""
-        existing(run)
+        """Show who was expected and not heard most often in the last closed rounds, 20 at most."""
+        record = existing(run)
         found = store.participation.punctuality(run)
-        return Stragglers(RECENT_ROUNDS, len(found), tuple(one for one in found if one.missed or one.late)[:MOST_NAMED])
+        late = tuple(one for one in found if one.missed or one.late)
+        return Stragglers(min(record.rounds_closed, RECENT_ROUNDS), len(found), late[:MOST_NAMED])
 
     @routes.get("/runs/{run}/privacy", responses=problems(404))
     def privacy(run: RunName) -> Spending:
