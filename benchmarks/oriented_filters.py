@@ -19,7 +19,7 @@ SIZE = 7
 GRID = 7
 """Cells of the grid on which responses are averaged, each way, for images of 28 x 28."""
 STRENGTH = 500.0
-"""Sum of the absolute weights of a filter. Responses are normalised, so it only sets how far noise can turn a filter."""
+"""Sum of a filter's absolute weights. Responses are normalised, so it only sets how far noise can turn a filter."""
 RESPONSE = 0.1
 """Standard deviation of a filter's responses over the grid."""
 

@@ -28,22 +28,25 @@ from server.database_url import sqlite_url
 from server.errors import StorageError
 from server.event_log import EventLog
 from server.ledger_rows import LedgerRows
+from server.model_archive import ArchiveSettings, ModelArchive
 from server.records import NOTHING_CARRIED, CarriedRecord, DeviceRecord, OpeningRecord, RoundRecord, RunRecord
 from server.update_rows import UpdateRows
 from wire_protocol import messages
 from wire_protocol.messages import RoundPlan
 
 DATABASE_NAME = "fisherfleet.sqlite"
+DEFAULT_ARCHIVE = ArchiveSettings()
 _OPEN, _CLOSED, _ABANDONED = "open", "closed", "abandoned"
 
 
 class Store:
     """The database of the folder `state`, which is made when missing: at `url`, without one a SQLite file in it.
 
-    `close` it; a later call opens it again.
+    `archive` says where versions of models are kept. `close` it; a later call opens it again.
     """
 
-    def __init__(self, state: Path, url: URL | None = None) -> None:
+    def __init__(self, state: Path, url: URL | None = None, archive: ArchiveSettings = DEFAULT_ARCHIVE) -> None:
+        blobs = archive.blobs_in(state)
         try:
             state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -51,6 +54,7 @@ class Store:
         self._database = Database(url or sqlite_url(state / DATABASE_NAME))
         self.updates = UpdateRows(self._database)
         self.ledgers = LedgerRows(self._database)
+        self.archive = ModelArchive(self._database, blobs, SYSTEM_CLOCKS.wall, archive.keep_models)
         self.events = EventLog(self._database, SYSTEM_CLOCKS.wall)
 
     def claim(self) -> None:
