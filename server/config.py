@@ -15,6 +15,7 @@ from sqlalchemy import URL
 from server.adaptive_clipping import ClipQuantile
 from server.aggregation.buffered import BufferRule
 from server.aggregation.choice import AggregationConfig
+from server.model_archive import ArchiveSettings
 from server.rate_schedule import RateDecay, RateSchedule
 from server.server_optimizers.choice import ServerOptimizerConfig
 from wire_protocol import topics
@@ -123,7 +124,7 @@ class ServiceSettings:
     `fleet` is the operator's folder: the keys that sign plans and open updates, and the registry of devices. `test`
     are held-out examples on which the model is evaluated after every round, None for no evaluation. `port` 0 takes a
     free one. `ca_file` holds the certificates that may have signed the broker's, None for the system's. `database` is
-    where the database is, None for a SQLite file in the state folder.
+    where the database is, None for a SQLite file in the state folder; `archive` where versions of models are kept.
     """
 
     bundle: Path
@@ -138,6 +139,7 @@ class ServiceSettings:
     chunk_bytes: int = DEFAULT_CHUNK_BYTES
     evaluation_threads: int = 1
     database: URL | None = None
+    archive: ArchiveSettings = field(default_factory=ArchiveSettings)
 
     def __post_init__(self) -> None:
         require(bool(self.host), "host", self.host, "a host name or address")

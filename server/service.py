@@ -99,7 +99,7 @@ class Service:
         with ExitStack() as opened:
             self._lock = StateLock(settings.state)
             opened.callback(self._lock.release)
-            self.store = Store(settings.state, settings.database)
+            self.store = Store(settings.state, settings.database, settings.archive)
             opened.callback(self.store.close)
             self.store.claim()
             link = MqttLink(settings.broker, tls, f"server-{run}", self._on_connected, self._on_message)
