@@ -63,6 +63,10 @@ class ModelFiles:
         except (OSError, safetensors.SafetensorError) as error:
             raise BundleError(f"{path} cannot be read as safetensors: {error}") from error
 
+    def has_version(self, version: int) -> bool:
+        """Whether a version is here."""
+        return self.version_path(version).is_file()
+
     def load_version(self, version: int, layout: Layout) -> dict[str, NDArray[Any]]:
         """Read a version; raises `BundleError` when it is not there or not whole."""
         return read_weights(self.version_path(version), layout)

@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from statistics import median
 
-import msgspec
 from fastapi import APIRouter, HTTPException
 
 from server.api.guarded_route import guarded_router
 from server.api.names import RunName
 from server.api.problems import problems
 from server.api.sources import Sources
-from server.config import RunConfig
 from server.kept_neurons import GroupShares, kept_shares
 from server.participation_rows import RECENT_ROUNDS, OpenRound, Punctuality, Result
 from server.privacy.spending import Spending, spending
 from server.records import RunRecord
+from server.run_codec import read_run
 
 MOST_NAMED = 50
 """Devices that an answer names; the rest are counted."""
@@ -89,16 +88,14 @@ def router(sources: Sources) -> APIRouter:
     def privacy(run: RunName) -> Spending:
         """Show what a run promises about privacy in words, and epsilon by round."""
         record = existing(run)
-        return spending(msgspec.convert(record.config, RunConfig), record.rounds_closed)
+        return spending(read_run(run, record.config), record.rounds_closed)
 
     @routes.get("/runs/{run}/neurons", responses=problems(404))
     def neurons(run: RunName) -> Neurons:
         """Show which neurons the fleet keeps, by each device's newest counted update."""
-        record = existing(run)
-        if record.bundle != sources.bundle.id:
-            return Neurons(0, ())
+        layout = sources.files.manifest(existing(run).bundle).layout
         selections = [bitmaps for _, bitmaps in store.updates.selections(run, since=0).values()]
-        return Neurons(len(selections), kept_shares(sources.bundle.layout.group_sizes, selections))
+        return Neurons(len(selections), kept_shares(layout.group_sizes, selections))
 
     return routes
 

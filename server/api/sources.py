@@ -1,14 +1,14 @@
-"""What the HTTP interface reads from and gives orders to."""
+"""What the HTTP interface reads from, and whom it gives orders to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from server.bundle import Bundle
 from server.control import Control
-from server.model_files import ModelFiles
 from server.registry import Registry
+from server.run_files import RunFiles
+from server.shelf import Shelf
 from server.storage import Store
 from server.traffic import Traffic
 
@@ -18,9 +18,9 @@ class Sources:
     """`broker_connected` tells whether the link to the broker is up."""
 
     store: Store
-    bundle: Bundle
-    models: ModelFiles
+    shelf: Shelf
     traffic: Traffic
     broker_connected: Callable[[], bool]
+    control: Control
     registry: Registry
-    control: Control | None = None
+    files: RunFiles

@@ -3,22 +3,22 @@
 from collections.abc import Callable
 
 import httpx
-import msgspec
 import pytest
 
-from server.api.sources import Sources
+from server.bundle import Bundle
 from server.config import RunConfig
 from server.records import Batch, OpeningRecord, RefusalRecord, RoundRecord, RunRecord, Selection, UpdateRecord
+from server.run_codec import run_values
 from server.storage import Store
 from wire_protocol.messages import RoundPlan
 from wire_protocol.sub_model import to_bitmaps
 
 
 @pytest.fixture
-def run(store: Store, sources: Sources, make_plan: Callable[..., RoundPlan], keeping, layout) -> str:
+def run(store: Store, bundle: Bundle, make_plan: Callable[..., RoundPlan], keeping, layout) -> str:
     """Three devices, rounds 1 and 2 closed, 3 open: b missed round 1 and came late, c was refused in the open one."""
-    config = msgspec.to_builtins(RunConfig(run="run", rounds=5))
-    store.begin_run(RunRecord("run", sources.bundle.id, 1.0, config))
+    config = run_values(RunConfig(run="run", rounds=5))
+    store.begin_run(RunRecord("run", bundle.id, 1.0, config))
 
     def counted(number: int, device: str, *neurons: int, counted_in: int = 0) -> None:
         update = UpdateRecord("run", number, device, bytes([number]) * 32, 0, 1, counted_in or number)
@@ -89,8 +89,8 @@ async def test_results_and_privacy(client: httpx.AsyncClient, run: str) -> None:
     assert privacy["words"].startswith("Not private")
 
 
-async def test_before_anything_happened(client: httpx.AsyncClient, store: Store, sources: Sources) -> None:
-    store.begin_run(RunRecord("new", sources.bundle.id, 1.0, msgspec.to_builtins(RunConfig(run="new", rounds=5))))
+async def test_before_anything_happened(client: httpx.AsyncClient, store: Store, bundle: Bundle) -> None:
+    store.begin_run(RunRecord("new", bundle.id, 1.0, run_values(RunConfig(run="new", rounds=5))))
     progress = (await client.get("/api/v1/runs/new/progress")).json()
     assert (progress["closed"], progress["open"], progress["seconds_left"]) == (0, None, None)
     assert (await client.get("/api/v1/runs/new/stragglers")).json()["missed_most"] == []
