@@ -20,7 +20,8 @@ NOT_PRIVATE = "none"
 
 def run_values(config: RunConfig) -> dict[str, Any]:
     """The configuration as names and values."""
-    values: dict[str, Any] = msgspec.to_builtins(asdict(config))  # of a dataclass alone msgspec leaves out some defaults
+    complete = asdict(config)  # of a dataclass that it read itself msgspec leaves defaults out
+    values: dict[str, Any] = msgspec.to_builtins(complete)
     return values if config.privacy is not None else values | {"privacy": NOT_PRIVATE}
 
 
