@@ -41,7 +41,7 @@ class ModelFiles:
 
     def save_version(self, version: int, parameters: Arrays, moments: Arrays = MappingProxyType({})) -> Path:
         """Make a version and its moments durable, delete all but the newest two; returns the version's path."""
-        path, beside = self._version_path(version), self._moments_path(version)
+        path, beside = self.version_path(version), self._moments_path(version)
         if moments:
             write_durably(beside, _contiguous(moments))
         else:
@@ -49,7 +49,7 @@ class ModelFiles:
         write_durably(path, _contiguous(parameters))
         for old in range(version - KEPT, -1, -1):
             self._moments_path(old).unlink(missing_ok=True)
-            stale = self._version_path(old)
+            stale = self.version_path(old)
             if not stale.exists():
                 break
             stale.unlink()
@@ -65,17 +65,18 @@ class ModelFiles:
 
     def has_version(self, version: int) -> bool:
         """Whether a version is here."""
-        return self._version_path(version).is_file()
+        return self.version_path(version).is_file()
 
     def load_version(self, version: int, layout: Layout) -> dict[str, NDArray[Any]]:
         """Read a version; raises `BundleError` when it is not there or not whole."""
-        return read_weights(self._version_path(version), layout)
+        return read_weights(self.version_path(version), layout)
+
+    def version_path(self, version: int) -> Path:
+        """Where a version is, if it is kept."""
+        return self._versions / f"{version}.safetensors"
 
     def _moments_path(self, version: int) -> Path:
         return self._versions / f"{version}.moments"
-
-    def _version_path(self, version: int) -> Path:
-        return self._versions / f"{version}.safetensors"
 
 
 def _contiguous(arrays: Arrays) -> bytes:

@@ -29,6 +29,7 @@ from server.device_tags import DeviceTags
 from server.errors import StorageError
 from server.event_log import EventLog
 from server.ledger_rows import LedgerRows
+from server.model_archive import ArchiveSettings, ModelArchive
 from server.order_rows import OrderRows, note_resync
 from server.participation_rows import ParticipationRows
 from server.records import NOTHING_CARRIED, CarriedRecord, DeviceRecord, OpeningRecord, RoundRecord, RunRecord
@@ -39,6 +40,7 @@ from wire_protocol import messages
 from wire_protocol.messages import RoundPlan
 
 DATABASE_NAME = "fisherfleet.sqlite"
+DEFAULT_ARCHIVE = ArchiveSettings()
 _RUN_COLUMNS = ("run", "bundle", "started", "config", "status", "reason")
 _OPEN, _CLOSED, _ABANDONED = "open", "closed", "abandoned"
 
@@ -46,10 +48,11 @@ _OPEN, _CLOSED, _ABANDONED = "open", "closed", "abandoned"
 class Store:
     """The database of the folder `state`, which is made when missing: at `url`, without one a SQLite file in it.
 
-    `close` it; a later call opens it again.
+    `archive` says where versions of models are kept. `close` it; a later call opens it again.
     """
 
-    def __init__(self, state: Path, url: URL | None = None) -> None:
+    def __init__(self, state: Path, url: URL | None = None, archive: ArchiveSettings = DEFAULT_ARCHIVE) -> None:
+        blobs = archive.blobs_in(state)
         try:
             state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -62,6 +65,7 @@ class Store:
         self.tokens = Tokens(self._database, SYSTEM_CLOCKS.wall)
         self.replies = Replies(self._database, SYSTEM_CLOCKS.wall)
         self.tags = DeviceTags(self._database)
+        self.archive = ModelArchive(self._database, blobs, SYSTEM_CLOCKS.wall, archive.keep_models)
         self.events = EventLog(self._database, SYSTEM_CLOCKS.wall)
 
     def claim(self) -> None:

@@ -163,3 +163,17 @@ events = Table(
     Column("actor", String(64)),
     sqlite_autoincrement=True,
 )
+
+models = Table(
+    "models",
+    metadata,
+    Column("run", String(64), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("round", Integer, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("accuracy", Float),
+    Column("loss", Float),
+    Column("sha256", String(64), nullable=False, index=True),
+    Column("size", BigInteger, nullable=False),
+    Column("promoted", Boolean, nullable=False),
+)

@@ -94,12 +94,9 @@ def router(sources: Sources) -> APIRouter:
     @routes.get("/runs/{run}/neurons", responses=problems(404))
     def neurons(run: RunName) -> Neurons:
         """Show which neurons the fleet keeps, by each device's newest counted update."""
-        record = existing(run)
-        bundle = sources.shelf.bundle(record.bundle)
-        if bundle is None:
-            return Neurons(0, ())
+        layout = sources.files.manifest(existing(run).bundle).layout
         selections = [bitmaps for _, bitmaps in store.updates.selections(run, since=0).values()]
-        return Neurons(len(selections), kept_shares(bundle.layout.group_sizes, selections))
+        return Neurons(len(selections), kept_shares(layout.group_sizes, selections))
 
     return routes
 

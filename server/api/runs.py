@@ -64,10 +64,9 @@ def router(sources: Sources) -> APIRouter:
     """Everything under `/runs`."""
     routes = guarded_router(sources, "runs")
     _add_reading(routes, sources)
-    if sources.control is not None:
-        _add_making(routes, sources.control)
-        for order, words in _ORDERS.items():
-            _add_order(routes, order, words, getattr(sources.control, order))
+    _add_making(routes, sources.control)
+    for order, words in _ORDERS.items():
+        _add_order(routes, order, words, getattr(sources.control, order))
     return routes
 
 

@@ -1,4 +1,4 @@
-"""What the HTTP interface reads from and gives orders to."""
+"""What the HTTP interface reads from, and whom it gives orders to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from server.control import Control
 from server.registry import Registry
+from server.run_files import RunFiles
 from server.shelf import Shelf
 from server.storage import Store
 from server.traffic import Traffic
@@ -20,5 +21,6 @@ class Sources:
     shelf: Shelf
     traffic: Traffic
     broker_connected: Callable[[], bool]
-    registry: Registry
     control: Control
+    registry: Registry
+    files: RunFiles

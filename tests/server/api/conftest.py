@@ -1,8 +1,7 @@
 """The real application on a real store, asked by an operator, a viewer or nobody."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -10,78 +9,47 @@ import pytest
 
 from server.api.sources import Sources
 from server.app import create_app
-from server.bundle import open_bundle
-from server.errors import ConflictError, UnknownRunError
+from server.bundle import Bundle, open_bundle
 from server.model_files import ModelFiles
-from server.records import RunRecord
+from server.run_files import RunFiles
+from server.run_host import Premises
+from server.runs import Runs
 from server.shelf import Offered, Shelf
 from server.storage import Store
-from server.traffic import Traffic
-
-
-class Orders:
-    """Takes orders to runs as a service does, and trains nothing."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.taken: list[tuple[str, ...]] = []
-
-    async def create(self, run: str, bundle: str, config: dict) -> RunRecord:
-        if self._store.run(run) is not None:
-            raise ConflictError(f"run {run} is there")
-        self.taken.append(("create", run))
-        self._store.begin_run(RunRecord(run, bundle, 1.0, config))
-        return self._store.run(run)
-
-    async def _order(self, order: str, run: str, *what: str) -> RunRecord:
-        record = self._store.run(run)
-        if record is None:
-            raise UnknownRunError(f"there is no run {run}")
-        self.taken.append((order, run, *what))
-        return record
-
-    async def start(self, run: str) -> RunRecord:
-        return await self._order("start", run)
-
-    async def pause(self, run: str) -> RunRecord:
-        return await self._order("pause", run)
-
-    async def resume(self, run: str) -> RunRecord:
-        return await self._order("resume", run)
-
-    async def stop(self, run: str) -> RunRecord:
-        return await self._order("stop", run)
-
-    async def resync(self, run: str) -> RunRecord:
-        return await self._order("resync", run)
-
-    async def clone(self, run: str, new: str) -> RunRecord:
-        return replace(await self._order("clone", run, new), run=new)
-
-    async def roll_back(self, run: str, version: int) -> RunRecord:
-        return await self._order("roll back", run, str(version))
-
-    async def add_bundle(self, folder: Path) -> str:
-        return open_bundle(folder).id
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "state")
-    yield store
-    store.close()
+def store(premises: Premises) -> Store:
+    return premises.store
 
 
 @pytest.fixture
-def sources(store: Store, bundle_folder: Path, fleet, tmp_path: Path) -> Sources:
-    models = ModelFiles(tmp_path / "state", "run")
+def models(tmp_path: Path) -> ModelFiles:
+    return ModelFiles(tmp_path / "state", "run")
+
+
+@pytest.fixture
+def bundle(bundle_folder: Path, files: RunFiles) -> Bundle:
+    """A bundle that was added."""
+    files.add_bundle(bundle_folder)
+    return open_bundle(bundle_folder)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> RunFiles:
+    return RunFiles(tmp_path / "state")
+
+
+@pytest.fixture
+def sources(premises: Premises, bundle: Bundle, models: ModelFiles, files: RunFiles, runs: Runs) -> Sources:
     return Sources(
-        store=store,
-        shelf=Shelf(lambda: [Offered(open_bundle(bundle_folder), models)]),
-        traffic=Traffic(),
+        store=premises.store,
+        shelf=Shelf(lambda: [Offered(bundle, models)]),
+        traffic=premises.traffic,
         broker_connected=lambda: False,
-        registry=fleet.registry,
-        control=Orders(store),
+        control=runs,
+        registry=premises.registry,
+        files=files,
     )
 
 

@@ -1,12 +1,11 @@
 """What a run's page shows, from rows as a service writes them."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import httpx
 import pytest
 
-from server.bundle import open_bundle
+from server.bundle import Bundle
 from server.config import RunConfig
 from server.records import Batch, OpeningRecord, RefusalRecord, RoundRecord, RunRecord, Selection, UpdateRecord
 from server.run_codec import run_values
@@ -16,15 +15,10 @@ from wire_protocol.sub_model import to_bitmaps
 
 
 @pytest.fixture
-def bundle(bundle_folder: Path) -> str:
-    return open_bundle(bundle_folder).id
-
-
-@pytest.fixture
-def run(store: Store, bundle: str, make_plan: Callable[..., RoundPlan], keeping, layout) -> str:
+def run(store: Store, bundle: Bundle, make_plan: Callable[..., RoundPlan], keeping, layout) -> str:
     """Three devices, rounds 1 and 2 closed, 3 open: b missed round 1 and came late, c was refused in the open one."""
     config = run_values(RunConfig(run="run", rounds=5))
-    store.begin_run(RunRecord("run", bundle, 1.0, config))
+    store.begin_run(RunRecord("run", bundle.id, 1.0, config))
 
     def counted(number: int, device: str, *neurons: int, counted_in: int = 0) -> None:
         update = UpdateRecord("run", number, device, bytes([number]) * 32, 0, 1, counted_in or number)
@@ -95,8 +89,8 @@ async def test_results_and_privacy(client: httpx.AsyncClient, run: str) -> None:
     assert privacy["words"].startswith("Not private")
 
 
-async def test_before_anything_happened(client: httpx.AsyncClient, store: Store, bundle: str) -> None:
-    store.begin_run(RunRecord("new", bundle, 1.0, run_values(RunConfig(run="new", rounds=5))))
+async def test_before_anything_happened(client: httpx.AsyncClient, store: Store, bundle: Bundle) -> None:
+    store.begin_run(RunRecord("new", bundle.id, 1.0, run_values(RunConfig(run="new", rounds=5))))
     progress = (await client.get("/api/v1/runs/new/progress")).json()
     assert (progress["closed"], progress["open"], progress["seconds_left"]) == (0, None, None)
     assert (await client.get("/api/v1/runs/new/stragglers")).json()["missed_most"] == []
