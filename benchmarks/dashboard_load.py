@@ -150,8 +150,8 @@ async def change(store: Store, devices: tuple[str, ...]) -> None:
         await asyncio.sleep(1 / _CHANGES_A_SECOND)
 
 
-async def measure(folder: Path, load: Load) -> dict[str, list[float]]:
-    """Serve the fleet in this process, and let another one ask."""
+async def measure(folder: Path, load: Load) -> tuple[dict[str, list[float]], float]:
+    """Serve the fleet in this process, and let another one ask; also the seconds of processor that serving took."""
     prepared = prepare(EmulationSettings(devices=1, rounds=load.rounds + 1, out=folder / "out"))
     async with embedded_broker(folder) as broker:
         fleet = create_emulated_fleet(folder / "fleet", 1, datetime.now(UTC))
@@ -161,11 +161,12 @@ async def measure(folder: Path, load: Load) -> dict[str, list[float]]:
             token = service.store.tokens.create("reader", "viewer")
             changing = asyncio.create_task(change(service.store, names(load.devices)))
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                begun = time.process_time()
                 asking = process.submit(ask, service.http_url, token, load)
                 found = await asyncio.wrap_future(asking)
             changing.cancel()
             await asyncio.gather(changing, return_exceptions=True)
-            return found
+            return found, time.process_time() - begun
 
 
 def rows(found: dict[str, list[float]]) -> Iterator[dict[str, str]]:
@@ -192,8 +193,10 @@ def main() -> None:
     arguments = parser.parse_args()
     load = Load(arguments.devices, arguments.rounds, arguments.readers, arguments.seconds)
     with TemporaryDirectory(prefix="fisherfleet-load-") as folder:
-        found = asyncio.run(measure(Path(folder), load))
-    title = f"{load.devices} devices, {load.rounds} closed rounds, {load.readers} readers"
+        found, busy = asyncio.run(measure(Path(folder), load))
+    pages = sum(len(seconds) for what, seconds in found.items() if what.startswith("page"))
+    each = f"{1000 * busy / pages:.0f} ms of the server's processor a page"
+    title = f"{load.devices} devices, {load.rounds} closed rounds, {load.readers} readers, {each}"
     publish(title, list(rows(found)), {what: sorted(seconds) for what, seconds in found.items()}, arguments.json)
 
 
