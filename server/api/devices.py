@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Response
 from pydantic import BaseModel, Field
 
+from server.api.examples import shown
 from server.api.guarded_route import etag_of, guarded_router, names_etag
 from server.api.names import AfterName, DeviceName, Identifier
 from server.api.pages import Limit, Page, page_of
@@ -37,7 +38,7 @@ _DEVICE: dict[str, Any] = {
         "conflicts": 0,
     },
 }
-_SHOWN: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": _DEVICE}}}}
+_TAGS = {"tags": _DEVICE["tags"]}
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def router(sources: Sources) -> APIRouter:
 
 
 def _add_reading(routes: APIRouter, sources: Sources) -> None:
-    @routes.get("/devices")
+    @routes.get("/devices", responses=shown({"items": [_DEVICE], "next": None}))
     def list_devices(
         wanted: Annotated[Wanted, Depends()], limit: Limit = 100, after: AfterName = None
     ) -> Page[DeviceView]:
@@ -83,7 +84,7 @@ def _add_reading(routes: APIRouter, sources: Sources) -> None:
         names = sorted(name for name in _names(sources, wanted) if after is None or name > after)
         return page_of(_views(sources, names[: limit + 1]), limit, lambda view: view.id)
 
-    @routes.get("/devices/{device}", responses=problems(404) | _SHOWN)
+    @routes.get("/devices/{device}", responses=problems(404) | shown(_DEVICE))
     def get_device(device: DeviceName) -> DeviceView:
         """Show a device: whether it is on line, what it last said of itself, and its tags."""
         _require_known(sources, device)
@@ -91,7 +92,7 @@ def _add_reading(routes: APIRouter, sources: Sources) -> None:
 
 
 def _add_tags(routes: APIRouter, sources: Sources) -> None:
-    @routes.get("/devices/{device}/tags", responses=problems(404))
+    @routes.get("/devices/{device}/tags", responses=problems(404) | shown(_TAGS))
     def get_tags(device: DeviceName, response: Response) -> Tags:
         """Show a device's tags. The ETag is for If-Match."""
         _require_known(sources, device)
@@ -99,7 +100,7 @@ def _add_tags(routes: APIRouter, sources: Sources) -> None:
         response.headers["ETag"] = _etag_of(tags)
         return Tags(tags=list(tags))
 
-    @routes.put("/devices/{device}/tags", responses=problems(404, 412))
+    @routes.put("/devices/{device}/tags", responses=problems(404, 412) | shown(_TAGS))
     def put_tags(
         device: DeviceName,
         tags: Tags,

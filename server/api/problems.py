@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from server.control import ConflictError, UnknownRunError
-from server.errors import BundleError, StorageError, TokenError
+from server.errors import BundleError, StorageError, TokenError, UnknownVersionError
 from wire_protocol.errors import FisherfleetError, InvalidValueError
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ MEDIA_TYPE = "application/problem+json"
 _LONGEST_PLACE, _LONGEST_MESSAGE, _MOST_PLACES = 200, 300, 20
 _STATUS_OF: dict[type[FisherfleetError], int] = {
     UnknownRunError: 404,
+    UnknownVersionError: 404,
     ConflictError: 409,
     TokenError: 409,
     InvalidValueError: 422,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Query, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
+from server.api.examples import shown
 from server.api.guarded_route import guarded_router
 from server.api.names import AfterName, Identifier, RunName, Sha256
 from server.api.pages import Limit, Page, page_of
@@ -32,7 +33,25 @@ _RUN = {
     "status": "running",
     "reason": "",
 }
-_SHOWN: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": _RUN}}}}
+_ROUND = {
+    "round": 1,
+    "resync": True,
+    "accuracy": 0.87,
+    "loss": 0.4,
+    "updates_accepted": 8,
+    "updates_rejected": 0,
+    "bytes_up": 82_000,
+    "bytes_down": 824_000,
+    "bytes_up_dense": 1_974_592,
+    "bytes_down_dense": 1_974_592,
+    "trained_macs": 123_000_000,
+    "scored_macs": 9_000_000,
+    "full_macs": 330_000_000,
+    "seconds": 4.2,
+    "model_version": 1,
+    "updates_late": 0,
+}
+_SHOWN = shown(_RUN)
 _ORDERED = problems(404, 409)
 
 
@@ -71,7 +90,7 @@ def router(sources: Sources) -> APIRouter:
 
 
 def _add_reading(routes: APIRouter, sources: Sources) -> None:
-    @routes.get("/runs")
+    @routes.get("/runs", responses=shown({"items": [_RUN], "next": None}))
     def list_runs(limit: Limit = 100, after: AfterName = None) -> Page[RunRecord]:
         """List runs, the newest first."""
         records = sources.store.runs()
@@ -82,26 +101,26 @@ def _add_reading(routes: APIRouter, sources: Sources) -> None:
     @routes.get("/runs/{run}", responses=problems(404) | _SHOWN)
     def get_run(run: RunName) -> RunRecord:
         """Show a run's bundle, configuration, status and progress."""
-        return _existing(sources, run)
+        return sources.require_run(run)
 
-    @routes.get("/runs/{run}/rounds", responses=problems(404))
+    @routes.get("/runs/{run}/rounds", responses=problems(404) | shown({"items": [_ROUND], "next": None}))
     def list_rounds(
         run: RunName,
         limit: Limit = 100,
         after: Annotated[int, Query(ge=0, le=2**53, description="`next` of the page before")] = 0,
     ) -> Page[RoundRecord]:
         """List a run's closed rounds in order."""
-        _existing(sources, run)
+        sources.require_run(run)
         return page_of(sources.store.rounds(run, after, limit + 1), limit, lambda record: record.round)
 
 
 def _add_making(routes: APIRouter, control: Control) -> None:
-    @routes.post("/runs", status_code=201, responses=problems(409))
+    @routes.post("/runs", status_code=201, responses=_ORDERED | shown(_RUN, 201))
     async def create_run(new: NewRun, response: Response) -> RunRecord:
         """Make a run of a bundle. It trains nothing until it is started."""
         return _made(response, await control.create(new.run, new.bundle, new.config))
 
-    @routes.post("/runs/{run}/clone", status_code=201, responses=_ORDERED)
+    @routes.post("/runs/{run}/clone", status_code=201, responses=_ORDERED | shown(_RUN, 201))
     async def clone_run(run: RunName, clone: CloneOf, response: Response) -> RunRecord:
         """Make a run of the same bundle and configuration. It trains nothing until it is started."""
         return _made(response, await control.clone(run, clone.run))
@@ -118,13 +137,6 @@ def _add_order(routes: APIRouter, order: str, words: str, carry_out: Callable[[s
 
     path, name = f"/runs/{{run}}/{order}", f"{order}_run"
     routes.add_api_route(path, ordered, methods=["POST"], name=name, description=words, responses=_ORDERED | _SHOWN)
-
-
-def _existing(sources: Sources, run: str) -> RunRecord:
-    record = sources.store.run(run)
-    if record is None:
-        raise HTTPException(404, f"there is no run {run!r}; GET /api/v1/runs lists those there are")
-    return record
 
 
 def _made(response: Response, record: RunRecord) -> RunRecord:

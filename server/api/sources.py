@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from server.control import Control
+from server.errors import UnknownRunError
+from server.records import RunRecord
 from server.registry import Registry
 from server.run_files import RunFiles
 from server.shelf import Shelf
@@ -24,3 +26,10 @@ class Sources:
     control: Control
     registry: Registry
     files: RunFiles
+
+    def require_run(self, run: str) -> RunRecord:
+        """The run of this name; raises `UnknownRunError`."""
+        record = self.store.run(run)
+        if record is None:
+            raise UnknownRunError(f"there is no run {run!r}; GET /api/v1/runs lists those there are")
+        return record

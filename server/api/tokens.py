@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, HTTPException, Response
 from pydantic import BaseModel, Field
 
+from server.api.examples import shown
 from server.api.guarded_route import guarded_router
 from server.api.names import AfterName, Identifier, TokenName
 from server.api.pages import Limit, Page, page_of
@@ -12,6 +13,7 @@ from server.api.problems import problems
 from server.api.sources import Sources
 from server.tokens import Role, TokenRecord
 
+_TOKEN = {"name": "dashboard", "role": "viewer", "created": 1764326400.0, "expires": None, "revoked": None}
 _LAST_SECOND = 253_402_300_799
 """Of the year 9999."""
 
@@ -38,7 +40,7 @@ def router(sources: Sources) -> APIRouter:
     routes = guarded_router(sources, "tokens", reading="operator", keeps_replies=False)
     tokens = sources.store.tokens
 
-    @routes.get("/tokens")
+    @routes.get("/tokens", responses=shown({"items": [_TOKEN], "next": None}))
     def list_tokens(limit: Limit = 100, after: AfterName = None) -> Page[TokenRecord]:
         """List tokens by name, also those that are over; never their texts."""
         records = [record for record in tokens.list() if after is None or record.name > after]
@@ -50,7 +52,7 @@ def router(sources: Sources) -> APIRouter:
         response.headers["Cache-Control"] = "no-store"
         return MadeToken(name=new.name, token=tokens.create(new.name, new.role, new.expires))
 
-    @routes.delete("/tokens/{name}", responses=problems(404))
+    @routes.delete("/tokens/{name}", responses=problems(404) | shown(_TOKEN | {"revoked": 1764330000.0}))
     def revoke_token(name: TokenName) -> TokenRecord:
         """Let a token open nothing any more, from the next request on. May be repeated."""
         record = tokens.revoke(name)
