@@ -154,11 +154,14 @@ class Runs:
                 raise ConflictError(f"run {run} is {record.status} no more")
             if host is not None:
                 self._active.join(host)
-            elif event is not None:
+            if event is not None:
                 self._tell(run, event)
             logger.info("run %s is %s", run, after)
             self._at.store.events.add("run-status", after, run=run)
-            return await asyncio.to_thread(self._record, run)
+            record = await asyncio.to_thread(self._record, run)
+            if self._active.get(run) is None:
+                self._clear_away(record)
+            return record
 
     def _keep_for_roll_back(self, run: str, version: int) -> None:
         models = ModelFiles(self._at.state, run)
