@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ Arrays = Mapping[str, NDArray[Any]]
 Indices = NDArray[np.int64]
 
 SELECTION_ID_BYTES = 8
+_REMEMBERED_SHAPES = 256
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,15 @@ def sub_shape(parameter: Parameter, widths: Mapping[str, int]) -> tuple[int, ...
     return tuple(shape)
 
 
-def sub_shapes(layout: Layout, widths: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+def sub_shapes(layout: Layout, widths: Mapping[str, int]) -> Mapping[str, tuple[int, ...]]:
     """Shapes of all parameters, in wire order, at the given widths."""
-    return {parameter.name: sub_shape(parameter, widths) for parameter in layout.parameters}
+    return _sub_shapes(layout, tuple([widths[group.name] for group in layout.groups]))
+
+
+@lru_cache(_REMEMBERED_SHAPES)
+def _sub_shapes(layout: Layout, widths: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
+    of = dict(zip(layout.group_sizes, widths, strict=True))
+    return MappingProxyType({parameter.name: sub_shape(parameter, of) for parameter in layout.parameters})
 
 
 def positions(parameter: Parameter, sub_model: SubModel) -> tuple[Indices, ...]:

@@ -112,12 +112,13 @@ def _tensors(content: bytes) -> None:
     for precision in get_args(Precision):
         for shapes in (
             SHAPES,
-            {"w": (max(0, len(content) - 4) // 2,)},
+            {"w": (max(0, len(content) - 2) // 2,)},
             {"w": (len(content) // 4,)},
             {"w": (), "b": (0, 3)},
         ):
             with suppress(ProtocolError):
                 tensor_codec.decode(content, shapes, Codec(precision))
+                tensor_codec.decode_all([content, content], shapes, Codec(precision))
 
 
 def _tensor_examples() -> tuple[bytes, ...]:
@@ -267,7 +268,7 @@ WIRE_TARGETS = (
     ),
     Target(
         name="tensor_codec",
-        covers=("wire_protocol.tensor_codec.codec.decode",),
+        covers=("wire_protocol.tensor_codec.codec.decode", "wire_protocol.tensor_codec.codec.decode_all"),
         seeds=_tensor_examples,
         mutate=of_bytes,
         run=_tensors,

@@ -4,10 +4,11 @@ A `Codec` says how: the precision of a value, and the fraction of values sent, t
 tensors (one threshold leaves 35 % less behind in L2 than one for each tensor, measured on updates; Aji and Heafield
 2017). What is left out decodes to 0, so a codec that leaves values out is biased and wants error feedback.
 
-    all values     section(values)
-    some values    positions, section(values)
+    all values     values
+    some values    positions, values
 
-Values are floats (`floats`) or levels (`levels`), sections are compressed where that is smaller (`compression`).
+Values are a section of floats (`floats`) or levels (`levels`), of float16 their lower halves and a section of the upper
+ones. Sections are compressed where that is smaller (`compression`).
 Decoding is total: any bytes give finite float32 arrays of the asked shapes, or `ProtocolError`, and it takes at most
 four times the memory of those arrays.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from math import log2, prod
 from typing import Literal, get_args
@@ -40,10 +42,12 @@ DownlinkPrecision = Literal["float32", "float16", "int8", "int4"]
 """Of models and slices; they are rounded to nearest, which three levels are too few for."""
 Precision = Literal["float32", "float16", "int8", "int4", "ternary"]
 Shapes = Mapping[str, tuple[int, ...]]
+Counts = tuple[int, ...]
 
 Form = Literal["float32", "float16", "int8", "int4", "ternary", "signs"]
 
 _METHOD_BYTES = 1
+_REMEMBERED_SHAPES = 256
 _EXPECTED_BITS: dict[Form, float] = {
     "float32": 29.6, "float16": 14.6, "int8": 6.3, "int4": 2.2, "ternary": 0.77, "signs": 1.0,
 }  # fmt: skip
@@ -112,56 +116,60 @@ def encode(
     """
     values, counts = _flat(arrays, shapes), _counts(shapes)
     if not codec.sparse:
-        return section(_pack(values, counts, codec, generator), DENSE_LEVEL if compress else None)
+        plain, body = _pack(values, counts, codec, generator)
+        return plain + section(body, DENSE_LEVEL if compress else None)
     mask = top_mask(values, codec.kept_of(len(values)))
-    body = _pack(values[mask], _kept_counts(mask, counts), codec, generator)
-    return pack_positions(mask) + section(body, SPARSE_LEVEL if compress else None)
+    plain, body = _pack(values[mask], _kept_counts(mask, counts), codec, generator)
+    return pack_positions(mask) + plain + section(body, SPARSE_LEVEL if compress else None)
 
 
 def decode(payload: bytes, shapes: Shapes, codec: Codec) -> FlatArrays:
     """Decode float32 arrays of the given shapes; raises `ProtocolError` on anything that `encode` cannot give."""
+    return decode_all([payload], shapes, codec)[0]
+
+
+def decode_all(payloads: Sequence[bytes], shapes: Shapes, codec: Codec) -> list[FlatArrays]:
+    """Decode as `decode` does, all or none: of small arrays many in little more time than one."""
     counts = _counts(shapes)
     most = _largest_size(counts, codec)
-    if len(payload) > most:
-        raise ProtocolError(f"tensor bytes: expected at most {most} for {codec}, got {len(payload)}")
-    content = memoryview(payload)
-    values = _decode_sparse(content, counts, codec) if codec.sparse else _decode_dense(content, counts, codec)
-    arrays = FlatArrays(values, shapes)
-    if not np.isfinite(values).all():
-        name = next(name for name, array in arrays.items() if not np.isfinite(array).all())
-        raise ProtocolError(f"tensor {name} holds a value that is not finite")
-    return arrays
+    for payload in payloads:
+        if len(payload) > most:
+            raise ProtocolError(f"tensor bytes: expected at most {most} for {codec}, got {len(payload)}")
+    contents = [memoryview(payload) for payload in payloads]
+    if codec.sparse:
+        return [FlatArrays(_decode_sparse(content, counts, codec), shapes) for content in contents]
+    return [FlatArrays(vector, shapes) for vector in _unpack(contents, counts, codec)]
 
 
-def _decode_dense(content: memoryview, counts: Sequence[int], codec: Codec) -> NDArray[np.float32]:
-    return _unpack(open_section(content, _body_bytes(counts, codec)), counts, codec)
-
-
-def _decode_sparse(content: memoryview, counts: Sequence[int], codec: Codec) -> NDArray[np.float32]:
+def _decode_sparse(content: memoryview, counts: Counts, codec: Codec) -> NDArray[np.float32]:
     size = sum(counts)
     mask, rest = unpack_positions(content, codec.kept_of(size), size)
     kept = _kept_counts(mask, counts)
-    sent = _unpack(open_section(rest, _body_bytes(kept, codec)), kept, codec)
     values = np.zeros(size, dtype=np.float32)
-    values[mask] = sent
+    values[mask] = _unpack([rest], kept, codec)[0]
     return values
 
 
-def _largest_size(counts: Sequence[int], codec: Codec) -> int:
+def _largest_size(counts: Counts, codec: Codec) -> int:
     if not codec.sparse:
-        return _METHOD_BYTES + _body_bytes(counts, codec)
+        return _METHOD_BYTES + sum(_value_bytes(counts, codec))
     size = sum(counts)
     count = codec.kept_of(size)
-    return largest_positions(count, size) + _METHOD_BYTES + _largest_body(count, len(counts), codec)
+    return largest_positions(count, size) + _METHOD_BYTES + _largest_values(count, len(counts), codec)
 
 
-def _counts(shapes: Shapes) -> list[int]:
-    return [prod(shape) for shape in shapes.values()]
+def _counts(shapes: Shapes) -> Counts:
+    return _sizes(tuple(shapes.values()))
 
 
-def _kept_counts(mask: NDArray[np.bool_], counts: Sequence[int]) -> list[int]:
+@lru_cache(_REMEMBERED_SHAPES)
+def _sizes(shapes: tuple[tuple[int, ...], ...]) -> Counts:
+    return tuple(map(prod, shapes))
+
+
+def _kept_counts(mask: NDArray[np.bool_], counts: Counts) -> Counts:
     ends = np.cumsum([0, *counts])
-    return [int(np.count_nonzero(mask[start:end])) for start, end in pairwise(ends)]
+    return tuple(int(np.count_nonzero(mask[start:end])) for start, end in pairwise(ends))
 
 
 def _flat(arrays: Arrays, shapes: Shapes) -> NDArray[np.float32]:
@@ -177,41 +185,52 @@ def _flat(arrays: Arrays, shapes: Shapes) -> NDArray[np.float32]:
     return np.concatenate(parts)
 
 
-def _body_bytes(counts: Sequence[int], codec: Codec) -> int:
+def _value_bytes(counts: Counts, codec: Codec) -> tuple[int, int]:
+    """Bytes of the values in front of their section, and in its body."""
     form, total = codec.form, sum(counts)
     if form == "float32":
-        return 4 * total
+        return 0, 4 * total
     if form == "float16":
-        return 2 * total + floats.SCALE_BYTES * len(counts)
-    return levels.packed_bytes(total, levels.block_count(counts), form)
+        return floats.SCALE_BYTES * len(counts) + total, total
+    return 0, levels.packed_bytes(total, len(levels.block_lengths(counts)), form)
 
 
-def _largest_body(total: int, tensors: int, codec: Codec) -> int:
-    """Of `total` values, however they are spread over the tensors."""
+def _largest_values(total: int, tensors: int, codec: Codec) -> int:
+    """Bytes of `total` values at most, however they are spread over the tensors."""
     form = codec.form
     if form == "float32" or form == "float16":  # noqa: PLR1714 - mypy narrows by comparison only
-        return _body_bytes([total, *([0] * (tensors - 1))], codec)
+        return sum(_value_bytes((total, *([0] * (tensors - 1))), codec))
     return levels.packed_bytes(total, total // levels.BLOCK + min(total, tensors), form)
 
 
 def _pack(
-    values: NDArray[np.float32], counts: Sequence[int], codec: Codec, generator: np.random.Generator | None
-) -> bytes:
+    values: NDArray[np.float32], counts: Counts, codec: Codec, generator: np.random.Generator | None
+) -> tuple[bytes, bytes]:
+    """Bytes of the values in front of their section, and its body."""
     form = codec.form
     if form == "float32":
-        return floats.pack_float32(values)
+        return b"", floats.pack_float32(values)
     if form == "float16":
         return floats.pack_float16(values, counts)
-    return levels.pack(values, counts, form, generator)
+    return b"", levels.pack(values, counts, form, generator)
 
 
-def _unpack(body: bytes | memoryview, counts: Sequence[int], codec: Codec) -> NDArray[np.float32]:
-    expected = _body_bytes(counts, codec)
-    if len(body) != expected:
-        raise ProtocolError(f"tensor bytes: expected {expected} for {codec.precision}, got {len(body)}")
+def _unpack(contents: Sequence[memoryview], counts: Counts, codec: Codec) -> NDArray[np.float32]:
+    """Values (contents, values)."""
+    front, most = _value_bytes(counts, codec)
+    bodies = _rows([open_section(content[front:], most) for content in contents], most)
     form = codec.form
     if form == "float32":
-        return floats.unpack_float32(body)
+        return floats.unpack_float32(bodies)
     if form == "float16":
-        return floats.unpack_float16(body, counts)
-    return levels.unpack(body, counts, form)
+        return floats.unpack_float16(_rows([content[:front] for content in contents], front), bodies, counts)
+    return levels.unpack(bodies, counts, form)
+
+
+def _rows(parts: Sequence[bytes | memoryview], length: int) -> NDArray[np.uint8]:
+    """Bytes (parts, length)."""
+    for part in parts:
+        if len(part) != length:
+            raise ProtocolError(f"tensor bytes: expected {length} bytes in a part of the values, got {len(part)}")
+    joined = parts[0] if len(parts) == 1 else b"".join(parts)
+    return np.frombuffer(joined, dtype=np.uint8).reshape(len(parts), length)

@@ -7,6 +7,8 @@ any memory is taken for them, so that a few bytes cannot ask for gigabytes.
 
 from __future__ import annotations
 
+import threading
+
 import zstandard
 
 from wire_protocol.errors import ProtocolError
@@ -18,6 +20,8 @@ SPARSE_LEVEL = 12
 
 _PLAIN, _ZSTD = 0, 1
 _SMALLEST_WINDOW = 1024
+_of_this_thread = threading.local()
+"""A thread's `decompressor`; making one takes longer than to open a small section."""
 
 
 def section(body: bytes, level: int | None) -> bytes:
@@ -42,6 +46,13 @@ def open_section(content: memoryview, most: int) -> bytes | memoryview:
     return _decompressed(body, most)
 
 
+def _decompressor() -> zstandard.ZstdDecompressor:
+    if not hasattr(_of_this_thread, "decompressor"):
+        _of_this_thread.decompressor = zstandard.ZstdDecompressor()
+    found: zstandard.ZstdDecompressor = _of_this_thread.decompressor
+    return found
+
+
 def _decompressed(frame: memoryview, most: int) -> bytes:
     try:
         parameters = zstandard.get_frame_parameters(frame)
@@ -53,6 +64,6 @@ def _decompressed(frame: memoryview, most: int) -> bytes:
             raise ProtocolError("tensor bytes: a zstd frame with too large a window or a dictionary")
         if not parameters.content_size:
             raise ProtocolError("tensor bytes: an empty zstd frame")
-        return zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
+        return _decompressor().decompress(frame, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise ProtocolError(f"tensor bytes: not a zstd frame: {error}") from error
