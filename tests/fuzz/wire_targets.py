@@ -160,7 +160,7 @@ def _differences() -> tuple[bytes, ...]:
 
 
 def _sections() -> tuple[bytes, ...]:
-    return section(bytes(1000), None), section(bytes(1000), 1), section(bytes(range(256)), 12)
+    return section([bytes(1000)], None), section([bytes(1000)], 1), section([bytes(range(256))], 12)
 
 
 def _script(content: bytes) -> None:

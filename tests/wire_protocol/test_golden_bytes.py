@@ -138,7 +138,7 @@ def test_golden_tensors_are_what_the_document_says() -> None:
     entries = [entry / 2.0**exponent for tensor, exponent in tensors for entry in tensor]
     halves = struct.pack("<15e", *entries)
     exponents = bytes(exponent % 256 for _, exponent in tensors)
-    float16 = exponents + halves[::2] + b"\0" + halves[1::2]
+    float16 = b"\0" + exponents + halves[::2] + halves[1::2]
     assert float16 == (GOLDEN / "tensors_float16.bin").read_bytes()
 
 

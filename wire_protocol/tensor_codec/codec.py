@@ -4,11 +4,10 @@ A `Codec` says how: the precision of a value, and the fraction of values sent, t
 tensors (one threshold leaves 35 % less behind in L2 than one for each tensor, measured on updates; Aji and Heafield
 2017). What is left out decodes to 0, so a codec that leaves values out is biased and wants error feedback.
 
-    all values     values
-    some values    positions, values
+    all values     section(values)
+    some values    positions, section(values)
 
-Values are a section of floats (`floats`) or levels (`levels`), of float16 their lower halves and a section of the upper
-ones. Sections are compressed where that is smaller (`compression`).
+Values are floats (`floats`) or levels (`levels`), sections are compressed where that is smaller (`compression`).
 Decoding is total: any bytes give finite float32 arrays of the asked shapes, or `ProtocolError`, and it takes at most
 four times the memory of those arrays.
 """
@@ -49,7 +48,7 @@ Form = Literal["float32", "float16", "int8", "int4", "ternary", "signs"]
 _METHOD_BYTES = 1
 _REMEMBERED_SHAPES = 256
 _EXPECTED_BITS: dict[Form, float] = {
-    "float32": 29.6, "float16": 14.6, "int8": 6.3, "int4": 2.2, "ternary": 0.77, "signs": 1.0,
+    "float32": 29.6, "float16": 13.8, "int8": 6.3, "int4": 2.2, "ternary": 0.77, "signs": 1.0,
 }  # fmt: skip
 _EXPECTED_KEPT_BITS: dict[Form, float] = {**_EXPECTED_BITS, "int8": 7.0, "int4": 3.2}
 _EXPECTED_OF_ENTROPY = 0.73
@@ -116,11 +115,10 @@ def encode(
     """
     values, counts = _flat(arrays, shapes), _counts(shapes)
     if not codec.sparse:
-        plain, body = _pack(values, counts, codec, generator)
-        return plain + section(body, DENSE_LEVEL if compress else None)
+        return section(_pack(values, counts, codec, generator), DENSE_LEVEL if compress else None)
     mask = top_mask(values, codec.kept_of(len(values)))
-    plain, body = _pack(values[mask], _kept_counts(mask, counts), codec, generator)
-    return pack_positions(mask) + plain + section(body, SPARSE_LEVEL if compress else None)
+    parts = _pack(values[mask], _kept_counts(mask, counts), codec, generator)
+    return pack_positions(mask) + section(parts, SPARSE_LEVEL if compress else None)
 
 
 def decode(payload: bytes, shapes: Shapes, codec: Codec) -> FlatArrays:
@@ -152,10 +150,10 @@ def _decode_sparse(content: memoryview, counts: Counts, codec: Codec) -> NDArray
 
 def _largest_size(counts: Counts, codec: Codec) -> int:
     if not codec.sparse:
-        return _METHOD_BYTES + sum(_value_bytes(counts, codec))
+        return _METHOD_BYTES + _body_bytes(counts, codec)
     size = sum(counts)
     count = codec.kept_of(size)
-    return largest_positions(count, size) + _METHOD_BYTES + _largest_values(count, len(counts), codec)
+    return largest_positions(count, size) + _METHOD_BYTES + _largest_body(count, len(counts), codec)
 
 
 def _counts(shapes: Shapes) -> Counts:
@@ -185,52 +183,47 @@ def _flat(arrays: Arrays, shapes: Shapes) -> NDArray[np.float32]:
     return np.concatenate(parts)
 
 
-def _value_bytes(counts: Counts, codec: Codec) -> tuple[int, int]:
-    """Bytes of the values in front of their section, and in its body."""
+def _body_bytes(counts: Counts, codec: Codec) -> int:
     form, total = codec.form, sum(counts)
     if form == "float32":
-        return 0, 4 * total
+        return 4 * total
     if form == "float16":
-        return floats.SCALE_BYTES * len(counts) + total, total
-    return 0, levels.packed_bytes(total, len(levels.block_lengths(counts)), form)
+        return floats.SCALE_BYTES * len(counts) + 2 * total
+    return levels.packed_bytes(total, len(levels.block_lengths(counts)), form)
 
 
-def _largest_values(total: int, tensors: int, codec: Codec) -> int:
-    """Bytes of `total` values at most, however they are spread over the tensors."""
+def _largest_body(total: int, tensors: int, codec: Codec) -> int:
+    """Of `total` values, however they are spread over the tensors."""
     form = codec.form
     if form == "float32" or form == "float16":  # noqa: PLR1714 - mypy narrows by comparison only
-        return sum(_value_bytes((total, *([0] * (tensors - 1))), codec))
+        return _body_bytes((total, *([0] * (tensors - 1))), codec)
     return levels.packed_bytes(total, total // levels.BLOCK + min(total, tensors), form)
 
 
 def _pack(
     values: NDArray[np.float32], counts: Counts, codec: Codec, generator: np.random.Generator | None
-) -> tuple[bytes, bytes]:
-    """Bytes of the values in front of their section, and its body."""
+) -> tuple[bytes, ...]:
+    """The parts of a section."""
     form = codec.form
     if form == "float32":
-        return b"", floats.pack_float32(values)
+        return (floats.pack_float32(values),)
     if form == "float16":
         return floats.pack_float16(values, counts)
-    return b"", levels.pack(values, counts, form, generator)
+    return (levels.pack(values, counts, form, generator),)
 
 
 def _unpack(contents: Sequence[memoryview], counts: Counts, codec: Codec) -> NDArray[np.float32]:
     """Values (contents, values)."""
-    front, most = _value_bytes(counts, codec)
-    bodies = _rows([open_section(content[front:], most) for content in contents], most)
+    expected = _body_bytes(counts, codec)
+    bodies = [open_section(content, expected) for content in contents]
+    for body in bodies:
+        if len(body) != expected:
+            raise ProtocolError(f"tensor bytes: expected {expected} for {codec.precision}, got {len(body)}")
+    joined = bodies[0] if len(bodies) == 1 else b"".join(bodies)
+    rows = np.frombuffer(joined, dtype=np.uint8).reshape(len(bodies), expected)
     form = codec.form
     if form == "float32":
-        return floats.unpack_float32(bodies)
+        return floats.unpack_float32(rows)
     if form == "float16":
-        return floats.unpack_float16(_rows([content[:front] for content in contents], front), bodies, counts)
-    return levels.unpack(bodies, counts, form)
-
-
-def _rows(parts: Sequence[bytes | memoryview], length: int) -> NDArray[np.uint8]:
-    """Bytes (parts, length)."""
-    for part in parts:
-        if len(part) != length:
-            raise ProtocolError(f"tensor bytes: expected {length} bytes in a part of the values, got {len(part)}")
-    joined = parts[0] if len(parts) == 1 else b"".join(parts)
-    return np.frombuffer(joined, dtype=np.uint8).reshape(len(parts), length)
+        return floats.unpack_float16(rows, counts)
+    return levels.unpack(rows, counts, form)

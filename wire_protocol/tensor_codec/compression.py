@@ -8,6 +8,7 @@ any memory is taken for them, so that a few bytes cannot ask for gigabytes.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import zstandard
 
@@ -24,12 +25,24 @@ _of_this_thread = threading.local()
 """A thread's `decompressor`; making one takes longer than to open a small section."""
 
 
-def section(body: bytes, level: int | None) -> bytes:
-    """A section of `body`; `level` None never compresses, so that equal bodies give equal bytes everywhere."""
+def section(parts: Sequence[bytes], level: int | None) -> bytes:
+    """A section whose body is `parts`, of different kinds of bytes, end to end.
+
+    Each part has blocks of its own in the frame, with its own code. `level` None never compresses, so that equal
+    bodies give equal bytes everywhere.
+    """
+    body = b"".join(parts)
     if level is None:
         return bytes([_PLAIN]) + body
-    frame = zstandard.ZstdCompressor(level=level, write_checksum=False).compress(body)
+    frame = _frame(parts, zstandard.ZstdCompressor(level=level, write_checksum=False).compressobj(size=len(body)))
     return bytes([_ZSTD]) + frame if len(frame) < len(body) else bytes([_PLAIN]) + body
+
+
+def _frame(parts: Sequence[bytes], compressor: zstandard.ZstdCompressionObj) -> bytes:
+    blocks = []
+    for part in parts[:-1]:
+        blocks += [compressor.compress(part), compressor.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)]
+    return b"".join([*blocks, compressor.compress(parts[-1]), compressor.flush()])
 
 
 def open_section(content: memoryview, most: int) -> bytes | memoryview:

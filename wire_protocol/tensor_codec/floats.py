@@ -6,9 +6,9 @@ tensor's largest magnitude (IEEE 754-2019 binary16). Power-of-two scales keep th
 value is rounded to the same number whatever else is in its tensor: the slice of a model is the model's slice. The
 smallest scale is 2^-126, so that below it the absolute error is at most 2^-151.
 
-Float16 values are cut in halves. The upper ones have sign, exponent and two bits of the fraction and are worth
-compressing; the lower ones are noise. Together they compress to 1.84 bytes a value, apart to 1.69 (normal values), and
-open twice as fast.
+Float16 values are cut in halves, first all lower ones, then all upper ones. The upper ones have sign, exponent and two
+bits of the fraction and are worth compressing; the lower ones are noise, or zeros. Together they compress to 1.84 bytes
+a value, apart to 1.69 (normal values), and open twice as fast.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def unpack_float32(bodies: Bytes) -> Vector:
 
 
 def pack_float16(values: Vector, counts: Sequence[int]) -> tuple[bytes, bytes]:
-    """The exponents of the scales of all tensors, `counts` values long, and the lower halves; and the upper halves."""
+    """What is to be compressed apart: the exponents of all tensors' scales and the lower halves; the upper halves."""
     exponents, halves, offset = np.zeros(len(counts), dtype=np.int8), np.empty(len(values), dtype="<f2"), 0
     for tensor, count in enumerate(counts):
         end = offset + count
@@ -63,9 +63,11 @@ def pack_float16(values: Vector, counts: Sequence[int]) -> tuple[bytes, bytes]:
     return exponents.tobytes() + parts[:, 0].tobytes(), parts[:, 1].tobytes()
 
 
-def unpack_float16(fronts: Bytes, uppers: Bytes, counts: Sequence[int]) -> Vector:
-    """Values (messages, values) of exponents and lower halves, and of upper halves; raises `ProtocolError`."""
-    exponents, lowers = fronts[:, : len(counts)].view(np.int8), fronts[:, len(counts) :]
+def unpack_float16(bodies: Bytes, counts: Sequence[int]) -> Vector:
+    """Values (messages, values) of bodies (messages, bytes); raises `ProtocolError`."""
+    halves = (len(counts), len(counts) + sum(counts))
+    exponents, lowers, uppers = np.split(bodies, halves, axis=1)
+    exponents = exponents.view(np.int8)
     smallest, largest = exponents.min(initial=0), exponents.max(initial=0)
     if smallest < _SMALLEST_EXPONENT:
         raise ProtocolError(f"tensor scale must be a power of two from 2^-126 to 2^127, got 2^{smallest}")

@@ -136,7 +136,7 @@ def test_a_wrong_shape_is_refused_on_encode() -> None:
 def float16_payload(exponent: int, sent: np.ndarray) -> bytes:
     """One tensor, not compressed."""
     halves = np.frombuffer(sent.astype("<f2").tobytes(), dtype=np.uint8).reshape(-1, 2)
-    return struct.pack("b", exponent) + halves[:, 0].tobytes() + b"\0" + halves[:, 1].tobytes()
+    return b"\0" + struct.pack("b", exponent) + halves[:, 0].tobytes() + halves[:, 1].tobytes()
 
 
 @pytest.mark.parametrize("exponent", [-127, -128])
