@@ -16,11 +16,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from sqlalchemy import URL
+
 from model_export.trained_model import trained_files
 from server.bundle import open_bundle
 from server.clipping_options import add_clipping_options, take_clipping
 from server.combining_options import add_combining_options, chosen_aggregation, chosen_optimizer
 from server.config import Difference, RunConfig, ServiceSettings
+from server.database_url import parse_database_url
 from server.durable_files import write_durably
 from server.mode_options import add_mode_options, take_buffer
 from server.privacy.run_words import run_words
@@ -87,7 +90,13 @@ def _add_service_options(add: Callable[..., None]) -> None:
     add("--ca-file", "certificates (PEM) that may have signed the broker's", type=Path)
     add("--host", "address that devices fetch models from; 0.0.0.0 for every network", default="127.0.0.1")
     add("--port", "its port; 0 takes a free one", type=int, default=8765)
-    add("--state", "folder for the database and the models", type=Path, default=Path("fisherfleet-state"))
+    add(
+        "--state",
+        "folder for the models, and for the database where it is a file",
+        type=Path,
+        default=Path("fisherfleet-state"),
+    )
+    add("--database", "postgresql+psycopg://[user@]host/name; else a SQLite file in the state folder", metavar="URL")
     add("--test", "held-out examples, arrays x and y, to evaluate every round on", type=Path, metavar="FILE.npz")
 
 
@@ -167,12 +176,17 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         port=arguments.port,
         test=load_examples(arguments.test, labelled=False) if arguments.test else None,
         run=run,
+        database=_database(arguments),
     )
+
+
+def _database(arguments: argparse.Namespace) -> URL | None:
+    return None if arguments.database is None else parse_database_url(arguments.database)
 
 
 def _run_name(arguments: argparse.Namespace) -> str:
     bundle = open_bundle(arguments.bundle).id
-    store = Store(arguments.state)
+    store = Store(arguments.state, _database(arguments))
     try:
         for record in store.runs():
             if record.bundle == bundle and record.rounds_closed < arguments.rounds:

@@ -137,6 +137,7 @@ class Answers:
                 return part.device, work.book.conflict(part, sha256)
             case TurnedAway(reason=reason, is_the_devices=is_the_devices):
                 if is_the_devices:
+                    self._store.events.add("update-refused", reason, run=part.run, round=part.round, device=part.device)
                     self._rounds.observe(coordinator.UpdateRefused(part.device, part.round))
                 return part.device, self._refuse(part, sha256, reason)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from server.api import devices, downloads, health, runs
+from server.api import devices, downloads, events, health, runs
 from server.api.byte_counter import ByteCounter
 from server.api.sources import Sources
 
@@ -15,7 +15,7 @@ def create_app(sources: Sources) -> FastAPI:
     """Routes under `/api/v1`, and `/health`; downloads are counted as traffic."""
     app = FastAPI(title="Fisherfleet", description="Federated learning for fleets of small computers")
     app.include_router(health.router(sources))
-    for section in (runs, devices, downloads):
+    for section in (runs, devices, downloads, events):
         app.include_router(section.router(sources), prefix=API_ROOT)
     app.add_middleware(ByteCounter, traffic=sources.traffic, prefixes=tuple(API_ROOT + p for p in downloads.PREFIXES))
     return app

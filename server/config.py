@@ -10,6 +10,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Literal, get_args
 
+from sqlalchemy import URL
+
 from server.adaptive_clipping import ClipQuantile
 from server.aggregation.buffered import BufferRule
 from server.aggregation.choice import AggregationConfig
@@ -120,7 +122,8 @@ class ServiceSettings:
 
     `fleet` is the operator's folder: the keys that sign plans and open updates, and the registry of devices. `test`
     are held-out examples on which the model is evaluated after every round, None for no evaluation. `port` 0 takes a
-    free one. `ca_file` holds the certificates that may have signed the broker's, None for the system's.
+    free one. `ca_file` holds the certificates that may have signed the broker's, None for the system's. `database` is
+    where the database is, None for a SQLite file in the state folder.
     """
 
     bundle: Path
@@ -134,6 +137,7 @@ class ServiceSettings:
     run: RunConfig = field(default_factory=RunConfig)
     chunk_bytes: int = DEFAULT_CHUNK_BYTES
     evaluation_threads: int = 1
+    database: URL | None = None
 
     def __post_init__(self) -> None:
         require(bool(self.host), "host", self.host, "a host name or address")

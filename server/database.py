@@ -1,59 +1,78 @@
-"""One SQLite file and its transactions, whose every failure is a `StorageError`."""
+"""One database and its transactions, whose every failure is a `StorageError`: SQLite or PostgreSQL, all the same to
+those who use it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import URL, Connection, Table
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from server import tables
+from server.database_engine import open_engine
+from server.database_lock import claim, let_go
+from server.database_schema import upgrade
+from server.database_url import SQLITE, shown_database
 from server.errors import StorageError
 
 _LARGEST_INTEGER = 2**63 - 1
 
 
 class Database:
-    """The file `path`, with all tables; may be used from any thread. Raises `StorageError` where they are others."""
+    """The database at `url`, brought to this version of the server; may be used from any thread.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._engine = tables.open_engine(path)
-        with self.transaction() as connection:
-            tables.metadata.create_all(connection)
-            self._require_columns(connection)
+    Raises `StorageError`, also where the database is of a newer version. `name` is what errors call it.
+    """
 
-    def _require_columns(self, connection: Connection) -> None:
-        found = inspect(connection)
-        for table in tables.metadata.sorted_tables:
-            missing = set(table.columns.keys()) - {column["name"] for column in found.get_columns(table.name)}
-            if missing:
-                raise StorageError(
-                    f"database {self._path} was made by another version of the server: its table {table.name} lacks "
-                    f"{', '.join(sorted(missing))}; choose another state folder"
-                )
+    def __init__(self, url: URL) -> None:
+        self.name = shown_database(url)
+        self._engine = open_engine(url)
+        try:
+            with self.transaction() as connection:
+                upgrade(connection)
+        except StorageError:
+            self.close()
+            raise
+
+    def claim(self) -> None:
+        """Be the one server on this database from now on; raises `StorageError` where there is another."""
+        with self._failures():
+            claim(self._engine)
 
     def close(self) -> None:
         """Close all connections; a later transaction opens one again."""
-        self._engine.dispose()
+        let_go(self._engine)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """One transaction: committed, and then durable, or undone.
 
-        Where the commit itself fails it is not known which; whoever goes on reads first what stands.
+        Where the commit itself fails, or the connection is lost in it, it is not known which; whoever goes on reads
+        first what stands.
         """
+        with self._failures(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
         try:
-            with self._engine.begin() as connection:
-                yield connection
+            yield
         except SQLAlchemyError as error:
-            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-            raise StorageError(f"database {self._path}: {reason}") from error
+            lines = str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__]
+            raise StorageError(f"database {self.name}: {lines[0]}") from error
+
+
+def insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An insert with `on_conflict_do_update` and `excluded`, which the two databases spell alike.
+
+    https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#insert-on-conflict-upsert
+    """
+    return sqlite.insert(table) if connection.dialect.name == SQLITE else postgresql.insert(table)
 
 
 def fitting(value: Any) -> Any:
-    """An integer that SQLite can hold; any other value as it is."""
+    """An integer that the database can hold; any other value as it is."""
     return min(value, _LARGEST_INTEGER) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -10,10 +10,9 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects.sqlite import insert
 
 from server import tables
-from server.database import Database
+from server.database import Database, insert
 from server.records import LedgerRecord
 from wire_protocol.ledger_mark import LedgerMark
 
@@ -40,4 +39,4 @@ def note_ledgers(connection: Connection, told: Iterable[LedgerRecord]) -> None:
     """Remember what counted updates tell, in the transaction that counts them."""
     rows = [asdict(record) for record in told]
     if rows:
-        connection.execute(insert(tables.ledgers).on_conflict_do_nothing(), rows)
+        connection.execute(insert(connection, tables.ledgers).on_conflict_do_nothing(), rows)

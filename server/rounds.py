@@ -33,6 +33,7 @@ from server.coordinator import Collecting, Event, Finished, Past
 from server.downlink import Downlink
 from server.errors import NobodyCanError, StorageError
 from server.evaluation import Evaluation, Evaluator
+from server.event_log import EventKind, closed_words
 from server.known_selections import KnownSelections
 from server.model_files import ModelFiles
 from server.model_offers import ModelOffers, Offer
@@ -211,6 +212,7 @@ class Rounds:
                 await self._close()
             case coordinator.AbandonRound(number):
                 logger.warning("round %d: given up, as no device drawn for it that is online has an update", number)
+                self._say("round-abandoned", number, "given up: nobody drawn for it who is online has an update")
                 await self._write("giving up", self._at.store.abandon_round, self._at.config.run, number)
             case coordinator.GiveUp(number):
                 await self._write("giving up", self._at.store.abandon_round, self._at.config.run, number)
@@ -275,6 +277,7 @@ class Rounds:
         self._slices_are_due = False
         self._say_plan(plan)
         logger.debug("round %d is open for %d devices", plan.round, len(expected))
+        self._say("round-opened", plan.round, f"open for {len(expected)} devices{', resync' if plan.resync else ''}")
         await self._send_slices(self.work, listeners)
 
     def _listeners(self) -> frozenset[str]:
@@ -351,7 +354,11 @@ class Rounds:
         self._model, self._version = model, record.model_version
         await self._write(f"round {number}", self._at.spool.delete_others, None)
         self.observe(coordinator.RoundApplied(number))
+        self._say("round-closed", number, closed_words(record))
         self._on_round(record)
+
+    def _say(self, kind: EventKind, number: int, text: str) -> None:
+        self._at.store.events.add(kind, text, run=self._at.config.run, round=number)
 
     def _apply(self, work: RoundWork) -> tuple[Model, Compute]:
         rows = self._at.store.updates.of_round(work.plan.run, work.plan.round)

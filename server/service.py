@@ -99,8 +99,9 @@ class Service:
         with ExitStack() as opened:
             self._lock = StateLock(settings.state)
             opened.callback(self._lock.release)
-            self.store = Store(settings.state)
+            self.store = Store(settings.state, settings.database)
             opened.callback(self.store.close)
+            self.store.claim()
             link = MqttLink(settings.broker, tls, f"server-{run}", self._on_connected, self._on_message)
             self._downlink = Downlink(link.send, self._traffic, settings.chunk_bytes, self._operator)
             self._models = ModelFiles(settings.state, run, offered=_models_offered(settings.run))
@@ -199,6 +200,7 @@ class Service:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await end_tasks(self._background[1:])
+        self.store.events.end_following()
         if self._http is not None:
             await self._http.stop()
             self._http = None
@@ -277,6 +279,8 @@ class Service:
     async def _take_states(self, reports: Sequence[StateReport]) -> None:
         known = [report for report in reports if self._registry.keys(report.device)]
         arrived = {report.device for report in known if report.state.online} - self._rounds.online
+        departed = {report.device for report in known if not report.state.online} & self._rounds.online
+        self.store.events.presence(arrived, departed)
         for device, state in ((report.device, report.state) for report in known):
             online = coordinator.DeviceOnline(device) if state.online else coordinator.DeviceOffline(device)
             self._rounds.observe(online)

@@ -1,4 +1,4 @@
-"""The server's memory: runs, rounds and devices, in SQLite. The database is the truth. Updates are in `update_rows`,
+"""The server's memory: runs, rounds and devices. The database is the truth. Updates are in `update_rows`,
 what they tell of ledgers in `ledger_rows`.
 
 Invariants: a round is opened, with its plan, before the plan is published; it is closed in one transaction, after its
@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, RowMapping, func, select, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import URL, ColumnElement, RowMapping, func, select, update
 
 from server import tables
-from server.database import Database, fitting
+from server.clocks import SYSTEM_CLOCKS
+from server.database import Database, fitting, insert
+from server.database_url import sqlite_url
 from server.errors import StorageError
+from server.event_log import EventLog
 from server.ledger_rows import LedgerRows
 from server.records import NOTHING_CARRIED, CarriedRecord, DeviceRecord, OpeningRecord, RoundRecord, RunRecord
 from server.update_rows import UpdateRows
@@ -36,34 +38,42 @@ _OPEN, _CLOSED, _ABANDONED = "open", "closed", "abandoned"
 
 
 class Store:
-    """The database in the folder `state`, which is made when missing. `close` it; a later call opens it again."""
+    """The database of the folder `state`, which is made when missing: at `url`, without one a SQLite file in it.
 
-    def __init__(self, state: Path) -> None:
-        self._path = state / DATABASE_NAME
+    `close` it; a later call opens it again.
+    """
+
+    def __init__(self, state: Path, url: URL | None = None) -> None:
         try:
             state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"state folder {state} cannot be made ({error.strerror})") from error
-        self._database = Database(self._path)
+        self._database = Database(url or sqlite_url(state / DATABASE_NAME))
         self.updates = UpdateRows(self._database)
         self.ledgers = LedgerRows(self._database)
+        self.events = EventLog(self._database, SYSTEM_CLOCKS.wall)
+
+    def claim(self) -> None:
+        """Be the one server on this database from now on; raises `StorageError` where there is another."""
+        self._database.claim()
 
     def close(self) -> None:
         """Close all connections."""
+        self.events.close()
         self._database.close()
 
     def begin_run(self, record: RunRecord) -> None:
         """Start the run or go on with it; raises `StorageError` when it was started with another bundle."""
         values = {"run": record.run, "bundle": record.bundle, "started": record.started, "config": dict(record.config)}
-        statement = insert(tables.runs).values(values)
-        changed = {"config": statement.excluded.config}
         with self._database.transaction() as connection:
+            statement = insert(connection, tables.runs).values(values)
+            changed = {"config": statement.excluded.config}
             connection.execute(statement.on_conflict_do_update(index_elements=["run"], set_=changed))
             query = select(tables.runs.c.bundle).where(tables.runs.c.run == record.run)
             bundle = connection.execute(query).scalar_one()
             if bundle != record.bundle:
                 raise StorageError(
-                    f"run {record.run} in {self._path} was started with bundle {bundle}, got {record.bundle}: "
+                    f"run {record.run} in {self._database.name} was started with bundle {bundle}, got {record.bundle}: "
                     "choose another run or another state folder"
                 )
 
@@ -94,9 +104,9 @@ class Store:
             "expected": sorted(opening.expected),
             "opened": opening.opened,
         }
-        statement = insert(tables.rounds).values(values)
-        changed = {name: statement.excluded[name] for name in ("plan", "expected", "opened")}
         with self._database.transaction() as connection:
+            statement = insert(connection, tables.rounds).values(values)
+            changed = {name: statement.excluded[name] for name in ("plan", "expected", "opened")}
             connection.execute(statement.on_conflict_do_update(index_elements=["run", "round"], set_=changed))
 
     def extend_round(self, plan: RoundPlan) -> None:
@@ -185,9 +195,9 @@ class Store:
         """Remember what devices, each named once, said of themselves; what they kept stays as it was."""
         if not records:
             return
-        statement = insert(tables.devices)
-        said = {name: statement.excluded[name] for name in ("online", "examples", "runtime", "client", "last_seen")}
         with self._database.transaction() as connection:
+            statement = insert(connection, tables.devices)
+            said = {name: statement.excluded[name] for name in ("online", "examples", "runtime", "client", "last_seen")}
             connection.execute(
                 statement.on_conflict_do_update(index_elements=["id"], set_=said), [_device(one) for one in records]
             )

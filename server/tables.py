@@ -1,12 +1,7 @@
-"""The database's tables, and an engine for SQLite that loses nothing it has committed.
-
-SQLite runs with a write-ahead log and `synchronous=FULL`: a commit that returned survives a power cut
-(https://www.sqlite.org/pragma.html#pragma_synchronous).
-"""
+"""The database's tables, of types that SQLite and PostgreSQL have both."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
@@ -14,15 +9,12 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Engine,
     Float,
     Integer,
     LargeBinary,
     MetaData,
     String,
     Table,
-    create_engine,
-    event,
 )
 
 metadata = MetaData()
@@ -123,16 +115,16 @@ ledgers = Table(
     Column("sha256", LargeBinary(32), nullable=False),
 )
 
-
-def open_engine(path: Path) -> Engine:
-    """An engine on the SQLite file `path`, durable as the module says."""
-    engine = create_engine(f"sqlite:///{path}")
-    event.listen(engine, "connect", _make_durable)
-    return engine
-
-
-def _make_durable(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("text", String, nullable=False),
+    Column("run", String(64), index=True),
+    Column("round", Integer),
+    Column("device", String(64), index=True),
+    Column("actor", String(64)),
+    sqlite_autoincrement=True,
+)

@@ -13,10 +13,9 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Select, Table, func, select
-from sqlalchemy.dialects.sqlite import insert
 
 from server import tables
-from server.database import Database
+from server.database import Database, insert
 from server.ledger_rows import note_ledgers
 from server.records import Batch, ConflictRecord, RefusalRecord, UpdateRecord
 
@@ -81,13 +80,15 @@ class UpdateRows:
 
     def flag(self, conflicts: Iterable[ConflictRecord]) -> None:
         """Remember conflicts; those of a device and round are counted in one row."""
-        statement = insert(tables.conflicts)
-        again = {"sha256": statement.excluded.sha256, "times": tables.conflicts.c.times + statement.excluded.times}
-        statement = statement.on_conflict_do_update(index_elements=["run", "round", "device"], set_=again)
         rows = [asdict(record) for record in conflicts]
-        if rows:
-            with self._database.transaction() as connection:
-                connection.execute(statement, rows)
+        if not rows:
+            return
+        with self._database.transaction() as connection:
+            statement = insert(connection, tables.conflicts)
+            again = {"sha256": statement.excluded.sha256, "times": tables.conflicts.c.times + statement.excluded.times}
+            connection.execute(
+                statement.on_conflict_do_update(index_elements=["run", "round", "device"], set_=again), rows
+            )
 
     def selections(self, run: str, since: int) -> dict[str, tuple[int, dict[str, bytes]]]:
         """What each device kept in its newest counted update, of those chosen in round `since` or later.
@@ -127,7 +128,7 @@ def _standing(connection: Connection, records: Sequence[UpdateRecord]) -> dict[M
 
 def _insert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
     if rows:
-        connection.execute(insert(table), rows)
+        connection.execute(table.insert(), rows)
 
 
 def _keep(connection: Connection, batch: Batch, fresh: Mapping[Made, UpdateRecord]) -> None:
@@ -135,7 +136,7 @@ def _keep(connection: Connection, batch: Batch, fresh: Mapping[Made, UpdateRecor
     kept = [selection for selection in batch.selections if (selection.round, selection.device) in fresh]
     if not kept:
         return
-    statement = insert(tables.selections)
+    statement = insert(connection, tables.selections)
     changed = {name: statement.excluded[name] for name in ("round", "resync_round", "kept")}
     newer = statement.excluded.round >= tables.selections.c.round
     rows = [
@@ -152,7 +153,7 @@ def _keep(connection: Connection, batch: Batch, fresh: Mapping[Made, UpdateRecor
         statement.on_conflict_do_update(index_elements=["run", "device"], set_=changed, where=newer), rows
     )
     unknown = {"online": False, "examples": 0, "runtime": "", "client": "", "last_seen": batch.now}
-    device = insert(tables.devices)
+    device = insert(connection, tables.devices)
     heard = {name: device.excluded[name] for name in ("kept", "last_seen")}
     connection.execute(
         device.on_conflict_do_update(index_elements=["id"], set_=heard),
@@ -163,7 +164,7 @@ def _keep(connection: Connection, batch: Batch, fresh: Mapping[Made, UpdateRecor
 def _refuse(connection: Connection, refusals: Sequence[RefusalRecord]) -> None:
     if not refusals:
         return
-    statement = insert(tables.refusals)
+    statement = insert(connection, tables.refusals)
     newest = {name: statement.excluded[name] for name in ("sha256", "reason")}
     connection.execute(
         statement.on_conflict_do_update(index_elements=["run", "round", "device"], set_=newest),

@@ -21,6 +21,7 @@ from devices.profiles.profile import load_profile
 from devices.provisioning.authority_folder import AuthorityFolder
 from edge_client.config import load_config
 from edge_client.errors import ConfigError
+from server.database_url import parse_database_url, shown_database
 from server.registry import Enrolled, Registry, encode_registry
 from tests.fuzz import seeds
 from tests.fuzz.files import MEGABYTE, file_of, target_of
@@ -54,6 +55,10 @@ delta = 1e-5
 public_size = true
 """
 URLS = (b"mqtt://user:p%40ss@broker.local:1883", b"mqtts://[::1]:8883/", b"mqtt://10.0.0.1")
+DATABASE_URLS = (
+    b"sqlite:////var/lib/a.sqlite",
+    b"postgresql+psycopg://user:p%40ssword-of-9@[::1]:5432/fleet?sslmode=require",
+)
 
 
 def _key_files() -> Sequence[bytes]:
@@ -88,6 +93,12 @@ def _url(content: bytes) -> None:
     url = content.decode(errors="surrogateescape")
     broker = parse_broker_url(url, {})
     if broker.password and len(broker.password) > 8 and broker.password in str(broker) + repr(broker):
+        raise ValueError("a password was printed")
+
+
+def _database_url(content: bytes) -> None:
+    url = parse_database_url(content.decode(errors="surrogateescape"))
+    if url.password and len(url.password) > 8 and url.password in shown_database(url) + repr(url):
         raise ValueError("a password was printed")
 
 
@@ -273,6 +284,15 @@ OWNER_TARGETS = (
         lambda: URLS,
         of_text(URL_WORDS),
         _url,
+        InvalidValueError,
+        cost=1,
+    ),
+    target_of(
+        "database URL",
+        ["server.database_url.parse_database_url"],
+        lambda: DATABASE_URLS,
+        of_text((*URL_WORDS, "sqlite:", "postgresql", "+psycopg", ":memory:")),
+        _database_url,
         InvalidValueError,
         cost=1,
     ),

@@ -36,7 +36,7 @@ EXCUSED = {
     "edge_client.onnx_session.open_session": _GRAPHS,
     "edge_client.privacy.record_training.open_step": _GRAPHS,
     "server.storage.Store.open_round": "writes",
-    "server.tables.open_engine": "opens the database, which SQLite reads",
+    "server.database_engine.open_engine": "opens the database, which SQLite or PostgreSQL reads",
     "server.spool.Segment.read": "so many bytes from there on, for read_screened",
     "model_export.symbolic_shapes.open_shapes": _EXPORT,
     "model_export.autodiff.depthwise._Depthwise.from_rows": _EXPORT,

@@ -21,8 +21,10 @@ import onnx.numpy_helper
 import onnx.parser
 import pytest
 from safetensors.numpy import save_file
+from sqlalchemy import URL
 
 from server.cancellation import end_tasks
+from server.database_url import sqlite_url
 from server.operator_keys import FLEET_NAME, OPERATOR_KEY_NAME, Operator, load_operator
 from server.registry import REGISTRY_NAME, Enrolled, Registry, encode_registry
 from wire_protocol import chunking, messages, tensor_codec, topics
@@ -72,6 +74,14 @@ predict (float[n,3] batch) => (float[n,2] output)
     output = Gemm<transB=1>(active, w2, b2)
 }
 """
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> URL:
+    """A fresh database: the test runs with each kind."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "database.sqlite")
+    return request.getfixturevalue("postgresql").new_database()
 
 
 @pytest.fixture

@@ -117,6 +117,8 @@ async def test_the_interface_describes_itself(client: httpx.AsyncClient) -> None
         "/api/v1/runs/{run}",
         "/api/v1/runs/{run}/rounds",
         "/api/v1/devices",
+        "/api/v1/events",
+        "/api/v1/events/stream",
         "/api/v1/bundles/{bundle}/{path}",
         "/api/v1/models/{sha256}",
         "/api/v1/differences/{sha256}",

@@ -1,9 +1,7 @@
-from pathlib import Path
-
 import pytest
+from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from server import tables
 from server.database import Database
 from server.errors import StorageError
 from server.ledger_rows import LedgerRows
@@ -13,8 +11,8 @@ from wire_protocol.ledger_mark import LedgerMark
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    found = Database(tmp_path / "database")
+def database(database_url: URL) -> Database:
+    found = Database(database_url)
     yield found
     found.close()
 
@@ -65,15 +63,3 @@ def test_update_and_ledger_are_written_together_or_not_at_all(
         count(database, 1, 10)
     monkeypatch.undo()
     assert UpdateRows(database).of_run("run") == ()
-
-
-def test_a_database_made_before_there_were_ledgers_gets_their_table(tmp_path: Path) -> None:
-    path = tmp_path / "old"
-    engine = tables.open_engine(path)
-    earlier = [table for table in tables.metadata.sorted_tables if table is not tables.ledgers]
-    tables.metadata.create_all(engine, tables=earlier)
-    engine.dispose()
-    database = Database(path)
-    told = count(database, 1, 5)
-    assert LedgerRows(database).seen("a", b"x" * 32) == mark(told)
-    database.close()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from sqlalchemy import text
+from sqlalchemy import URL, text
 
-from server import tables
+from server.database_url import parse_database_url
 from server.errors import StorageError
 from server.records import (
     Batch,
@@ -21,6 +21,7 @@ from server.records import (
     UpdateRecord,
 )
 from server.storage import DATABASE_NAME, Store
+from tests.throwaway_postgresql import Postgresql
 from wire_protocol.messages import RoundPlan
 
 RUN = RunRecord("run", "b" * 64, 100.0, {"rounds": 3})
@@ -45,24 +46,27 @@ DEVICE = DeviceRecord("a", True, 12, "portable", "0.1.0", 5.0)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    store = Store(tmp_path / "deep" / "state")
+def store(tmp_path: Path, database_url: URL) -> Store:
+    store = Store(tmp_path / "deep" / "state", database_url)
     store.begin_run(RUN)
     yield store
     store.close()
 
 
 @pytest.fixture
-def second(store: Store, tmp_path: Path) -> Store:
-    second = Store(tmp_path / "deep" / "state")
+def second(store: Store, tmp_path: Path, database_url: URL) -> Store:
+    second = Store(tmp_path / "deep" / "state", database_url)
     yield second
     second.close()
 
 
-def test_commits_are_durable(store: Store, tmp_path: Path) -> None:
-    with store._database._engine.connect() as connection:
-        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
+def test_commits_are_durable(store: Store, database_url: URL) -> None:
+    with store._database.transaction() as connection:
+        if database_url.get_backend_name() == "postgresql":
+            assert connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "on"
+        else:
+            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
 
 
 @pytest.fixture
@@ -196,10 +200,11 @@ def test_a_state_path_that_is_a_file(tmp_path: Path) -> None:
         Store(tmp_path / "state")
 
 
-def test_a_locked_database_is_a_storage_error(store: Store, tmp_path: Path) -> None:
+def test_a_locked_database_is_a_storage_error(tmp_path: Path) -> None:
+    store = Store(tmp_path)
     with store._database._engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA busy_timeout=0")
-    other = sqlite3.connect(tmp_path / "deep" / "state" / DATABASE_NAME, isolation_level=None)
+    other = sqlite3.connect(tmp_path / DATABASE_NAME, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     try:
         with pytest.raises(StorageError, match="locked"):
@@ -207,6 +212,43 @@ def test_a_locked_database_is_a_storage_error(store: Store, tmp_path: Path) -> N
     finally:
         other.execute("ROLLBACK")
         other.close()
+        store.close()
+
+
+def test_a_database_that_is_not_there(tmp_path: Path) -> None:
+    url = parse_database_url("postgresql://user:secret@127.0.0.1:1/nowhere")
+    with pytest.raises(
+        StorageError, match=r"database postgresql\+psycopg://user:\*\*\*@127.0.0.1:1/nowhere: .*refused"
+    ):
+        Store(tmp_path, url)
+
+
+def test_a_lost_connection_is_a_storage_error_and_the_next_call_has_another(
+    tmp_path: Path, postgresql: Postgresql
+) -> None:
+    store = Store(tmp_path, postgresql.new_database())
+    store.begin_run(RUN)
+
+    def lose() -> None:
+        with store._database.transaction() as connection:
+            postgresql.stop()
+            connection.execute(text("SELECT 1"))
+
+    try:
+        with pytest.raises(StorageError):
+            lose()
+        with pytest.raises(StorageError, match="refused"):
+            store.runs()
+    finally:
+        postgresql.start()
+    assert store.runs() == (RUN,)
+    store.close()
+
+
+def test_a_device_may_put_nul_into_its_words(store: Store) -> None:
+    store.save_devices([replace(DEVICE, client="a\0b")])
+    assert store.devices()[0].client in ("a\0b", "a\N{REPLACEMENT CHARACTER}b")
+    assert store.run("a\0b") is None
 
 
 def test_recent_plans_go_back_to_a_model_version(store: Store, make_plan: Callable[..., RoundPlan]) -> None:
@@ -238,14 +280,3 @@ def test_the_clip_norm_is_that_of_the_last_closed_round(store: Store, make_plan:
             assert store.clip_norm("run") == norm
     store.abandon_round("run", 3)
     assert store.clip_norm("run") == 1.25
-
-
-def test_a_database_of_another_version_is_refused_in_plain_words(tmp_path: Path) -> None:
-    path = tmp_path / DATABASE_NAME
-    engine = tables.open_engine(path)
-    tables.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE rounds DROP COLUMN clip_norm"))
-    engine.dispose()
-    with pytest.raises(StorageError, match="made by another version of the server: its table rounds lacks clip_norm; "):
-        Store(tmp_path)

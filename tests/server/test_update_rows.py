@@ -1,7 +1,7 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from sqlalchemy import URL
 
 from server.database import Database
 from server.records import Batch, ConflictRecord, RefusalRecord, Selection, UpdateRecord
@@ -18,8 +18,8 @@ def batch(*updates: UpdateRecord, kept: tuple = (), refused: tuple = ()) -> Batc
 
 
 @pytest.fixture
-def rows(tmp_path: Path) -> UpdateRows:
-    database = Database(tmp_path / "database")
+def rows(database_url: URL) -> UpdateRows:
+    database = Database(database_url)
     yield UpdateRows(database)
     database.close()
 
