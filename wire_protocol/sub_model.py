@@ -36,8 +36,8 @@ class SubModel:
     def __post_init__(self) -> None:
         for group, indices in self.kept.items():
             require(len(indices) > 0, f"kept neurons of {group}", 0, "at least 1")
-            ordered = bool(np.all(np.diff(indices) > 0)) and indices[0] >= 0
-            require(ordered, f"kept neurons of {group}", indices.tolist(), "sorted, distinct and not negative")
+            if indices[0] < 0 or not (indices[1:] > indices[:-1]).all():
+                require(False, f"kept neurons of {group}", indices.tolist(), "sorted, distinct and not negative")
 
     @property
     def widths(self) -> dict[str, int]:
@@ -113,7 +113,13 @@ def element_count(layout: Layout, widths: Mapping[str, int]) -> int:
 
 def multiply_accumulates(layout: Layout, widths: Mapping[str, int]) -> int:
     """Multiply-accumulates of one example's forward pass at these widths."""
-    return sum(parameter.uses_per_example * prod(sub_shape(parameter, widths)) for parameter in layout.parameters)
+    return _multiply_accumulates(layout, tuple([widths[group.name] for group in layout.groups]))
+
+
+@lru_cache(_REMEMBERED_SHAPES)
+def _multiply_accumulates(layout: Layout, widths: tuple[int, ...]) -> int:
+    shapes = _sub_shapes(layout, widths)
+    return sum(parameter.uses_per_example * prod(shapes[parameter.name]) for parameter in layout.parameters)
 
 
 def to_bitmaps(layout: Layout, sub_model: SubModel) -> dict[str, bytes]:

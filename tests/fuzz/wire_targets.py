@@ -118,7 +118,6 @@ def _tensors(content: bytes) -> None:
         ):
             with suppress(ProtocolError):
                 tensor_codec.decode(content, shapes, Codec(precision))
-                tensor_codec.decode_all([content, content], shapes, Codec(precision))
 
 
 def _tensor_examples() -> tuple[bytes, ...]:
@@ -268,7 +267,7 @@ WIRE_TARGETS = (
     ),
     Target(
         name="tensor_codec",
-        covers=("wire_protocol.tensor_codec.codec.decode", "wire_protocol.tensor_codec.codec.decode_all"),
+        covers=("wire_protocol.tensor_codec.codec.decode",),
         seeds=_tensor_examples,
         mutate=of_bytes,
         run=_tensors,

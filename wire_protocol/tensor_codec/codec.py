@@ -14,7 +14,7 @@ four times the memory of those arrays.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -123,20 +123,12 @@ def encode(
 
 def decode(payload: bytes, shapes: Shapes, codec: Codec) -> FlatArrays:
     """Decode float32 arrays of the given shapes; raises `ProtocolError` on anything that `encode` cannot give."""
-    return decode_all([payload], shapes, codec)[0]
-
-
-def decode_all(payloads: Sequence[bytes], shapes: Shapes, codec: Codec) -> list[FlatArrays]:
-    """Decode as `decode` does, all or none: of small arrays many in little more time than one."""
     counts = _counts(shapes)
     most = _largest_size(counts, codec)
-    for payload in payloads:
-        if len(payload) > most:
-            raise ProtocolError(f"tensor bytes: expected at most {most} for {codec}, got {len(payload)}")
-    contents = [memoryview(payload) for payload in payloads]
-    if codec.sparse:
-        return [FlatArrays(_decode_sparse(content, counts, codec), shapes) for content in contents]
-    return [FlatArrays(vector, shapes) for vector in _unpack(contents, counts, codec)]
+    if len(payload) > most:
+        raise ProtocolError(f"tensor bytes: expected at most {most} for {codec}, got {len(payload)}")
+    content = memoryview(payload)
+    return FlatArrays((_decode_sparse if codec.sparse else _unpack)(content, counts, codec), shapes)
 
 
 def _decode_sparse(content: memoryview, counts: Counts, codec: Codec) -> NDArray[np.float32]:
@@ -144,7 +136,7 @@ def _decode_sparse(content: memoryview, counts: Counts, codec: Codec) -> NDArray
     mask, rest = unpack_positions(content, codec.kept_of(size), size)
     kept = _kept_counts(mask, counts)
     values = np.zeros(size, dtype=np.float32)
-    values[mask] = _unpack([rest], kept, codec)[0]
+    values[mask] = _unpack(rest, kept, codec)
     return values
 
 
@@ -212,18 +204,14 @@ def _pack(
     return (levels.pack(values, counts, form, generator),)
 
 
-def _unpack(contents: Sequence[memoryview], counts: Counts, codec: Codec) -> NDArray[np.float32]:
-    """Values (contents, values)."""
+def _unpack(content: memoryview, counts: Counts, codec: Codec) -> NDArray[np.float32]:
     expected = _body_bytes(counts, codec)
-    bodies = [open_section(content, expected) for content in contents]
-    for body in bodies:
-        if len(body) != expected:
-            raise ProtocolError(f"tensor bytes: expected {expected} for {codec.precision}, got {len(body)}")
-    joined = bodies[0] if len(bodies) == 1 else b"".join(bodies)
-    rows = np.frombuffer(joined, dtype=np.uint8).reshape(len(bodies), expected)
-    form = codec.form
+    section_body = open_section(content, expected)
+    if len(section_body) != expected:
+        raise ProtocolError(f"tensor bytes: expected {expected} for {codec.precision}, got {len(section_body)}")
+    body, form = np.frombuffer(section_body, dtype=np.uint8), codec.form
     if form == "float32":
-        return floats.unpack_float32(rows)
+        return floats.unpack_float32(body)
     if form == "float16":
-        return floats.unpack_float16(rows, counts)
-    return levels.unpack(rows, counts, form)
+        return floats.unpack_float16(body, counts)
+    return levels.unpack(body, counts, form)

@@ -45,9 +45,9 @@ def pack_float32(values: Vector) -> bytes:
     return values.astype("<f4", copy=False).tobytes()
 
 
-def unpack_float32(bodies: Bytes) -> Vector:
-    """Values (messages, values), in memory of their own; raises `ProtocolError` where one is not finite."""
-    values = bodies.view("<f4").astype(np.float32)
+def unpack_float32(body: Bytes) -> Vector:
+    """The values, in memory of their own; raises `ProtocolError` where one is not finite."""
+    values = body.view("<f4").astype(np.float32)
     _require_finite(np.isfinite(values).all())
     return values
 
@@ -63,18 +63,17 @@ def pack_float16(values: Vector, counts: Sequence[int]) -> tuple[bytes, bytes]:
     return exponents.tobytes() + parts[:, 0].tobytes(), parts[:, 1].tobytes()
 
 
-def unpack_float16(bodies: Bytes, counts: Sequence[int]) -> Vector:
-    """Values (messages, values) of bodies (messages, bytes); raises `ProtocolError`."""
-    halves = (len(counts), len(counts) + sum(counts))
-    exponents, lowers, uppers = np.split(bodies, halves, axis=1)
-    exponents = exponents.view(np.int8)
+def unpack_float16(body: Bytes, counts: Sequence[int]) -> Vector:
+    """The values; raises `ProtocolError` on a scale below 2^-126 and where a value is not finite."""
+    upper = len(counts) + sum(counts)
+    exponents, lowers, uppers = body[: len(counts)].view(np.int8), body[len(counts) : upper], body[upper:]
     smallest, largest = exponents.min(initial=0), exponents.max(initial=0)
     if smallest < _SMALLEST_EXPONENT:
         raise ProtocolError(f"tensor scale must be a power of two from 2^-126 to 2^127, got 2^{smallest}")
     _require_finite(not (np.bitwise_and(uppers, _EXPONENT) == _EXPONENT).any())
     values = _widened(uppers.view(np.int8), lowers)
     with np.errstate(over="ignore"):
-        values *= np.repeat(np.ldexp(np.float32(1), exponents), counts, axis=1)
+        values *= np.repeat(np.ldexp(np.float32(1), exponents), counts)
     _require_finite(largest <= _LARGEST_FINITE_EXPONENT or np.isfinite(values).all())
     return values
 
@@ -91,9 +90,9 @@ def _widened(uppers: NDArray[np.int8], lowers: Bytes) -> Vector:
     exponents' biases, a factor of 2^112 that is exact, subnormals included. NumPy's own conversion goes value by value
     and takes five times as long.
     """
-    values = np.empty(uppers.shape, dtype=np.float32)
-    for start in range(0, uppers.shape[1], _TOGETHER):
-        part = (slice(None), slice(start, start + _TOGETHER))
+    values = np.empty(len(uppers), dtype=np.float32)
+    for start in range(0, len(uppers), _TOGETHER):
+        part = slice(start, start + _TOGETHER)
         bits, more = uppers[part].astype(np.int32), lowers[part].astype(np.int32)
         np.left_shift(bits, _UPPER_SHIFT, out=bits)
         np.left_shift(more, _LOWER_SHIFT, out=more)

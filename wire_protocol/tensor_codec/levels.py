@@ -67,18 +67,18 @@ def pack(values: Vector, counts: tuple[int, ...], kind: Levels, generator: np.ra
     return bytes(halves.tobytes() + _PACKERS[kind](levels))
 
 
-def unpack(bodies: NDArray[np.uint8], counts: tuple[int, ...], kind: Levels) -> Vector:
-    """Values (messages, values) of bodies (messages, bytes); raises `ProtocolError` on an illegal scale or level."""
+def unpack(body: NDArray[np.uint8], counts: tuple[int, ...], kind: Levels) -> Vector:
+    """The values, all finite; raises `ProtocolError` on an illegal scale or level."""
     total, lengths = sum(counts), block_lengths(counts)
-    halves = np.ascontiguousarray(bodies[:, : SCALE_BYTES * len(lengths)]).view("<u2")
+    halves = body[: SCALE_BYTES * len(lengths)].view("<u2")
     if halves.max(initial=0) > _LARGEST_SCALE[kind]:
         raise ProtocolError(f"tensor scale must be finite and not negative, and so {LARGEST[kind]} times it")
-    coded = bodies[:, SCALE_BYTES * len(lengths) :]
+    coded = body[SCALE_BYTES * len(lengths) :]
     values = _read_levels(coded, kind)
-    if (values[:, total:] != (-1 if kind == "signs" else 0)).any():
+    if (values[total:] != (-1 if kind == "signs" else 0)).any():
         raise ProtocolError("tensor levels: bits past the last value must be those of level 0, or 0 for signs")
-    values = values[:, :total]
-    values *= np.repeat(_read_scales(halves), lengths, axis=1)
+    values = values[:total]
+    values *= np.repeat(_read_scales(halves), lengths)
     return values
 
 
@@ -97,7 +97,7 @@ def _read_levels(coded: NDArray[np.uint8], kind: Levels) -> Vector:
         raise ProtocolError(f"tensor levels of {kind} must be from {-LARGEST[kind]} to {LARGEST[kind]}")
     if kind == "int8":
         return signed.astype(np.float32)
-    return _TABLES[kind].take(coded, axis=0).reshape(len(coded), coded.shape[1] * _A_BYTE[kind])
+    return _TABLES[kind].take(coded, axis=0).ravel()
 
 
 def _scales(values: Vector, lengths: NDArray[np.intp], kind: Levels) -> NDArray[np.uint16]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from wire_protocol.errors import InvalidValueError, ProtocolError
-from wire_protocol.tensor_codec import Codec, decode, decode_all, encode, expected_size, largest_size
+from wire_protocol.tensor_codec import Codec, decode, encode, expected_size, largest_size
 from wire_protocol.tensor_codec.compression import section
 from wire_protocol.tensor_codec.positions import pack_positions
 
@@ -57,24 +57,6 @@ def test_uncompressed_bytes_are_the_largest_and_equal_everywhere(shapes, codec, 
     again = decode(payload, shapes, codec)
     for name, array in decode(encode(arrays, shapes, codec), shapes, codec).items():
         np.testing.assert_array_equal(array, again[name])
-
-
-@given(shapes=shapes_of, codec=codecs, seed=st.integers(0, 9), updates=st.integers(0, 4))
-def test_several_payloads_are_decoded_as_each_is_alone(shapes, codec, seed, updates) -> None:
-    payloads = [encode(drawn(shapes, seed + one, zeros=0.3 * one), shapes, codec) for one in range(updates)]
-    together = decode_all(payloads, shapes, codec)
-    assert len(together) == updates
-    for payload, arrays in zip(payloads, together, strict=True):
-        np.testing.assert_array_equal(arrays.vector, decode(payload, shapes, codec).vector)
-        assert arrays.vector.flags.c_contiguous
-
-
-@pytest.mark.parametrize("codec", [Codec(precision, keep) for precision in PRECISIONS for keep in (0.3, 1.0)])
-def test_one_bad_payload_is_enough_to_refuse_all(codec: Codec) -> None:
-    good = encode(drawn(SHAPES, 0), SHAPES, codec)
-    for bad in (b"", good[:-1], good + b"\0"):
-        with pytest.raises(ProtocolError):
-            decode_all([good, bad, good], SHAPES, codec)
 
 
 def test_one_threshold_serves_all_tensors() -> None:
