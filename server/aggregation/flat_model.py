@@ -25,17 +25,14 @@ _REMEMBERED_POSITIONS = 2**23
 
 @dataclass(frozen=True)
 class Placement:
-    """Shapes of a sub-model's arrays, and the positions of its entries, ascending; None when it is the whole model.
-
-    Positions are int32, or int64 for models of 2^31 entries and more.
-    """
+    """Shapes of a sub-model's arrays, and the positions of its entries, ascending; None when it is the whole model."""
 
     shapes: Mapping[str, tuple[int, ...]]
     positions: NDArray[Any] | None
 
 
 class FlatModel:
-    """The flat form of `layout`; `size` is its number of entries."""
+    """The flat form of `layout`; `size` is its number of entries, `dtype` the integer type of positions."""
 
     def __init__(self, layout: Layout) -> None:
         self._placements: dict[bytes, Placement] = {}
@@ -45,6 +42,7 @@ class FlatModel:
         self._kept = KeptPositions(layout.parameters)
         self.layout = layout
         self.size = layout.element_count
+        self.dtype = self._kept.dtype
 
     def place(self, sub_model: SubModel) -> Placement:
         """Where the sub-model's entries stand."""

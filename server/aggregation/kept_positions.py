@@ -24,7 +24,7 @@ class _Axis:
 
 
 class KeptPositions:
-    """Positions are int32, or int64 where there are 2^31 and more."""
+    """Positions are of type `dtype`: int32, or int64 where there are 2^31 and more."""
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
         self._parameters: list[tuple[int, list[_Axis]]] = []
@@ -32,14 +32,14 @@ class KeptPositions:
         for parameter in parameters:
             self._parameters.append((offset, _axes(parameter)))
             offset += prod(parameter.shape)
-        self._dtype: type[np.signedinteger[Any]] = np.int32 if offset < 2**31 else np.int64
+        self.dtype: type[np.signedinteger[Any]] = np.int32 if offset < 2**31 else np.int64
 
     def of(self, sub_model: SubModel) -> NDArray[Any]:
         """Ascending positions of all that the sub-model keeps."""
         along: dict[tuple[str | None, int, int, int], NDArray[Any]] = {}
         placed = []
         for offset, axes in self._parameters:
-            positions = np.array([offset], dtype=self._dtype)
+            positions = np.array([offset], dtype=self.dtype)
             for axis in axes:
                 cut = axis.cut
                 key = (cut.group, cut.block, cut.repeat, axis.stride) if cut else (None, axis.size, 1, axis.stride)
@@ -52,7 +52,7 @@ class KeptPositions:
     def _steps(self, axis: _Axis, sub_model: SubModel) -> NDArray[Any]:
         cut = axis.cut
         steps = np.arange(axis.size) if cut is None else positions_along(cut, sub_model.kept[cut.group], axis.size)
-        placed: NDArray[Any] = steps.astype(self._dtype) * self._dtype(axis.stride)
+        placed: NDArray[Any] = steps.astype(self.dtype) * self.dtype(axis.stride)
         return placed
 
 

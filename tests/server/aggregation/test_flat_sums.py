@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,14 +14,18 @@ from wire_protocol.layout import Layout
 def test_sums_are_those_of_the_plain_form_bit_for_bit(
     cut_layout: Layout, make_fleet: Callable, monkeypatch: pytest.MonkeyPatch, together: int
 ) -> None:
-    """Wherever what is done together ends, and in the order in which it came."""
+    """Wherever what is done together ends, in the order in which it came, and with one sub-model several times."""
     monkeypatch.setattr(flat_sums, "_TOGETHER", together)
     flat = FlatModel(cut_layout)
     sums, expected = FlatSums(flat), np.zeros(flat.size)
-    for one in make_fleet(20) + make_fleet(2, full=True) + make_fleet(3, seed=1):
+    others, full = make_fleet(20), make_fleet(2, full=True)
+    again = [replace(others[0], weight=weight) for weight in (3, 700, 1, 90)] + others[:2] * 2 + [others[1]] * 2
+    for one in others + again + full + make_fleet(3, seed=1) + [others[0]] * 2 + full + [others[1]] * 3:
         placement = flat.place(one.sub_model)
         values = flat.flatten(placement, one.values)
         sums.add(placement, values, one.weight / 3)
         where = slice(None) if placement.positions is None else placement.positions
         expected[where] += values.astype(np.float64) * (one.weight / 3)
+        if one is others[5]:
+            np.testing.assert_array_equal(sums.total, expected)
     np.testing.assert_array_equal(sums.total, expected)
