@@ -51,13 +51,14 @@ def schema_version(connection: Connection) -> str | None:
     return found
 
 
-def upgrade(connection: Connection) -> None:
-    """Bring the tables to the newest version, in the connection's transaction; it must not have begun any work."""
-    if schema_version(connection) == versions()[-1]:
+def upgrade(connection: Connection, version: str | None = None) -> None:
+    """Bring the tables to a version, the newest if not said, in the connection's transaction, before any other work."""
+    version = versions()[-1] if version is None else version
+    if schema_version(connection) == version:
         return
     if connection.dialect.name == SQLITE:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
         connection.exec_driver_sql(_LOCK)
-    if schema_version(connection) != versions()[-1]:
-        command.upgrade(alembic_config(connection), versions()[-1])
+    if schema_version(connection) != version:
+        command.upgrade(alembic_config(connection), version)
