@@ -22,8 +22,8 @@ one begins with its receipt, so that one payload goes over the link at a time an
 
     Storing -- stored --> Delivering -- settled --> the newest plan's round, or Idle
 
-Another run's plan is followed at once, and the round at hand counts as not begun; a buffered run's is finished first, up
-to its payload.
+Another run's plan is followed at once, and the round at hand counts as not begun; a buffered run's is finished first,
+up to its payload.
 """
 
 from __future__ import annotations

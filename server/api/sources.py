@@ -6,6 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from server.control import Control
+from server.errors import UnknownRunError
+from server.records import RunRecord
+from server.registry import Registry
+from server.run_files import RunFiles
 from server.shelf import Shelf
 from server.storage import Store
 from server.traffic import Traffic
@@ -20,3 +24,12 @@ class Sources:
     traffic: Traffic
     broker_connected: Callable[[], bool]
     control: Control
+    registry: Registry
+    files: RunFiles
+
+    def require_run(self, run: str) -> RunRecord:
+        """The run of this name; raises `UnknownRunError`."""
+        record = self.store.run(run)
+        if record is None:
+            raise UnknownRunError(f"there is no run {run!r}; GET /api/v1/runs lists those there are")
+        return record
