@@ -36,6 +36,7 @@ EXCUSED = {
     "edge_client.onnx_session.open_session": _GRAPHS,
     "edge_client.privacy.record_training.open_step": _GRAPHS,
     "server.storage.Store.open_round": "writes",
+    "server.model_archive.ModelArchive.open": "bytes with the SHA-256 that its row names",
     "server.database_engine.open_engine": "opens the database, which SQLite or PostgreSQL reads",
     "server.spool.Segment.read": "so many bytes from there on, for read_screened",
     "model_export.symbolic_shapes.open_shapes": _EXPORT,

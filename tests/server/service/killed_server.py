@@ -14,6 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from server.__main__ import main as serve
+from server.blobs import Blobs
+from server.model_archive import ModelArchive
 from server.model_files import ModelFiles
 from server.model_offers import ModelOffers
 from server.spool import Segment, Spool
@@ -25,6 +27,8 @@ POINTS: dict[str, tuple[type, str, bool]] = {
     "between the spool's fsync and the commit": (Segment, "write", True),
     "between the commit and the receipts": (UpdateRows, "commit", True),
     "between the model and the close": (ModelFiles, "save_version", True),
+    "between a version's content and its row": (Blobs, "put", True),
+    "between the archived version and the close": (ModelArchive, "add", True),
     "before the model is written": (ModelFiles, "save_version", False),
     "between the close and the deletion of the segment": (Store, "close_round", True),
     "before the segment is deleted": (Spool, "delete_others", False),

@@ -40,6 +40,8 @@ POINTS = (
     "between the commit and the receipts",
     "before the model is written",
     "between the model and the close",
+    "between a version's content and its row",
+    "between the archived version and the close",
     "between the close and the deletion of the segment",
     "before the segment is deleted",
     "before a round is opened",
