@@ -42,12 +42,12 @@ class ModelMaker:
         self.models.save_version(work.plan.model_version + 1, model.parameters, model.moments)
         return model, compute
 
-    def restored(self, model: Model, version: int, fresh: int) -> Model:
-        """The parameters of an archived version as version `fresh`, in place of the model's; moments begin afresh.
+    def restored(self, model: Model, fresh: int) -> Model:
+        """What a roll back was ordered to, as version `fresh`, in place of the model; moments begin afresh.
 
         Raises `BundleError` where it is lost.
         """
-        parameters = self.models.load_version(version, self.bundle.layout)
+        parameters = self.models.load_roll_back(self.bundle.layout)
         moments = self._combining.optimizer.init(parameters)
         self.models.save_version(fresh, parameters, moments)
         return replace(model, parameters=parameters, moments=moments)

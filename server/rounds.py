@@ -175,7 +175,7 @@ class Rounds:
         commands = self.observe(coordinator.Tick(self._at.clocks.steady(), self.has_turn))
         for command in commands:
             await self._carry_out(command)
-        if self.has_turn and self._state.may_open and self._warnings.take("draws"):
+        if not commands and self.has_turn and self._state.may_open and self._warnings.take("draws"):
             config, online = self._at.config, len(self.online)
             logger.warning(
                 "no round opens: none of many drew %d of the %d devices online (quorum %d, participation %g)",
@@ -270,7 +270,7 @@ class Rounds:
 
     async def _roll_back(self, version: int) -> None:
         run, fresh = self._at.config.run, self._version + 1
-        model = await until_written("a roll back", self._maker.restored, self._model, version, fresh)
+        model = await until_written("a roll back", self._maker.restored, self._model, fresh)
         await until_written("a roll back", self._at.store.orders.note_rolled_back, run, fresh)
         self._model, self._version, self._roll_back_to = model, fresh, None
         logger.info("run %s: version %d is what version %d was", run, fresh, version)

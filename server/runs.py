@@ -13,6 +13,7 @@ from server.bundle import Bundle
 from server.config import RunConfig
 from server.coordinator import Event, Pause, Resume, ResyncNow, Stop
 from server.errors import ConflictError, StorageError, UnknownRunError
+from server.model_files import ModelFiles
 from server.receipts import refusal
 from server.records import RunRecord
 from server.run_codec import read_run, run_values
@@ -121,11 +122,10 @@ class Runs:
         async with self._one_at_a_time:
             record = await asyncio.to_thread(self._record, run)
             status_after("roll back", run, record.status)
+            await asyncio.to_thread(self._keep_for_roll_back, run, version)
             host = self._active.get(run)
-            if host is None or not host.offered.models.has_version(version):
-                raise UnknownRunError(f"version {version} of run {run} is not archived")
-            await asyncio.to_thread(self._at.store.orders.order_roll_back, run, version)
-            host.rounds.order_roll_back(version)
+            if host is not None:
+                host.rounds.order_roll_back(version)
             self._at.store.events.add("run-status", f"the next round starts from version {version}", run=run)
         return record
 
@@ -154,11 +154,22 @@ class Runs:
                 raise ConflictError(f"run {run} is {record.status} no more")
             if host is not None:
                 self._active.join(host)
-            elif event is not None:
+            if event is not None:
                 self._tell(run, event)
             logger.info("run %s is %s", run, after)
             self._at.store.events.add("run-status", after, run=run)
-            return await asyncio.to_thread(self._record, run)
+            record = await asyncio.to_thread(self._record, run)
+            if self._active.get(run) is None:
+                self._clear_away(record)
+            return record
+
+    def _keep_for_roll_back(self, run: str, version: int) -> None:
+        models = ModelFiles(self._at.state, run)
+        content = models.content_of(version)
+        if content is None:
+            raise UnknownRunError(f"version {version} of run {run} is not archived")
+        models.save_roll_back(content)
+        self._at.store.orders.order_roll_back(run, version)
 
     def _tell(self, run: str, event: Event) -> None:
         host = self._active.get(run)
