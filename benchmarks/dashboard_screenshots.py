@@ -55,7 +55,7 @@ def all_pictures(run: str) -> Iterator[Picture]:
         "runs": "/runs",
         "run": f"/runs/{run}",
         "models": f"/models?run={run}",
-        "events": "/events",
+        "events": f"/events?run={run}",
         "login": "/login",
     }
     for (name, path), theme, size in product(pages.items(), ("light", "dark"), SIZES):
@@ -88,21 +88,17 @@ async def ready(page: Page) -> None:
 async def take(browser: Browser, scene: Scene, pictures: Iterator[Picture], folder: Path) -> None:
     """Write each picture as `<name>.png`."""
     folder.mkdir(parents=True, exist_ok=True)
+    page = await browser.new_page(reduced_motion="reduce")
+    await logged_in(page, scene.url, scene.operator)
     for picture in pictures:
         width, height = SIZES[picture.size]
-        context = await browser.new_context(
-            viewport={"width": width, "height": height},
-            color_scheme="dark" if picture.theme == "dark" else "light",
-            reduced_motion="reduce",
-        )
-        page = await context.new_page()
-        if picture.path != "/login":
-            await logged_in(page, scene.url, scene.operator)
+        await page.set_viewport_size({"width": width, "height": height})
+        await page.emulate_media(color_scheme="dark" if picture.theme == "dark" else "light")
         await page.goto(scene.url + picture.path)
         await ready(page)
         shot = await page.screenshot(full_page=picture.whole)
         _write_small(shot, folder / f"{picture.name}.png")
-        await context.close()
+    await page.close()
 
 
 def _write_small(png: bytes, path: Path) -> None:

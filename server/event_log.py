@@ -122,11 +122,11 @@ class EventLog:
         self.note(Happening(self._clock(), kind, text[:MOST_TEXT], run, round, device, actor))
 
     def presence(self, arrived: Iterable[str], departed: Iterable[str]) -> None:
-        """Devices came on line, and others went."""
+        """Devices came online, and others went."""
         for device in sorted(arrived):
-            self.add("device-online", "came on line", device=device)
+            self.add("device-online", "came online", device=device)
         for device in sorted(departed):
-            self.add("device-offline", "went off line", device=device)
+            self.add("device-offline", "went offline", device=device)
 
     def note(self, happening: Happening) -> None:
         """As `add`, for what happened at another time."""

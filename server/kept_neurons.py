@@ -37,9 +37,8 @@ def kept_shares(
 
 
 def _of_group(group: str, size: int, selections: Sequence[Mapping[str, bytes]], columns: int) -> GroupShares:
-    counts = np.zeros(size, dtype=np.int64)
-    for kept in selections:
-        counts += np.unpackbits(np.frombuffer(kept[group], dtype=np.uint8), count=size)
+    bitmaps = np.frombuffer(b"".join(kept[group] for kept in selections), dtype=np.uint8).reshape(len(selections), -1)
+    counts = np.unpackbits(bitmaps, axis=1, count=size).sum(axis=0, dtype=np.int64)
     a_column = -(-size // columns)
     starts = np.arange(0, size, a_column)
     means = np.add.reduceat(counts, starts) / np.diff(np.append(starts, size)) / len(selections)

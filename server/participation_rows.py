@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, case, func, select
 
 from server import tables
 from server.database import Database
 from wire_protocol import messages
 from wire_protocol.messages import RoundPlan
 
-RECENT_ROUNDS = 30
+RECENT_ROUNDS = 20
 _rounds, _updates, _refusals = tables.rounds.c, tables.updates.c, tables.refusals.c
 
 
@@ -106,14 +105,9 @@ class ParticipationRows:
         closed = select(_rounds.round, _rounds.expected).where(_rounds.run == run, _rounds.status == "closed")
         with self._database.transaction() as connection:
             rows = connection.execute(closed.order_by(_rounds.round.desc()).limit(last)).all()
-            since = min((number for number, _ in rows), default=0)
-            heard = _counts(connection, run, since, _updates.counted_in == _updates.round)
-            late = _counts(connection, run, since, _updates.counted_in > _updates.round)
+            heard = _heard(connection, run, min((number for number, _ in rows), default=0))
         expected = Counter(device for _, devices in rows for device in devices)
-        found = (
-            Punctuality(device, times, max(0, times - heard.get(device, 0)), late.get(device, 0))
-            for device, times in expected.items()
-        )
+        found = (_punctuality(device, times, *heard.get(device, (0, 0))) for device, times in expected.items())
         return tuple(sorted(found, key=lambda one: (-one.missed, -one.late, one.device)))
 
 
@@ -121,6 +115,13 @@ def _made_in(columns: object, run: str, number: int) -> ColumnElement[bool]:
     return (columns.run == run) & (columns.round == number)  # type: ignore[attr-defined, no-any-return]
 
 
-def _counts(connection: Connection, run: str, since: int, when: ColumnElement[bool]) -> Mapping[str, int]:
-    query = select(_updates.device, func.count()).where(_updates.run == run, _updates.round >= since, when)
-    return {row[0]: row[1] for row in connection.execute(query.group_by(_updates.device))}
+def _heard(connection: Connection, run: str, since: int) -> dict[str, tuple[int, int]]:
+    """Updates of rounds from `since` on, by device: all, and those counted in a later round."""
+    late = func.sum(case((_updates.counted_in > _updates.round, 1), else_=0))
+    query = select(_updates.device, func.count(), late).where(_updates.run == run, _updates.round >= since)
+    rows = connection.execute(query.group_by(_updates.device))
+    return {device: (counted, int(later)) for device, counted, later in rows}
+
+
+def _punctuality(device: str, expected: int, counted: int, late: int) -> Punctuality:
+    return Punctuality(device, expected, max(0, expected - counted + late), late)

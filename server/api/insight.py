@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import median
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter
 
 from server.api.guarded_route import guarded_router
 from server.api.names import RunName
 from server.api.problems import problems
 from server.api.sources import Sources
+from server.errors import UnknownRunError
 from server.kept_neurons import GroupShares, kept_shares
 from server.participation_rows import RECENT_ROUNDS, OpenRound, Punctuality, Result
 from server.privacy.spending import Spending, spending
 from server.records import RunRecord
 from server.run_codec import read_run
+from server.storage import Store
 
 MOST_NAMED = 50
 """Devices that an answer names; the rest are counted."""
 _RECENT = 10
+_REMEMBERED = 16
+"""Runs, or numbers of rounds."""
 
 
 @dataclass(frozen=True)
@@ -54,50 +59,74 @@ class Neurons:
     groups: tuple[GroupShares, ...]
 
 
+class _Closed:
+    """What moves on as rounds close: computed once for each number of rounds closed, as many people may look."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._store = sources.store
+        self._files = sources.files
+        self.stragglers = lru_cache(_REMEMBERED)(self._stragglers)
+        self.privacy = lru_cache(_REMEMBERED)(self._privacy)
+        self.neurons = lru_cache(_REMEMBERED)(self._neurons)
+
+    def _stragglers(self, run: str, closed: int) -> Stragglers:
+        found = self._store.participation.punctuality(run)
+        late = tuple(one for one in found if one.missed or one.late)
+        return Stragglers(min(closed, RECENT_ROUNDS), len(found), late[:MOST_NAMED])
+
+    def _privacy(self, run: str, closed: int) -> Spending:
+        return spending(read_run(run, _existing(self._store, run).config), closed)
+
+    def _neurons(self, run: str, closed: int) -> Neurons:
+        del closed
+        layout = self._files.manifest(_existing(self._store, run).bundle).layout
+        selections = [bitmaps for _, bitmaps in self._store.updates.selections(run, since=0).values()]
+        return Neurons(len(selections), kept_shares(layout.group_sizes, selections))
+
+
 def router(sources: Sources) -> APIRouter:
     """`GET /results`, and `/progress`, `/stragglers`, `/privacy` and `/neurons` of `/runs/{run}`."""
     routes = guarded_router(sources, "insight")
-    store = sources.store
+    _add_standing(routes, sources.store)
+    _add_closed(routes, sources.store, _Closed(sources))
+    return routes
 
-    def existing(run: RunName) -> RunRecord:
-        record = store.run(run)
-        if record is None:
-            raise HTTPException(404, f"there is no run {run!r}; GET /api/v1/runs lists those there are")
-        return record
 
+def _add_standing(routes: APIRouter, store: Store) -> None:
     @routes.get("/results")
-    def results() -> tuple[Result, ...]:
+    def list_results() -> tuple[Result, ...]:
         """Show what the last closed round of every run reached."""
         return store.participation.results()
 
     @routes.get("/runs/{run}/progress", responses=problems(404))
-    def progress(run: RunName) -> Progress:
+    def get_progress(run: RunName) -> Progress:
         """Show how far a run is, who has yet to answer, and how long the rest will take."""
-        return _progress(
-            existing(run), store.participation.recent_seconds(run, _RECENT), store.participation.open_round(run)
-        )
+        record, rows = _existing(store, run), store.participation
+        return _progress(record, rows.recent_seconds(run, _RECENT), rows.open_round(run))
 
+
+def _add_closed(routes: APIRouter, store: Store, closed: _Closed) -> None:
     @routes.get("/runs/{run}/stragglers", responses=problems(404))
-    def stragglers(run: RunName) -> Stragglers:
-        """Show who was expected and not heard most often in the last 30 closed rounds."""
-        existing(run)
-        found = store.participation.punctuality(run)
-        return Stragglers(RECENT_ROUNDS, len(found), tuple(one for one in found if one.missed or one.late)[:MOST_NAMED])
+    def get_stragglers(run: RunName) -> Stragglers:
+        """Show who was expected and not heard most often in the last closed rounds, 20 at most."""
+        return closed.stragglers(run, _existing(store, run).rounds_closed)
 
     @routes.get("/runs/{run}/privacy", responses=problems(404))
-    def privacy(run: RunName) -> Spending:
+    def get_privacy(run: RunName) -> Spending:
         """Show what a run promises about privacy in words, and epsilon by round."""
-        record = existing(run)
-        return spending(read_run(run, record.config), record.rounds_closed)
+        return closed.privacy(run, _existing(store, run).rounds_closed)
 
     @routes.get("/runs/{run}/neurons", responses=problems(404))
-    def neurons(run: RunName) -> Neurons:
-        """Show which neurons the fleet keeps, by each device's newest counted update."""
-        layout = sources.files.manifest(existing(run).bundle).layout
-        selections = [bitmaps for _, bitmaps in store.updates.selections(run, since=0).values()]
-        return Neurons(len(selections), kept_shares(layout.group_sizes, selections))
+    def get_neurons(run: RunName) -> Neurons:
+        """Show which neurons the fleet kept when the last round closed, by each device's newest counted update."""
+        return closed.neurons(run, _existing(store, run).rounds_closed)
 
-    return routes
+
+def _existing(store: Store, run: str) -> RunRecord:
+    record = store.run(run)
+    if record is None:
+        raise UnknownRunError(f"there is no run {run!r}; GET /api/v1/runs lists those there are")
+    return record
 
 
 def _progress(record: RunRecord, recent: tuple[float, ...], open_round: OpenRound | None) -> Progress:

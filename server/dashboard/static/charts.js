@@ -63,7 +63,7 @@ function options({ x, y, series, log, format, readout }, canvas) {
     scales: { x: { time: false, range: (_plot, least, most) => (least === most ? [least - 1, most + 1] : [least, most]) }, y: log ? { distr: 3 } : {} },
     axes: [
       { ...axis, label: x, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000], size: 34 },
-      { ...axis, label: y, size: 66, values: (_plot, ticks) => ticks.map((tick) => (tick === null ? "" : format(tick))) },
+      { ...axis, label: y, size: 66, values: (_plot, ticks) => ticks.map((tick) => (tick === null ? "" : format(tick).replace(/\.0+(?= |$)/, ""))) },
     ],
     series: [{ label: x }, ...series.map((one) => line(one, colour(canvas, one.colour)))],
     hooks: { setCursor: [(plot) => { readout.textContent = read(plot, x, series, format); }] },

@@ -54,6 +54,11 @@ export function figures(cards) {
     h("div", {}, h("dt", {}, label), h("dd", { class: "value" }, value), notes.filter(Boolean).map((note) => h("dd", { class: "note" }, note)))));
 }
 
+/** A field with its label around it. */
+export function labelled(words, field) {
+  return h("label", {}, words, field);
+}
+
 /** A status as a word in a coloured frame. */
 export function badge(word) {
   return h("span", { class: `badge ${word.replaceAll(" ", "-")}` }, word);

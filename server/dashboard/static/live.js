@@ -50,7 +50,7 @@ export function report(problem) {
     location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
     return;
   }
-  if (problem.status === undefined) throw problem;
+  if (problem.status === undefined) console.error(problem); // a mistake of these pages
   const place = document.getElementById("problem");
   if (place) {
     place.textContent = problem.message;

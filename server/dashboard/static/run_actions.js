@@ -7,7 +7,7 @@ import { h, refill } from "/assets/static/elements.js";
 const ACTIONS = [
   {
     name: "start", label: "Start", when: ["created"],
-    text: "Devices on line begin to train this run's model.",
+    text: "Devices that are online begin to train this run's model.",
   },
   {
     name: "pause", label: "Pause", when: ["running"],

@@ -39,7 +39,7 @@ function uplink() {
 }
 
 function downlink() {
-  return traffic("down", "What devices received", "Bytes that went to all devices in each round, and what full models would have taken. Peaks are resyncs, in which the whole model goes out.");
+  return traffic("down", "What devices received", "Bytes that went to all devices in each round, and what full models would have taken. In a resync the whole model goes out, to devices that have the last one as a difference from it.");
 }
 
 function traffic(way, title, caption) {

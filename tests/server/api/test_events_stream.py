@@ -41,7 +41,7 @@ async def _events(answer: httpx.Response, count: int) -> list[dict]:
 async def test_pages(client: httpx.AsyncClient, store: Store) -> None:
     for number in range(5):
         store.events.add("round-closed", f"<b>{number}</b>", run="run", round=number)
-    store.events.add("device-online", "came on line", device="a")
+    store.events.add("device-online", "came online", device="a")
     store.events.flush()
     newest = (await client.get("/events", params={"limit": 2})).json()
     assert [(one["id"], one["kind"]) for one in newest["items"]] == [(6, "device-online"), (5, "round-closed")]

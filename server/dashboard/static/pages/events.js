@@ -1,7 +1,7 @@
 // What happened, the newest first, as it happens.
 
 import { get } from "/assets/static/api.js";
-import { badge, h, refill, table } from "/assets/static/elements.js";
+import { badge, h, labelled, refill, table } from "/assets/static/elements.js";
 import { keepFresh, report } from "/assets/static/live.js";
 import { ago, moment, NONE } from "/assets/static/words.js";
 
@@ -18,13 +18,13 @@ const PAGE = 100;
 
 export async function render(root) {
   const place = h("div");
-  const asked = new URLSearchParams(location.search);
+  const given = new URLSearchParams(location.search);
   const kind = h("select", { id: "kind", change: fromStart }, Object.keys(KINDS).map((words) => h("option", {}, words)));
-  const [run, device] = ["run", "device"].map((id) => h("input", { id, value: asked.get(id) ?? "", maxlength: "64", autocomplete: "off", change: fromStart }));
+  const [run, device] = ["run", "device"].map((id) => h("input", { id, value: given.get(id) ?? "", maxlength: "64", autocomplete: "off", change: fromStart }));
   const older = h("button", { type: "button", hidden: true, click: () => readOlder().catch(report) }, "Show older");
   let events = [];
   root.append(h("h1", {}, "Events"), h("div", { class: "filters" },
-    h("label", { for: "kind" }, "Show"), kind, h("label", { for: "run" }, "Run"), run, h("label", { for: "device" }, "Device"), device), place, older);
+    labelled("Show", kind), labelled("Run", run), labelled("Device", device)), place, older);
 
   function query(more = {}) {
     const wanted = new URLSearchParams({ limit: PAGE, ...more });
@@ -43,7 +43,9 @@ export async function render(root) {
   }
 
   async function refresh() {
-    const page = await get(query());
+    const asked = query();
+    const page = await get(asked);
+    if (asked !== query()) return; // something else is wanted by now
     const known = new Set(page.items.map((event) => event.id));
     const last = page.items.at(-1)?.id ?? 0;
     events = [...page.items, ...events.filter((event) => !known.has(event.id) && event.id < last)];
@@ -52,7 +54,9 @@ export async function render(root) {
   }
 
   async function readOlder() {
-    const page = await get(query({ after: events.at(-1).id }));
+    const asked = query({ after: events.at(-1).id });
+    const page = await get(asked);
+    if (asked !== query({ after: events.at(-1)?.id })) return;
     events = [...events, ...page.items];
     older.hidden = page.next === null;
     draw();

@@ -1,7 +1,7 @@
-// Who is in the fleet: on line or not, what they run, what they kept, what was wrong.
+// Who is in the fleet: online or not, what they run, what they kept, what was wrong.
 
 import { list } from "/assets/static/api.js";
-import { badge, figures, h, refill, table } from "/assets/static/elements.js";
+import { badge, figures, h, labelled, refill, table } from "/assets/static/elements.js";
 import { keepFresh } from "/assets/static/live.js";
 import { ago, count, counted, moment, NONE } from "/assets/static/words.js";
 
@@ -13,11 +13,11 @@ export async function render(root) {
   const devices = h("div");
   const search = h("input", { id: "search", type: "search", input: draw, placeholder: "name or tag" });
   const only = h("select", { id: "only", change: draw },
-    ["all devices", "on line", "off line", "with faults"].map((words) => h("option", {}, words)));
+    ["all devices", "online", "offline", "with faults"].map((words) => h("option", {}, words)));
   let all = [];
   let shown = SHOWN;
   root.append(h("h1", {}, "Fleet"), summary,
-    h("div", { class: "filters" }, h("label", { for: "search" }, "Search"), search, h("label", { for: "only" }, "Show"), only), devices);
+    h("div", { class: "filters" }, labelled("Search", search), labelled("Show", only)), devices);
 
   function draw() {
     const found = all.filter((one) => matches(one, search.value.trim().toLowerCase(), only.value));
@@ -42,8 +42,8 @@ function cards(all) {
   const examples = online.reduce((sum, one) => sum + (one.heard?.examples ?? 0), 0);
   const faulty = all.filter(hasFaults).length;
   return [
-    ["On line", `${count(online.length)} of ${count(all.length)}`, "devices"],
-    ["Examples", count(examples), "to learn from on devices that are on line; they stay there"],
+    ["Online", `${count(online.length)} of ${count(all.length)}`, "devices"],
+    ["Examples", count(examples), "to learn from on devices that are online; they stay there"],
     ["Faults", count(faulty), faulty ? "devices are revoked, quarantined or in conflict" : "no device has any"],
   ];
 }
@@ -56,7 +56,7 @@ function columns(all) {
   ];
   return [
     { name: "Device", cell: (one) => [one.id, (one.tags ?? []).map((tag) => h("span", { class: "tag" }, tag))] },
-    { name: "Status", cell: (one) => badge(one.standing === "enrolled" || !one.standing ? (one.online ? "on line" : "off line") : one.standing) },
+    { name: "Status", cell: (one) => badge(one.standing === "enrolled" || !one.standing ? (one.online ? "online" : "offline") : one.standing) },
     { name: "Last seen", cell: (one) => (one.heard ? h("span", { title: moment(one.heard.last_seen) }, one.online ? "now" : ago(one.heard.last_seen)) : "never") },
     { name: "Client", cell: (one) => one.heard?.client || NONE },
     { name: "Runtime", cell: (one) => one.heard?.runtime || NONE },
@@ -88,6 +88,6 @@ function faults(one) {
 
 function matches(one, text, only) {
   const named = [one.id, ...(one.tags ?? [])].some((word) => word.toLowerCase().includes(text));
-  const kind = { "on line": one.online, "off line": !one.online, "with faults": hasFaults(one) }[only] ?? true;
+  const kind = { online: one.online, offline: !one.online, "with faults": hasFaults(one) }[only] ?? true;
   return named && kind;
 }

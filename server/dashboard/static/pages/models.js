@@ -2,7 +2,7 @@
 
 import { at, find, list, order } from "/assets/static/api.js";
 import { confirmed } from "/assets/static/confirm.js";
-import { badge, h, refill, table } from "/assets/static/elements.js";
+import { badge, h, labelled, refill, table } from "/assets/static/elements.js";
 import { keepFresh } from "/assets/static/live.js";
 import { ago, bytes, figure, moment, share } from "/assets/static/words.js";
 
@@ -11,7 +11,7 @@ export async function render(root, { isOperator }) {
   const chosen = h("select", { id: "run", change: () => refresh() });
   root.append(h("h1", {}, "Models"),
     h("p", { class: "hint" }, "After every round the server has a new version of the model. The last ones are kept, and the best one always."),
-    h("div", { class: "filters" }, h("label", { for: "run" }, "Run"), chosen), place);
+    h("div", { class: "filters" }, labelled("Run", chosen)), place);
   const runs = (await list("/runs")).map((record) => record.run);
   const asked = new URLSearchParams(location.search).get("run");
   chosen.append(...runs.map((run) => h("option", { selected: run === asked }, run)));
@@ -19,6 +19,7 @@ export async function render(root, { isOperator }) {
   async function refresh() {
     const run = chosen.value;
     const answer = run ? await find(at("/runs", run, "models")) : null;
+    if (run !== chosen.value) return; // another one is wanted by now
     const rows = answer ? [...answer.items].reverse() : [];
     const best = Math.max(...rows.map((one) => one.accuracy ?? -1));
     refill(place, table("Model versions", columns({ run, best, isOperator, refresh }), rows, "No version is kept yet."));

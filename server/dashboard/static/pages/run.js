@@ -75,7 +75,7 @@ function openRound(record, { open, missing }) {
 }
 
 function lateTable({ rounds, devices, missed_most: rows }) {
-  const empty = devices ? `All ${counted(devices, "device")} answered in time in the last ${rounds} rounds.` : "No round is closed yet.";
+  const empty = devices ? `All ${counted(devices, "device")} answered in time in the last ${counted(rounds, "round")}.` : "No round is closed yet.";
   return table("Who is late", [
     { name: "Device", cell: (one) => one.device },
     { name: "Expected", number: true, cell: (one) => counted(one.expected, "round") },
