@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from server.bundle import read_weights
 from server.content_files import ContentFiles
 from server.durable_files import write_durably
-from server.errors import BundleError, StorageError
+from server.errors import BundleError
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import Arrays
 
@@ -63,16 +63,6 @@ class ModelFiles:
             return safetensors.numpy.load_file(path) if path.exists() else {}
         except (OSError, safetensors.SafetensorError) as error:
             raise BundleError(f"{path} cannot be read as safetensors: {error}") from error
-
-    def content_of(self, version: int) -> bytes | None:
-        """A version as safetensors, None where it is not here; raises `StorageError`."""
-        path = self.version_path(version)
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StorageError(f"{path} cannot be read ({error.strerror})") from error
 
     def save_roll_back(self, content: bytes) -> None:
         """Keep the version, as safetensors, that a roll back goes to, whatever becomes of the version itself."""

@@ -163,11 +163,7 @@ class Runs:
             return record
 
     def _keep_for_roll_back(self, run: str, version: int) -> None:
-        models = ModelFiles(self._at.state, run)
-        content = models.content_of(version)
-        if content is None:
-            raise UnknownRunError(f"version {version} of run {run} is not archived")
-        models.save_roll_back(content)
+        ModelFiles(self._at.state, run).save_roll_back(self._at.store.archive.open(run, version))
         self._at.store.orders.order_roll_back(run, version)
 
     def _tell(self, run: str, event: Event) -> None:
