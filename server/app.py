@@ -6,7 +6,20 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from server.api import bundles, devices, downloads, events, health, insight, me, models, runs, session, tokens
+from server.api import (
+    bundles,
+    devices,
+    downloads,
+    enrolments,
+    events,
+    health,
+    insight,
+    me,
+    models,
+    runs,
+    session,
+    tokens,
+)
 from server.api.application import Application
 from server.api.byte_counter import ByteCounter
 from server.api.problems import add_problem_handlers
@@ -37,7 +50,7 @@ def create_app(sources: Sources) -> FastAPI:
     )
     for section in (health, session):
         app.include_router(section.router(sources))
-    for section in (me, runs, models, bundles, devices, tokens, events, insight, downloads):
+    for section in (me, runs, models, bundles, devices, enrolments, tokens, events, insight, downloads):
         app.include_router(section.router(sources), prefix=API_ROOT)
     add_dashboard(app)
     add_problem_handlers(app)

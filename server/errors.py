@@ -49,3 +49,11 @@ class ConflictError(ControlError):
 
 class TokenError(ServerError):
     """A token cannot be made under this name."""
+
+
+class ProvisioningError(ServerError):
+    """A fleet folder cannot be made, read or changed as asked."""
+
+
+class EnrolmentError(ServerError):
+    """An enrolment token opens nothing: all reasons in one."""

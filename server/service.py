@@ -29,6 +29,7 @@ from server.courier import Courier
 from server.downlink import Downlink
 from server.errors import ServerError, StorageError
 from server.file_post import FilePost, Office
+from server.fleet.fleet_folder import FleetFolder
 from server.http_server import HttpServer
 from server.inbox import Inbox, StateReport, Waiting
 from server.intake import Intake
@@ -184,6 +185,9 @@ class Service:
             control=self._runs,
             registry=self._registry,
             files=RunFiles(self._settings.state),
+            fleet=FleetFolder(self._settings.fleet),
+            broker=str(self._settings.broker),
+            steady=self._clocks.steady,
         )
         try:
             await self.active.prepare()

@@ -26,6 +26,7 @@ from server.clocks import SYSTEM_CLOCKS
 from server.database import Database, fitting, insert
 from server.database_url import sqlite_url
 from server.device_tags import DeviceTags
+from server.enrolments import Enrolments
 from server.errors import StorageError
 from server.event_log import EventLog
 from server.ledger_rows import LedgerRows
@@ -64,6 +65,7 @@ class Store:
         self.participation = ParticipationRows(self._database)
         self.tokens = Tokens(self._database, SYSTEM_CLOCKS.wall)
         self.replies = Replies(self._database, SYSTEM_CLOCKS.wall)
+        self.enrolments = Enrolments(self._database, SYSTEM_CLOCKS.wall)
         self.tags = DeviceTags(self._database)
         self.archive = ModelArchive(self._database, blobs, SYSTEM_CLOCKS.wall, archive.keep_models)
         self.events = EventLog(self._database, SYSTEM_CLOCKS.wall)

@@ -143,6 +143,20 @@ replies = Table(
     Column("body", LargeBinary, nullable=False),
 )
 
+enrolments = Table(
+    "enrolments",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("sha256", LargeBinary(32), nullable=False, unique=True),
+    Column("devices", Integer, nullable=False),
+    Column("left", Integer, nullable=False),
+    Column("device", String(64)),
+    Column("broker", String),
+    Column("created", Float, nullable=False),
+    Column("expires", Float, nullable=False),
+    Column("actor", String(64), nullable=False),
+)
+
 device_tags = Table(
     "device_tags",
     metadata,

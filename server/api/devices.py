@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Response
@@ -16,6 +17,8 @@ from server.api.pages import Limit, Page, page_of
 from server.api.problems import problems
 from server.api.sources import Sources
 from server.device_tags import MOST_TAGS
+from server.fleet.durable_files import locked
+from server.fleet.membership import revoke_device
 from server.records import DeviceRecord
 from server.registry import Enrolled
 
@@ -72,6 +75,7 @@ def router(sources: Sources) -> APIRouter:
     routes = guarded_router(sources, "devices")
     _add_reading(routes, sources)
     _add_tags(routes, sources)
+    _add_revoking(routes, sources)
     return routes
 
 
@@ -117,6 +121,21 @@ def _add_tags(routes: APIRouter, sources: Sources) -> None:
             raise HTTPException(412, f"the tags of {device} are not those of If-Match: read them again")
         response.headers["ETag"] = _etag_of(fresh)
         return Tags(tags=list(fresh))
+
+
+def _add_revoking(routes: APIRouter, sources: Sources) -> None:
+    @routes.post("/devices/{device}/revoke", responses=problems(404, 409) | shown(_DEVICE | {"standing": "revoked"}))
+    def revoke(device: DeviceName) -> DeviceView:
+        """Take a lost or stolen device out of the fleet for good: nothing more from it counts. May be repeated.
+
+        Its certificates are on the fleet folder's revocation list then, which the broker must read again.
+        """
+        if device not in sources.registry.devices():
+            raise HTTPException(404, f"there is no device {device!r} in the fleet's registry")
+        with locked(sources.fleet.path):
+            revoke_device(sources.fleet, device, datetime.now(UTC))
+        sources.store.events.add("device-revoked", "out of the fleet", device=device)
+        return _views(sources, [device])[0]
 
 
 def _etag_of(tags: tuple[str, ...]) -> str:

@@ -16,8 +16,16 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from server.control import ConflictError, UnknownRunError
-from server.errors import BundleError, StorageError, TokenError, UnknownVersionError
+from server.errors import (
+    BundleError,
+    EnrolmentError,
+    ProvisioningError,
+    StorageError,
+    TokenError,
+    UnknownVersionError,
+)
 from wire_protocol.errors import FisherfleetError, InvalidValueError
+from wire_protocol.identity import IdentityError
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +35,9 @@ _STATUS_OF: dict[type[FisherfleetError], int] = {
     UnknownRunError: 404,
     UnknownVersionError: 404,
     ConflictError: 409,
+    EnrolmentError: 403,
+    IdentityError: 409,
+    ProvisioningError: 409,
     TokenError: 409,
     InvalidValueError: 422,
     BundleError: 422,

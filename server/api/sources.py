@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from server.control import Control
 from server.errors import UnknownRunError
+from server.fleet.fleet_folder import FleetFolder
 from server.records import RunRecord
 from server.registry import Registry
 from server.run_files import RunFiles
@@ -17,7 +18,9 @@ from server.traffic import Traffic
 
 @dataclass(frozen=True)
 class Sources:
-    """`broker_connected` tells whether the link to the broker is up."""
+    """`broker_connected` tells whether the link to the broker is up, `broker` is its URL as the server reaches it,
+    without a password. `steady` gives seconds and never goes back.
+    """
 
     store: Store
     shelf: Shelf
@@ -26,6 +29,9 @@ class Sources:
     control: Control
     registry: Registry
     files: RunFiles
+    fleet: FleetFolder
+    broker: str
+    steady: Callable[[], float]
 
     def require_run(self, run: str) -> RunRecord:
         """The run of this name; raises `UnknownRunError`."""

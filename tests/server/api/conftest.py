@@ -10,6 +10,7 @@ import pytest
 from server.api.sources import Sources
 from server.app import create_app
 from server.bundle import Bundle, open_bundle
+from server.fleet.fleet_folder import FleetFolder
 from server.model_files import ModelFiles
 from server.run_files import RunFiles
 from server.run_host import Premises
@@ -41,7 +42,7 @@ def files(tmp_path: Path) -> RunFiles:
 
 
 @pytest.fixture
-def sources(premises: Premises, bundle: Bundle, models: ModelFiles, files: RunFiles, runs: Runs) -> Sources:
+def sources(premises: Premises, bundle: Bundle, models: ModelFiles, files: RunFiles, runs: Runs, fleet) -> Sources:
     return Sources(
         store=premises.store,
         shelf=Shelf(lambda: [Offered(bundle, models)]),
@@ -50,6 +51,9 @@ def sources(premises: Premises, bundle: Bundle, models: ModelFiles, files: RunFi
         control=runs,
         registry=premises.registry,
         files=files,
+        fleet=FleetFolder(fleet.folder),
+        broker="mqtt://127.0.0.1:1883",
+        steady=lambda: 0.0,
     )
 
 
