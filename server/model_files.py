@@ -1,6 +1,7 @@
 """Models on disk: versions of a run as safetensors, and the encoded models that devices download.
 
     state/models/{run}/{version}.safetensors    float32, durable before the round that made it is closed
+    state/models/{run}/roll-back.safetensors    the version of the last roll back
     state/models/{run}/{version}.moments        the server optimizer's state after it, float64; none without a state
     state/encoded/{run}/{sha256}                tensor_codec bytes named by their SHA-256, immutable
     state/differences/{run}/{sha256}            the same, of a model's difference from the one of the resync before
@@ -41,7 +42,7 @@ class ModelFiles:
 
     def save_version(self, version: int, parameters: Arrays, moments: Arrays = MappingProxyType({})) -> Path:
         """Make a version and its moments durable, delete all but the newest two; returns the version's path."""
-        path, beside = self._version_path(version), self._moments_path(version)
+        path, beside = self.version_path(version), self._moments_path(version)
         if moments:
             write_durably(beside, _contiguous(moments))
         else:
@@ -49,7 +50,7 @@ class ModelFiles:
         write_durably(path, _contiguous(parameters))
         for old in range(version - KEPT, -1, -1):
             self._moments_path(old).unlink(missing_ok=True)
-            stale = self._version_path(old)
+            stale = self.version_path(old)
             if not stale.exists():
                 break
             stale.unlink()
@@ -63,15 +64,28 @@ class ModelFiles:
         except (OSError, safetensors.SafetensorError) as error:
             raise BundleError(f"{path} cannot be read as safetensors: {error}") from error
 
+    def save_roll_back(self, content: bytes) -> None:
+        """Keep the version, as safetensors, that a roll back goes to, whatever becomes of the version itself."""
+        write_durably(self._roll_back_path, content)
+
+    def load_roll_back(self, layout: Layout) -> dict[str, NDArray[Any]]:
+        """Read it; raises `BundleError` when it is not there or not whole."""
+        return read_weights(self._roll_back_path, layout)
+
     def load_version(self, version: int, layout: Layout) -> dict[str, NDArray[Any]]:
         """Read a version; raises `BundleError` when it is not there or not whole."""
-        return read_weights(self._version_path(version), layout)
+        return read_weights(self.version_path(version), layout)
+
+    def version_path(self, version: int) -> Path:
+        """Where a version is, if it is kept."""
+        return self._versions / f"{version}.safetensors"
+
+    @property
+    def _roll_back_path(self) -> Path:
+        return self._versions / "roll-back.safetensors"
 
     def _moments_path(self, version: int) -> Path:
         return self._versions / f"{version}.moments"
-
-    def _version_path(self, version: int) -> Path:
-        return self._versions / f"{version}.safetensors"
 
 
 def _contiguous(arrays: Arrays) -> bytes:

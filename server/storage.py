@@ -25,32 +25,49 @@ from server import tables
 from server.clocks import SYSTEM_CLOCKS
 from server.database import Database, fitting, insert
 from server.database_url import sqlite_url
+from server.device_tags import DeviceTags
+from server.enrolments import Enrolments
 from server.errors import StorageError
 from server.event_log import EventLog
 from server.ledger_rows import LedgerRows
+from server.model_archive import ArchiveSettings, ModelArchive
+from server.order_rows import OrderRows, note_resync
+from server.participation_rows import ParticipationRows
 from server.records import NOTHING_CARRIED, CarriedRecord, DeviceRecord, OpeningRecord, RoundRecord, RunRecord
+from server.replies import Replies
+from server.tokens import Tokens
 from server.update_rows import UpdateRows
 from wire_protocol import messages
 from wire_protocol.messages import RoundPlan
 
 DATABASE_NAME = "fisherfleet.sqlite"
+DEFAULT_ARCHIVE = ArchiveSettings()
+_RUN_COLUMNS = ("run", "bundle", "started", "config", "status", "reason")
 _OPEN, _CLOSED, _ABANDONED = "open", "closed", "abandoned"
 
 
 class Store:
     """The database of the folder `state`, which is made when missing: at `url`, without one a SQLite file in it.
 
-    `close` it; a later call opens it again.
+    `archive` says where versions of models are kept. `close` it; a later call opens it again.
     """
 
-    def __init__(self, state: Path, url: URL | None = None) -> None:
+    def __init__(self, state: Path, url: URL | None = None, archive: ArchiveSettings = DEFAULT_ARCHIVE) -> None:
+        blobs = archive.blobs_in(state)
         try:
             state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"state folder {state} cannot be made ({error.strerror})") from error
         self._database = Database(url or sqlite_url(state / DATABASE_NAME))
+        self.orders = OrderRows(self._database)
         self.updates = UpdateRows(self._database)
         self.ledgers = LedgerRows(self._database)
+        self.participation = ParticipationRows(self._database)
+        self.tokens = Tokens(self._database, SYSTEM_CLOCKS.wall)
+        self.replies = Replies(self._database, SYSTEM_CLOCKS.wall)
+        self.enrolments = Enrolments(self._database, SYSTEM_CLOCKS.wall)
+        self.tags = DeviceTags(self._database)
+        self.archive = ModelArchive(self._database, blobs, SYSTEM_CLOCKS.wall, archive.keep_models)
         self.events = EventLog(self._database, SYSTEM_CLOCKS.wall)
 
     def claim(self) -> None:
@@ -63,8 +80,10 @@ class Store:
         self._database.close()
 
     def begin_run(self, record: RunRecord) -> None:
-        """Start the run or go on with it; raises `StorageError` when it was started with another bundle."""
-        values = {"run": record.run, "bundle": record.bundle, "started": record.started, "config": dict(record.config)}
+        """Make a run or go on with it by this configuration, its status as it was; raises `StorageError` when it was
+        started with another bundle.
+        """
+        values = {name: getattr(record, name) for name in _RUN_COLUMNS} | {"config": dict(record.config)}
         with self._database.transaction() as connection:
             statement = insert(connection, tables.runs).values(values)
             changed = {"config": statement.excluded.config}
@@ -84,7 +103,8 @@ class Store:
             .where(tables.rounds.c.run == tables.runs.c.run, tables.rounds.c.status == _CLOSED)
             .scalar_subquery()
         )
-        query = select(tables.runs, closed.label("rounds_closed")).order_by(tables.runs.c.started.desc())
+        columns = (tables.runs.c[name] for name in _RUN_COLUMNS)
+        query = select(*columns, closed.label("rounds_closed")).order_by(tables.runs.c.started.desc())
         with self._database.transaction() as connection:
             return tuple(RunRecord(**row) for row in connection.execute(query).mappings())
 
@@ -108,6 +128,8 @@ class Store:
             statement = insert(connection, tables.rounds).values(values)
             changed = {name: statement.excluded[name] for name in ("plan", "expected", "opened")}
             connection.execute(statement.on_conflict_do_update(index_elements=["run", "round"], set_=changed))
+            if plan.resync:
+                note_resync(connection, plan.run)
 
     def extend_round(self, plan: RoundPlan) -> None:
         """Note that the plan of an open round has another deadline, before it is published."""
@@ -181,12 +203,13 @@ class Store:
         with self._database.transaction() as connection:
             return connection.execute(query.order_by(tables.rounds.c.round.desc()).limit(1)).scalar_one_or_none()
 
-    def rounds(self, run: str) -> tuple[RoundRecord, ...]:
-        """The run's closed rounds in order."""
+    def rounds(self, run: str, after: int = 0, most: int | None = None) -> tuple[RoundRecord, ...]:
+        """The run's closed rounds in order, those with numbers above `after`, at most so many."""
         query = (
             select(*(tables.rounds.c[field.name] for field in fields(RoundRecord)))
-            .where(tables.rounds.c.run == run, tables.rounds.c.status == _CLOSED)
+            .where(tables.rounds.c.run == run, tables.rounds.c.status == _CLOSED, tables.rounds.c.round > after)
             .order_by(tables.rounds.c.round)
+            .limit(most)
         )
         with self._database.transaction() as connection:
             return tuple(RoundRecord(**row) for row in connection.execute(query).mappings())
@@ -207,14 +230,24 @@ class Store:
         with self._database.transaction() as connection:
             connection.execute(update(tables.devices).values(online=False))
 
-    def devices(self) -> tuple[DeviceRecord, ...]:
-        """All devices ever heard, by name."""
+    def device_names(self, online: bool | None = None) -> frozenset[str]:
+        """The devices ever heard; only those online, or only the others, where that is asked for."""
+        query = select(tables.devices.c.id)
+        if online is not None:
+            query = query.where(tables.devices.c.online.is_(online))
+        with self._database.transaction() as connection:
+            return frozenset(connection.execute(query).scalars())
+
+    def devices(self, names: Sequence[str] | None = None) -> tuple[DeviceRecord, ...]:
+        """All devices ever heard, or of them those named, by name."""
         conflicts = (
             select(func.coalesce(func.sum(tables.conflicts.c.times), 0))
             .where(tables.conflicts.c.device == tables.devices.c.id)
             .scalar_subquery()
         )
         query = select(tables.devices, conflicts.label("conflicts")).order_by(tables.devices.c.id)
+        if names is not None:
+            query = query.where(tables.devices.c.id.in_(names))
         with self._database.transaction() as connection:
             rows: list[RowMapping] = list(connection.execute(query).mappings())
         return tuple(DeviceRecord(**row) for row in rows)

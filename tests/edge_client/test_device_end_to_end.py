@@ -45,7 +45,8 @@ async def test_two_rounds_with_a_lost_chunk_and_a_slice(tmp_path, scene):
             await second_round(server, scene, chosen)
 
             device.cancel()
-            assert not (await server.state()).online
+            while (await server.state()).online:
+                pass
     wanted = {"manifest.json", "train_step.onnx", "fisher.onnx", scene.model}
     assert Counter({path.rsplit("/", 1)[1]: count for path, count in asked.items()}) == Counter(wanted)
 
@@ -128,7 +129,7 @@ async def test_a_newer_plan_ends_the_training_at_hand(tmp_path, scene):
         async with scripted_server(port) as server, running(config):
             assert (await server.state()).online
             await server.publish_plan(replace(scene.plan(1, scene.model, "float32"), local_steps=10**9))
-            while not (tmp_path / "state" / "resyncs" / scene.model).exists():
+            while not (tmp_path / "state" / "resyncs" / RUN / scene.model).exists():
                 await asyncio.sleep(0.01)
             await server.publish_plan(replace(scene.plan(2, scene.model, "float32"), resync_round=2))
             update, _ = await server.update(2)
