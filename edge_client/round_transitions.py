@@ -73,20 +73,20 @@ def begin_if_new(phase: Idle, event: PlanArrived) -> Step:
 def prolong_or_replace(phase: Phase, event: PlanArrived) -> Step:
     """Take a new deadline for the round at hand; leave it for a newer one, but let an update reach the outbox.
 
-    A round whose update still counts is finished first, unless its model is yet to be had.
+    A round whose update still counts is finished first, unless its model is yet to be had. A round that is left for
+    another run's begins anew should its plan come again, in its run's next turn.
     """
     assert isinstance(phase, Busy)
     if event.remaining > 0 and _same_round(phase.task.plan, event.plan.run, event.plan.round):
         return replace(phase, task=replace(phase.task, expires=event.now + event.remaining)), ()
     if not _is_new(phase, event):
         return phase, ()
-    if _still_counts(phase.task.plan, event.plan) and not isinstance(phase, FetchDelayed):
+    if _is_finished_first(phase, event.plan):
         if not event.drawn:
             return phase, ()
         newest = _newest(phase.task.following, Task(event.plan, event.now + event.remaining))
         return replace(phase, task=replace(phase.task, following=newest)), ()
-    memory = _remembered(phase) if isinstance(phase, Storing) else phase.memory
-    following, commands = begin_if_new(Idle(memory), event)
+    following, commands = begin_if_new(Idle(_left_for(phase, event.plan)), event)
     if isinstance(phase, Storing | Delivering):
         return following, commands
     return following, (GiveUp(phase.task.plan, "a newer plan came"), *commands)
@@ -136,7 +136,7 @@ def fetch_again_when_due(phase: FetchDelayed, event: Tick) -> Step:
         return phase, ()
     if event.now < phase.task.expires:
         return _fetch(phase, phase.selection, phase.failures)
-    memory = replace(phase.memory, newest={**phase.memory.newest, plan.run: plan.round - 1})
+    memory = phase.memory.before_round(plan.run, plan.round)
     return Idle(memory), (GiveUp(plan, "the model could not be fetched before the deadline"),)
 
 
@@ -166,14 +166,17 @@ def store_again_when_due(phase: StoreDelayed, event: Tick) -> Step:
 
 
 def finish(phase: Storing, event: Stored) -> Step:
-    """The round is over here; the outbox sees to the rest. In a buffered run the next one waits for the receipt.
+    """The round is over here; the outbox sees to the rest. In a buffered run its next one waits for the receipt.
 
     Its neurons stay until the next resync, whether the receipt comes before the next plan or after it.
     """
     if not _is_ours(phase, event):
         return phase, ()
-    memory = _remembered(phase)
-    return (Delivering(memory, phase.task) if phase.task.plan.most_stale else Idle(memory)), ()
+    delivering = Delivering(_remembered(phase), phase.task)
+    following = phase.task.following
+    if following is not None and following.plan.run != phase.task.plan.run:
+        return _move_on(delivering, event.now)
+    return (delivering if phase.task.plan.most_stale else Idle(delivering.memory)), ()
 
 
 def go_on(phase: Delivering, event: Settled) -> Step:
@@ -185,13 +188,31 @@ def _remembered(phase: Storing) -> Memory:
     return phase.memory if phase.selection is None else phase.memory.with_selection(phase.selection)
 
 
-def _still_counts(ours: RoundPlan, newest: RoundPlan) -> bool:
-    return ours.run == newest.run and newest.takes_updates_of(ours)
+def _left_for(phase: Busy, newer: RoundPlan) -> Memory:
+    if isinstance(phase, Storing):
+        return _remembered(phase)
+    plan = phase.task.plan
+    made = isinstance(phase, StoreDelayed | Delivering)
+    return phase.memory if made or plan.run == newer.run else phase.memory.before_round(plan.run, plan.round)
+
+
+def _is_finished_first(phase: Busy, newer: RoundPlan) -> bool:
+    """An update of a buffered run counts in its next rounds, also while another run has its turn; but its receipt may
+    only come in its own run's turn.
+    """
+    ours = phase.task.plan
+    if isinstance(phase, FetchDelayed):
+        return False
+    if ours.run != newer.run:
+        return ours.most_stale > 0 and not isinstance(phase, Delivering)
+    return newer.takes_updates_of(ours)
 
 
 def _newest(known: Task | None, arrived: Task) -> Task:
     """A plan that is replayed takes no newer one's place."""
-    return known if known is not None and known.plan.round > arrived.plan.round else arrived
+    if known is None or known.plan.run != arrived.plan.run:
+        return arrived
+    return known if known.plan.round > arrived.plan.round else arrived
 
 
 def _move_on(phase: Busy, now: float) -> Step:
@@ -204,7 +225,7 @@ def _move_on(phase: Busy, now: float) -> Step:
 def _begin(memory: Memory, task: Task, now: float) -> Step:
     plan = task.plan
     begun = memory.with_round(plan.run, plan.round)
-    selection = memory.selection
+    selection = memory.selections.get(plan.run)
     if selection is not None and selection.serves(plan):
         waiting = AwaitingSlice(begun, task, selection, due=now + SLICE_WAIT_SECONDS)
         return waiting, (Begin(plan), ExpectSlice(plan))

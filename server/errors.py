@@ -19,10 +19,6 @@ class DamagedError(ServerError):
     """What the server wrote down cannot be read back as it was."""
 
 
-class UnknownVersionError(ServerError):
-    """A version of a run's model that is not archived, or no longer."""
-
-
 class LinkError(ServerError):
     """The link to the broker cannot be set up at all, whatever is tried again."""
 
@@ -33,3 +29,15 @@ class AddressError(ServerError):
 
 class NobodyCanError(ServerError):
     """Every device online failed or was refused in a round; the text holds the last reason."""
+
+
+class ControlError(ServerError):
+    """Parent of what is wrong with an order to a run; values out of their range raise `InvalidValueError`."""
+
+
+class UnknownRunError(ControlError):
+    """There is no run, version or bundle of this name."""
+
+
+class ConflictError(ControlError):
+    """The run's status forbids it, or the name is taken."""

@@ -1,6 +1,7 @@
 """Models on disk: versions of a run as safetensors, and the encoded models that devices download.
 
     state/models/{run}/{version}.safetensors    float32, durable before the round that made it is closed
+    state/models/{run}/roll-back.safetensors    the version of the last roll back
     state/models/{run}/{version}.moments        the server optimizer's state after it, float64; none without a state
     state/encoded/{run}/{sha256}                tensor_codec bytes named by their SHA-256, immutable
     state/differences/{run}/{sha256}            the same, of a model's difference from the one of the resync before
@@ -63,6 +64,14 @@ class ModelFiles:
         except (OSError, safetensors.SafetensorError) as error:
             raise BundleError(f"{path} cannot be read as safetensors: {error}") from error
 
+    def save_roll_back(self, content: bytes) -> None:
+        """Keep the version, as safetensors, that a roll back goes to, whatever becomes of the version itself."""
+        write_durably(self._roll_back_path, content)
+
+    def load_roll_back(self, layout: Layout) -> dict[str, NDArray[Any]]:
+        """Read it; raises `BundleError` when it is not there or not whole."""
+        return read_weights(self._roll_back_path, layout)
+
     def load_version(self, version: int, layout: Layout) -> dict[str, NDArray[Any]]:
         """Read a version; raises `BundleError` when it is not there or not whole."""
         return read_weights(self.version_path(version), layout)
@@ -70,6 +79,10 @@ class ModelFiles:
     def version_path(self, version: int) -> Path:
         """Where a version is, if it is kept."""
         return self._versions / f"{version}.safetensors"
+
+    @property
+    def _roll_back_path(self) -> Path:
+        return self._versions / "roll-back.safetensors"
 
     def _moments_path(self, version: int) -> Path:
         return self._versions / f"{version}.moments"

@@ -1,12 +1,12 @@
-"""What the HTTP interface reads from."""
+"""What the HTTP interface reads from, and whom it gives orders to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from server.bundle import Bundle
-from server.model_files import ModelFiles
+from server.control import Control
+from server.shelf import Shelf
 from server.storage import Store
 from server.traffic import Traffic
 
@@ -16,7 +16,7 @@ class Sources:
     """`broker_connected` tells whether the link to the broker is up."""
 
     store: Store
-    bundle: Bundle
-    models: ModelFiles
+    shelf: Shelf
     traffic: Traffic
     broker_connected: Callable[[], bool]
+    control: Control
