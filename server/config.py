@@ -124,10 +124,9 @@ class ServiceSettings:
     `fleet` is the operator's folder: the keys that sign plans and open updates, and the registry of devices. `port` 0
     takes a free one. `ca_file` holds the certificates that may have signed the broker's, None for the system's.
     `database` is where the database is, None for a SQLite file in the state folder; `archive` where versions of models
-    are kept. `bundle` is that of the run to
-    begin or to go on with, `run`, which the service ends with; None for a service that has the runs of its state
-    folder, and takes orders, until it is stopped. `test` are held-out examples on which this run's model is evaluated
-    after every round, None for those it has, or no evaluation.
+    are kept. `bundle` is that of the run to begin or to go on with, `run`, which the service ends with; None for a
+    service that has the runs of its state folder, and takes orders, until it is stopped. `test` are held-out examples
+    on which this run's model is evaluated after every round, None for those it has, or no evaluation.
     """
 
     state: Path

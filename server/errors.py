@@ -41,3 +41,15 @@ class UnknownRunError(ControlError):
 
 class ConflictError(ControlError):
     """The run's status forbids it, or the name is taken."""
+
+
+class TokenError(ServerError):
+    """A token cannot be made under this name."""
+
+
+class ProvisioningError(ServerError):
+    """A fleet folder cannot be made, read or changed as asked."""
+
+
+class EnrolmentError(ServerError):
+    """An enrolment token opens nothing: all reasons in one."""

@@ -29,6 +29,7 @@ from server.courier import Courier
 from server.downlink import Downlink
 from server.errors import ServerError, StorageError
 from server.file_post import FilePost, Office
+from server.fleet.fleet_folder import FleetFolder
 from server.http_server import HttpServer
 from server.inbox import Inbox, StateReport, Waiting
 from server.intake import Intake
@@ -37,6 +38,7 @@ from server.operator_keys import load_operator
 from server.presence import Presence
 from server.records import DeviceRecord, RoundRecord
 from server.registry import REGISTRY_NAME, Registry
+from server.run_files import RunFiles
 from server.run_host import Premises, RunHost
 from server.runs import Runs
 from server.sealed_files import SealedFiles
@@ -175,8 +177,18 @@ class Service:
         self._lock.release()
 
     async def __aenter__(self) -> Service:
-        connected = lambda: self._link.connected  # noqa: E731
-        sources = Sources(self.store, self._shelf, self._traffic, connected, self._runs)
+        sources = Sources(
+            store=self.store,
+            shelf=self._shelf,
+            traffic=self._traffic,
+            broker_connected=lambda: self._link.connected,
+            control=self._runs,
+            registry=self._registry,
+            files=RunFiles(self._settings.state),
+            fleet=FleetFolder(self._settings.fleet),
+            broker=str(self._settings.broker),
+            steady=self._clocks.steady,
+        )
         try:
             await self.active.prepare()
             self._raise_failure()
