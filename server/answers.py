@@ -57,6 +57,8 @@ class Answers:
                 return Receipt(run=part.run, round=part.round, sha256=sha256, accepted=True)
             if book is not None and counted is not None:
                 return book.conflict(part, sha256)
+        if held := self._store.quarantine.reason(part.device):
+            return self._refuse(part, sha256, held)
         return None if self._rounds.judges(part.round) else self._refuse(part, sha256, self._rounds.why_not(part.round))
 
     def _refuse(self, part: Part, sha256: bytes, reason: str) -> Receipt:

@@ -44,6 +44,7 @@ from server.registry import Registry
 from server.reminder import Reminder
 from server.resync import encode_slice
 from server.round_plan import Opening, round_plan
+from server.round_screening import RoundScreening
 from server.round_work import RoundWork
 from server.run_history import Standing
 from server.run_schedule import schedule_of
@@ -96,6 +97,7 @@ class Rounds:
         rule = aggregation_rule(workplace.config.aggregation, self._layout)
         optimizer = server_optimizer(workplace.config.server_optimizer)
         self._combining = Combining(self._layout, rule, optimizer, workplace.config.clipping)
+        self._screening = RoundScreening(workplace.config, self._layout, workplace.store, workplace.clocks.wall)
         self._model = standing.model
         self._version = standing.version
         self.selections = KnownSelections(standing.selections)
@@ -106,8 +108,9 @@ class Rounds:
         self._offers = ModelOffers(self._layout, workplace.models)
         self._traffic_closed = workplace.traffic.total
         self._slices_are_due = standing.open_round is not None
+        held = workplace.store.quarantine.holds
         presumed = standing.online | (standing.open_round.expected if standing.open_round else frozenset())
-        online = frozenset(device for device in presumed if workplace.registry.keys(device))
+        online = frozenset(device for device in presumed if workplace.registry.keys(device) and not held(device))
         self._last_resync = standing.last_resync
         resync_round = standing.last_resync.round if standing.last_resync else None
         open_round = self._reopen(standing.open_round)
@@ -362,7 +365,7 @@ class Rounds:
 
     def _apply(self, work: RoundWork) -> tuple[Model, Compute]:
         rows = self._at.store.updates.of_round(work.plan.run, work.plan.round)
-        updates = work.updates(rows, self._layout)
+        updates = self._screening.close(work.plan.round, rows, work.updates(rows, self._layout))
         model, compute = self._combining.next_model(self._model, work.plan, updates, self._scale(work.plan))
         self._at.models.save_version(work.plan.model_version + 1, model.parameters, model.moments)
         return model, compute

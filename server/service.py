@@ -250,8 +250,8 @@ class Service:
 
     def _leave_out_revoked(self) -> None:
         for device in self._rounds.online:
-            if not self._registry.keys(device):
-                logger.warning("device %s was revoked: it is not waited for", device)
+            if not self._registry.keys(device) or self.store.quarantine.holds(device):
+                logger.warning("device %s was revoked or is in quarantine: it is not waited for", device)
                 self._rounds.observe(coordinator.DeviceOffline(device))
 
     async def _take_updates(self, completes: deque[Complete]) -> None:
@@ -277,11 +277,12 @@ class Service:
 
     async def _take_states(self, reports: Sequence[StateReport]) -> None:
         known = [report for report in reports if self._registry.keys(report.device)]
-        arrived = {report.device for report in known if report.state.online} - self._rounds.online
+        present = {one.device for one in known if one.state.online and not self.store.quarantine.holds(one.device)}
+        arrived = present - self._rounds.online
         departed = {report.device for report in known if not report.state.online} & self._rounds.online
         self.store.events.presence(arrived, departed)
-        for device, state in ((report.device, report.state) for report in known):
-            online = coordinator.DeviceOnline(device) if state.online else coordinator.DeviceOffline(device)
+        for device in (report.device for report in known):
+            online = coordinator.DeviceOnline(device) if device in present else coordinator.DeviceOffline(device)
             self._rounds.observe(online)
         if arrived and self._rounds.work is not None:
             self._downlink.retained_plan_read(self._rounds.work.plan, len(arrived))

@@ -27,7 +27,10 @@ from server.database import Database, fitting, insert
 from server.database_url import sqlite_url
 from server.errors import StorageError
 from server.event_log import EventLog
+from server.fault_rows import FaultRows
 from server.ledger_rows import LedgerRows
+from server.quarantine import Quarantine
+from server.quarantine_rows import QuarantineRows
 from server.records import NOTHING_CARRIED, CarriedRecord, DeviceRecord, OpeningRecord, RoundRecord, RunRecord
 from server.update_rows import UpdateRows
 from wire_protocol import messages
@@ -51,6 +54,8 @@ class Store:
         self._database = Database(url or sqlite_url(state / DATABASE_NAME))
         self.updates = UpdateRows(self._database)
         self.ledgers = LedgerRows(self._database)
+        self.faults = FaultRows(self._database)
+        self.quarantine = Quarantine(QuarantineRows(self._database))
         self.events = EventLog(self._database, SYSTEM_CLOCKS.wall)
 
     def close(self) -> None:
