@@ -1,9 +1,10 @@
 # make emulate   trains a fleet of simulated devices; ARGS="--devices 4 --rounds 3" are passed on
+# make docs      builds the site of docs/ into build/site
 # make test      checks style, types and import rules and runs all tests; ARGS are passed to pytest
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: emulate test check install install-edge install-benchmarks clean
+.PHONY: emulate test check docs install install-edge install-benchmarks clean
 .DEFAULT_GOAL := emulate
 
 emulate: .venv/server.installed
@@ -26,6 +27,9 @@ check: .venv/dev.installed
 	.venv/bin/mypy
 	.venv/bin/mypy --python-version 3.10 -p wire_protocol -p edge_client
 	.venv/bin/lint-imports
+
+docs: .venv/dev.installed
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
 
 install: .venv/server.installed
 

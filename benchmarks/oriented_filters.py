@@ -18,8 +18,8 @@ SIZE = 7
 """Of a filter, in pixels; its wave is `SIZE / 1.5` long and its window has a standard deviation of `SIZE / 4`."""
 GRID = 7
 """Cells of the grid on which responses are averaged, each way, for images of 28 x 28."""
-STRENGTH = 500.0
-"""Sum of the absolute weights of a filter. Responses are normalised, so it only sets how far noise can turn a filter."""
+STRENGTH = 1000.0
+"""Sum of a filter's absolute weights. Responses are normalised: it only sets how far noise can turn a filter."""
 RESPONSE = 0.1
 """Standard deviation of a filter's responses over the grid."""
 

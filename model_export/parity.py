@@ -256,6 +256,7 @@ def _can_train() -> bool:
 
 def _options(runtime: Any) -> Any:
     options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
     return options
 

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import URL, Connection, Table, inspect
+from sqlalchemy import URL, Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from server import tables
 from server.database_engine import open_engine
+from server.database_lock import claim, let_go
+from server.database_schema import upgrade
 from server.database_url import SQLITE, shown_database
 from server.errors import StorageError
 
@@ -21,31 +22,29 @@ _LARGEST_INTEGER = 2**63 - 1
 
 
 class Database:
-    """The database at `url`, with all tables; may be used from any thread. Raises `StorageError` where they are others.
+    """The database at `url`, brought to this version of the server; may be used from any thread.
 
-    `name` is what errors call it.
+    Raises `StorageError`, also where the database is of a newer version. `name` is what errors call it.
     """
 
     def __init__(self, url: URL) -> None:
         self.name = shown_database(url)
         self._engine = open_engine(url)
-        with self.transaction() as connection:
-            tables.metadata.create_all(connection)
-            self._require_columns(connection)
+        try:
+            with self.transaction() as connection:
+                upgrade(connection)
+        except StorageError:
+            self.close()
+            raise
 
-    def _require_columns(self, connection: Connection) -> None:
-        found = inspect(connection)
-        for table in tables.metadata.sorted_tables:
-            missing = set(table.columns.keys()) - {column["name"] for column in found.get_columns(table.name)}
-            if missing:
-                raise StorageError(
-                    f"database {self.name} was made by another version of the server: its table {table.name} lacks "
-                    f"{', '.join(sorted(missing))}; choose another state folder"
-                )
+    def claim(self) -> None:
+        """Be the one server on this database from now on; raises `StorageError` where there is another."""
+        with self._failures():
+            claim(self._engine)
 
     def close(self) -> None:
         """Close all connections; a later transaction opens one again."""
-        self._engine.dispose()
+        let_go(self._engine)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -54,9 +53,13 @@ class Database:
         Where the commit itself fails, or the connection is lost in it, it is not known which; whoever goes on reads
         first what stands.
         """
+        with self._failures(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
         try:
-            with self._engine.begin() as connection:
-                yield connection
+            yield
         except SQLAlchemyError as error:
             lines = str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__]
             raise StorageError(f"database {self.name}: {lines[0]}") from error

@@ -101,6 +101,7 @@ class Service:
             opened.callback(self._lock.release)
             self.store = Store(settings.state, settings.database)
             opened.callback(self.store.close)
+            self.store.claim()
             link = MqttLink(settings.broker, tls, f"server-{run}", self._on_connected, self._on_message)
             self._downlink = Downlink(link.send, self._traffic, settings.chunk_bytes, self._operator)
             self._models = ModelFiles(settings.state, run, offered=_models_offered(settings.run))

@@ -58,6 +58,10 @@ class Store:
         self.quarantine = Quarantine(QuarantineRows(self._database))
         self.events = EventLog(self._database, SYSTEM_CLOCKS.wall)
 
+    def claim(self) -> None:
+        """Be the one server on this database from now on; raises `StorageError` where there is another."""
+        self._database.claim()
+
     def close(self) -> None:
         """Close all connections."""
         self.events.close()

@@ -1,7 +1,9 @@
 """What all tests share: hypothesis draws the same examples every time, so that a run can be repeated; and PostgreSQL.
 
 HYPOTHESIS_PROFILE=explore draws new ones. Where PostgreSQL is not installed its tests are skipped, but where
-FISHERFLEET_REQUIRE_POSTGRESQL is set they fail.
+FISHERFLEET_REQUIRE_POSTGRESQL is set they fail. Arrays here are small, and a thread pool of torch's or numpy's own, in
+this process and those that tests start, would only wait for the processor that other tests have: one thread is the
+default.
 """
 
 import os
@@ -11,6 +13,8 @@ import pytest
 from hypothesis import settings
 
 from tests.throwaway_postgresql import REQUIRE_VARIABLE, Postgresql, find_postgresql
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)

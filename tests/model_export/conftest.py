@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from onnx import ModelProto
@@ -23,6 +22,7 @@ from model_export.narrow_module import narrowed
 from model_export.parity import smallest_table
 from model_export.training_graphs import evaluate, fisher, private_step, train_step
 from model_export.zoo import ZOO, ZOO_INPUT_SHAPES, ZOO_LOSSES
+from tests.graph_outputs import open_graph, outputs_of
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import SubModel, full_sub_model, gather
 
@@ -49,11 +49,8 @@ class ZooModel:
     def run(self, graph: str, feeds: Arrays) -> Arrays:
         """Outputs by name, on this environment's onnxruntime; `feeds` may hold more than the graph takes."""
         if graph not in self.sessions:
-            self.sessions[graph] = onnxruntime.InferenceSession(self.graphs[graph].SerializeToString())
-        session = self.sessions[graph]
-        names = [output.name for output in session.get_outputs()]
-        taken = {value.name: feeds[value.name] for value in session.get_inputs()}
-        return dict(zip(names, session.run(names, taken), strict=True))
+            self.sessions[graph] = open_graph(self.graphs[graph])
+        return outputs_of(self.sessions[graph], feeds)
 
     def sub_model(self, seed: int | None) -> SubModel:
         """Neurons drawn at random, of every group another share of at least a quarter; all of them without a seed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
@@ -18,6 +17,7 @@ from model_export.export import compile_model
 from model_export.forward_graph import ForwardGraph, make_model, trace
 from model_export.torch_trace import INPUT, OUTPUT
 from model_export.training_graphs import fisher
+from tests.graph_outputs import run
 
 seeds = st.integers(0, 2**31)
 thorough = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -54,8 +54,8 @@ def gradients(graph: ForwardGraph, batch: np.ndarray, seed: np.ndarray) -> dict[
     inputs = [helper.make_tensor_value_info(name, 1, shapes[name]) for name in (INPUT, "seed")]
     tensors = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
     model = make_model(helper.make_graph(g.nodes, "gradients", inputs, outputs, [*tensors, *g.initializers()]))
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    return dict(zip(wanted, session.run(None, {INPUT: batch, "seed": seed}), strict=True))
+    computed = run(model, {INPUT: batch, "seed": seed})
+    return {name: computed[f"d.{name}"] for name in wanted}
 
 
 def require_same_gradients(body: nn.Module, input_shape: tuple[int, ...], seed: int, batch_size: int = 4) -> None:
@@ -81,11 +81,9 @@ def require_same_scores(body: nn.Module, input_shape: tuple[int, ...], seed: int
     generator = np.random.default_rng(seed)
     batch = generator.normal(size=(3, *input_shape)).astype(np.float32)
     targets = generator.integers(0, 3, 3)
-    session = onnxruntime.InferenceSession(fisher(graph, layout).SerializeToString())
     feeds = {"batch": batch, "targets": targets, "example_weights": np.ones(3, np.float32), **graph.parameters}
     feeds["clip_norm"] = np.array(np.inf, np.float32)
-    names = [tensor.name for tensor in session.get_outputs()]
-    found = dict(zip(names, session.run(names, feeds), strict=True))
+    found = run(fisher(graph, layout), feeds)
     expected = {f"fisher.{group.name}": np.zeros(group.size) for group in layout.groups}
     module.double()
     for example, target in zip(torch.from_numpy(batch).double(), torch.from_numpy(targets), strict=True):

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,6 +19,7 @@ from model_export.autodiff.gradient_sums import MANY, summed
 from model_export.export import compile_model
 from model_export.forward_graph import make_model
 from model_export.graph_passes.repetitions import without_repetitions
+from tests.graph_outputs import run
 from wire_protocol.sub_model import SubModel, gather
 
 Arrays = dict[str, np.ndarray]
@@ -46,13 +46,6 @@ class Gated(nn.Module):
         pooled = hidden.mean(1)
         logits: Tensor = self.head(pooled + self.third(pooled))
         return logits
-
-
-def run(model: ModelProto, feeds: Arrays) -> Arrays:
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    taken = {value.name: feeds[value.name] for value in session.get_inputs()}
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, taken), strict=True))
 
 
 @pytest.mark.parametrize("graph", GRAPHS)

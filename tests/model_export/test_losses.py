@@ -21,6 +21,7 @@ from model_export.losses.loss import EXAMPLE_WEIGHTS, TARGETS, scaled, weighted_
 from model_export.ort_artifacts import is_available, write_rung
 from model_export.torch_trace import OUTPUT
 from model_export.training_graphs import evaluate, fisher, private_step, train_step
+from tests.graph_outputs import run
 from wire_protocol.bundle_manifest import CHECKPOINT, EVAL_MODEL, TRAINING_MODEL
 
 Arrays = dict[str, np.ndarray]
@@ -46,10 +47,7 @@ def run_loss(loss: Loss, output: np.ndarray, targets: np.ndarray, weights: np.nd
     ]
     outputs += [info(g.rename(values, name), 1, []) for name, values in sums.items()]
     model = make_model(helper.make_graph(g.nodes, "loss", inputs, outputs, g.initializers()))
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    names = [value.name for value in session.get_outputs()]
-    feeds = {OUTPUT: output, TARGETS: targets, EXAMPLE_WEIGHTS: weights}
-    return dict(zip(names, session.run(names, feeds), strict=True))
+    return run(model, {OUTPUT: output, TARGETS: targets, EXAMPLE_WEIGHTS: weights})
 
 
 def torch_losses(loss: Loss, output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -193,14 +191,10 @@ def test_the_graphs_train_with_the_loss(loss: Loss, build: type[nn.Module]) -> N
     norms = [float(sum((part**2).sum() for part in gradient)) ** 0.5 for gradient in gradients]
     bound = float(np.median(norms))
 
-    def run(model: object, **settings: np.ndarray) -> Arrays:
-        session = onnxruntime.InferenceSession(model.SerializeToString())  # type: ignore[attr-defined]
-        names = [value.name for value in session.get_outputs()]
-        return dict(zip(names, session.run(names, {**feeds, **graph.parameters, **settings}), strict=True))
-
-    step, sums = run(train_step(graph, layout, loss)), run(evaluate(graph, layout, loss))
-    private = run(private_step(graph, layout, loss), clip_norm=np.array(bound, np.float32))
-    scores = run(fisher(graph, layout, loss), clip_norm=np.array(np.inf, np.float32))
+    given = {**feeds, **graph.parameters}
+    step, sums = run(train_step(graph, layout, loss), given), run(evaluate(graph, layout, loss), given)
+    private = run(private_step(graph, layout, loss), {**given, "clip_norm": np.array(bound, np.float32)})
+    scores = run(fisher(graph, layout, loss), {**given, "clip_norm": np.array(np.inf, np.float32)})
     assert step["loss"] == pytest.approx(each.mean().item(), rel=1e-5)
     assert sums["loss_sum"] == pytest.approx(each.sum().item(), rel=1e-5)
     assert sums["weight_sum"] == 5
@@ -230,9 +224,7 @@ def test_onnxruntime_training_has_the_same_loss_and_step(loss: Loss, build: type
     flat = np.concatenate([array.ravel() for array in graph.parameters.values()])
     rung.copy_buffer_to_parameters(onnxruntime.OrtValue.ortvalue_from_numpy(flat)._ortvalue, trainable_only=False)
     feeds = example_feeds(loss, graph.output_shape)
-    session = onnxruntime.InferenceSession(train_step(graph, layout, loss).SerializeToString())
-    names = [value.name for value in session.get_outputs()]
-    portable = dict(zip(names, session.run(names, {**feeds, **graph.parameters}), strict=True))
+    portable = run(train_step(graph, layout, loss), {**feeds, **graph.parameters})
     assert rung.train()(*feeds.values()) == pytest.approx(portable["loss"], rel=1e-5)
     for name in graph.parameters:
         gradient = state.parameters[name].grad

@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from safetensors.numpy import load_file
@@ -13,6 +12,7 @@ from model_export.__main__ import main
 from model_export.errors import ExportError
 from model_export.export import compile_model
 from model_export.module_rewrites.batch_norm import ChannelAffine, ChannelGroupNorm, replace_batch_norm
+from tests.graph_outputs import run
 from wire_protocol.bundle_manifest import WEIGHTS
 
 
@@ -79,8 +79,7 @@ def test_the_exported_graph_gives_what_the_rewritten_module_gives(mode: str, ran
     rewritten, _ = replace_batch_norm(normalised(rank), mode)
     graph, layout = compile_model(rewritten, (2, *[5] * rank))
     inputs = torch.randn(4, 2, *[5] * rank)
-    session = onnxruntime.InferenceSession(graph.to_model().SerializeToString())
-    found = session.run(["output"], {"batch": inputs.numpy()})[0]
+    found = run(graph.to_model(), {"batch": inputs.numpy()})["output"]
     np.testing.assert_allclose(found, rewritten(inputs).detach().numpy(), rtol=1e-4, atol=1e-5)
     assert layout.group_sizes == {"stem": 4, "block.conv": 6}
     cuts = {parameter.name: [cut.group for cut in parameter.cuts] for parameter in layout.parameters}

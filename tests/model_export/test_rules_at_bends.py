@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
-from onnx import ModelProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,6 +16,7 @@ from model_export.autodiff.reverse import differentiate
 from model_export.export import compile_model
 from model_export.forward_graph import make_model
 from model_export.torch_trace import INPUT, OUTPUT
+from tests.graph_outputs import run
 
 Arrays = dict[str, np.ndarray]
 Function = Callable[..., Tensor]
@@ -34,12 +34,6 @@ class Summed(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.last(self.function(inputs))
         return logits
-
-
-def run(model: ModelProto, feeds: Arrays) -> Arrays:
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, feeds), strict=True))
 
 
 def gradients_at(module: nn.Module, batch: np.ndarray) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
@@ -19,6 +18,7 @@ from model_export.errors import ExportError
 from model_export.export import compile_model
 from model_export.forward_graph import ForwardGraph
 from model_export.training_graphs import evaluate, fisher, private_step, train_step
+from tests.graph_outputs import run
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import SubModel, full_sub_model, gather, sub_shape
 
@@ -137,12 +137,6 @@ def expected_scores(
                 score = along.reshape(cut.repeat, -1, cut.block).sum((0, 2))
                 totals[cut.group] = totals[cut.group] + score if cut.group in totals else score
     return totals
-
-
-def run(model: ModelProto, feeds: Arrays) -> Arrays:
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {i.name: feeds[i.name] for i in session.get_inputs()}), strict=True))
 
 
 def require_close(found: np.ndarray, expected: Tensor, largest: float) -> None:

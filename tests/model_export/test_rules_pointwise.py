@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import ModelProto
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
@@ -19,6 +17,7 @@ from model_export.errors import ExportError
 from model_export.export import compile_model
 from model_export.forward_graph import ForwardGraph
 from model_export.training_graphs import evaluate, fisher, private_step, train_step
+from tests.graph_outputs import open_graph, outputs_of, run
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import SubModel, gather, sub_shape
 
@@ -110,12 +109,6 @@ class Around(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.last(self.hidden(inputs))
         return logits
-
-
-def run(model: ModelProto, feeds: Arrays) -> Arrays:
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, feeds), strict=True))
 
 
 def random_sub_model(layout: Layout, generator: np.random.Generator) -> SubModel:
@@ -361,11 +354,10 @@ def test_a_model_of_all_activations_learns_when_sliced_at_random(seed: int) -> N
     targets = generator.integers(0, 3, 24)
     batch = (generator.normal(size=(24, 1, 6, 6)) + 2 * targets[:, None, None, None] - 2).astype(np.float32)
     fixed = {"batch": batch, "targets": targets, "example_weights": np.ones(24, np.float32)}
-    session = onnxruntime.InferenceSession(train_step(graph, layout).SerializeToString())
-    names = [output.name for output in session.get_outputs()]
+    session = open_graph(train_step(graph, layout))
     losses = []
     for _ in range(100):
-        found = dict(zip(names, session.run(names, {**fixed, **parameters}), strict=True))
+        found = outputs_of(session, {**fixed, **parameters})
         losses.append(float(found["loss"]))
         parameters = {name: array - 0.5 * found[f"grad.{name}"] for name, array in parameters.items()}
     assert losses[-1] < 0.7 * losses[0]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +18,7 @@ from model_export.export import compile_model
 from model_export.losses import CROSS_ENTROPY
 from model_export.parity import Subject, check_parity
 from model_export.training_graphs import train_step
+from tests.graph_outputs import open_graph
 
 seeds = st.integers(0, 2**31)
 few = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -220,7 +220,7 @@ def test_no_graph_holds_the_size_of_a_cut_axis() -> None:
     graph, layout = compile_model(module, (POSITIONS, FEATURES))
     targets = [graph.constants[node.input[1]].tolist() for node in graph.nodes if node.op_type == "Reshape"]
     assert targets == [[0, 0, -1, 3], [0, 0, -1]]
-    session = onnxruntime.InferenceSession(train_step(graph, layout).SerializeToString())
+    session = open_graph(train_step(graph, layout))
     narrow = {"first.weight": (3, FEATURES), "first.bias": (3,), "head.weight": (3, POSITIONS * 3), "head.bias": (3,)}
     feeds: dict[str, Any] = {name: np.zeros(shape, np.float32) for name, shape in narrow.items()}
     batch = np.ones((5, POSITIONS, FEATURES), np.float32)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from onnx import ModelProto
@@ -17,6 +16,7 @@ from model_export.forward_graph import ForwardGraph
 from model_export.training_graphs import evaluate, fisher, train_step
 from model_export.zoo.lenet import lenet
 from model_export.zoo.mlp import mlp
+from tests.graph_outputs import open_graph, outputs_of
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import SubModel, full_sub_model, gather
 
@@ -53,15 +53,10 @@ class Case:
         self.input_shape = input_shape
         self.graph, self.layout = compile_model(self.module, input_shape)
         self.models = graphs(self.graph, self.layout)
-        self.sessions = {
-            name: onnxruntime.InferenceSession(model.SerializeToString()) for name, model in self.models.items()
-        }
+        self.sessions = {name: open_graph(model) for name, model in self.models.items()}
 
     def run(self, name: str, feeds: Arrays) -> Arrays:
-        session = self.sessions[name]
-        wanted = {tensor.name: feeds[tensor.name] for tensor in session.get_inputs()}
-        outputs = [tensor.name for tensor in session.get_outputs()]
-        return dict(zip(outputs, session.run(outputs, wanted), strict=True))
+        return outputs_of(self.sessions[name], feeds)
 
     def loss(self, parameters: dict[str, torch.Tensor], batch: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         logits = functional_call(self.module, parameters, (batch,))

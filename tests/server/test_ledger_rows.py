@@ -2,9 +2,7 @@ import pytest
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from server import tables
 from server.database import Database
-from server.database_engine import open_engine
 from server.errors import StorageError
 from server.ledger_rows import LedgerRows
 from server.records import Batch, LedgerRecord, UpdateRecord
@@ -65,14 +63,3 @@ def test_update_and_ledger_are_written_together_or_not_at_all(
         count(database, 1, 10)
     monkeypatch.undo()
     assert UpdateRows(database).of_run("run") == ()
-
-
-def test_a_database_made_before_there_were_ledgers_gets_their_table(database_url: URL) -> None:
-    engine = open_engine(database_url)
-    earlier = [table for table in tables.metadata.sorted_tables if table is not tables.ledgers]
-    tables.metadata.create_all(engine, tables=earlier)
-    engine.dispose()
-    database = Database(database_url)
-    told = count(database, 1, 5)
-    assert LedgerRows(database).seen("a", b"x" * 32) == mark(told)
-    database.close()

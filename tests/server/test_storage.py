@@ -7,9 +7,7 @@ import msgspec
 import pytest
 from sqlalchemy import URL, text
 
-from server import tables
-from server.database_engine import open_engine
-from server.database_url import parse_database_url, sqlite_url
+from server.database_url import parse_database_url
 from server.errors import StorageError
 from server.records import (
     Batch,
@@ -282,13 +280,3 @@ def test_the_clip_norm_is_that_of_the_last_closed_round(store: Store, make_plan:
             assert store.clip_norm("run") == norm
     store.abandon_round("run", 3)
     assert store.clip_norm("run") == 1.25
-
-
-def test_a_database_of_another_version_is_refused_in_plain_words(tmp_path: Path) -> None:
-    engine = open_engine(sqlite_url(tmp_path / DATABASE_NAME))
-    tables.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE rounds DROP COLUMN clip_norm"))
-    engine.dispose()
-    with pytest.raises(StorageError, match="made by another version of the server: its table rounds lacks clip_norm; "):
-        Store(tmp_path)
