@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from server.api import devices, downloads, events, health, runs
+from server.api import devices, downloads, events, health, metrics, runs
 from server.api.byte_counter import ByteCounter
 from server.api.sources import Sources
 
@@ -12,9 +12,10 @@ API_ROOT = "/api/v1"
 
 
 def create_app(sources: Sources) -> FastAPI:
-    """Routes under `/api/v1`, and `/health`; downloads are counted as traffic."""
+    """Routes under `/api/v1`, `/health` and `/metrics`; downloads are counted as traffic."""
     app = FastAPI(title="Fisherfleet", description="Federated learning for fleets of small computers")
-    app.include_router(health.router(sources))
+    for section in (health, metrics):
+        app.include_router(section.router(sources))
     for section in (runs, devices, downloads, events):
         app.include_router(section.router(sources), prefix=API_ROOT)
     app.add_middleware(ByteCounter, traffic=sources.traffic, prefixes=tuple(API_ROOT + p for p in downloads.PREFIXES))

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 
 from server.aggregation.fold import CountedUpdates
 from server.config import RunConfig
+from server.log_format import about
 from server.outliers import Kept, Outlier, find_outliers
 from server.quarantine import too_many
 from server.records import FaultRecord, QuarantineRecord, UpdateRecord
+from server.run_watch import RunWatch
 from server.storage import Store
 from wire_protocol.layout import Layout
 
@@ -33,6 +35,7 @@ class RoundScreening:
     layout: Layout
     store: Store
     clock: Callable[[], float]
+    watch: RunWatch
 
     def close(self, number: int, rows: tuple[UpdateRecord, ...], updates: CountedUpdates) -> CountedUpdates:
         """The updates that the next model is made of, of those that `rows` name; raises `StorageError`."""
@@ -47,7 +50,9 @@ class RoundScreening:
         ]
         self.store.faults.note_outliers(faults)
         for fault in faults:
-            logger.warning("round %d: the update of %s is left out: %s", fault.round, fault.device, fault.reason)
+            self.watch.refused("outlier")
+            with about(device=fault.device):
+                logger.warning("round %d: the update of %s is left out: %s", fault.round, fault.device, fault.reason)
             self.store.events.add(
                 "update-refused", f"left out: {fault.reason}", run=fault.run, round=fault.round, device=fault.device
             )
@@ -62,5 +67,6 @@ class RoundScreening:
         for held in self.store.quarantine.hold(
             QuarantineRecord(device, run, number, now, due[device]) for device in due
         ):
-            logger.warning("round %d: device %s is in quarantine: %s", number, held.device, held.reason)
+            with about(device=held.device):
+                logger.warning("round %d: device %s is in quarantine: %s", number, held.device, held.reason)
             self.store.events.add("device-quarantined", held.reason, run=run, round=number, device=held.device)

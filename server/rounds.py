@@ -35,6 +35,8 @@ from server.errors import NobodyCanError, StorageError
 from server.evaluation import Evaluation, Evaluator
 from server.event_log import EventKind, closed_words
 from server.known_selections import KnownSelections
+from server.log_format import about
+from server.metrics import Metrics
 from server.model_files import ModelFiles
 from server.model_offers import ModelOffers, Offer
 from server.next_model import Combining, Model
@@ -45,9 +47,11 @@ from server.reminder import Reminder
 from server.resync import encode_slice
 from server.round_plan import Opening, round_plan
 from server.round_screening import RoundScreening
+from server.round_trace import round_span, step_span
 from server.round_work import RoundWork
 from server.run_history import Standing
 from server.run_schedule import schedule_of
+from server.run_watch import RunWatch
 from server.server_optimizers.choice import server_optimizer
 from server.server_optimizers.optimizer import Parameters
 from server.spool import Spool
@@ -85,6 +89,7 @@ class Workplace:
     held_out: tuple[Evaluator, Examples] | None
     clocks: Clocks
     uplink: Uplink
+    metrics: Metrics
 
 
 class Rounds:
@@ -97,7 +102,9 @@ class Rounds:
         rule = aggregation_rule(workplace.config.aggregation, self._layout)
         optimizer = server_optimizer(workplace.config.server_optimizer)
         self._combining = Combining(self._layout, rule, optimizer, workplace.config.clipping)
-        self._screening = RoundScreening(workplace.config, self._layout, workplace.store, workplace.clocks.wall)
+        store, clocks = workplace.store, workplace.clocks
+        self.watch = RunWatch(workplace.config, workplace.metrics, store.events, clocks.steady, standing.closed)
+        self._screening = RoundScreening(workplace.config, self._layout, store, clocks.wall, self.watch)
         self._model = standing.model
         self._version = standing.version
         self.selections = KnownSelections(standing.selections)
@@ -169,8 +176,9 @@ class Rounds:
     async def decide(self) -> None:
         """Let the coordinator decide, and do what it says."""
         while commands := self.observe(coordinator.Tick(self._at.clocks.steady())):
-            for command in commands:
-                await self._carry_out(command)
+            with about(run=self._at.config.run, round=self._state.next_round - 1):
+                for command in commands:
+                    await self._carry_out(command)
         if self._state.draws_too_few and self._warnings.take("draws"):
             config, online = self._at.config, len(self.online)
             logger.warning(
@@ -215,6 +223,7 @@ class Rounds:
                 await self._close()
             case coordinator.AbandonRound(number):
                 logger.warning("round %d: given up, as no device drawn for it that is online has an update", number)
+                self.watch.given_up()
                 self._say("round-abandoned", number, "given up: nobody drawn for it who is online has an update")
                 await self._write("giving up", self._at.store.abandon_round, self._at.config.run, number)
             case coordinator.GiveUp(number):
@@ -345,7 +354,11 @@ class Rounds:
 
     async def _close(self) -> None:
         assert self.work is not None
-        work, number = self.work, self.work.plan.round
+        with round_span(self.work.plan, self._at.clocks.wall_at(self.work.opened)):
+            await self._close_work(self.work)
+
+    async def _close_work(self, work: RoundWork) -> None:
+        number = work.plan.round
         model, compute = await self._write(f"round {number}", self._apply, work)
         evaluation = await asyncio.to_thread(self._evaluate, model.parameters)
         traffic = self._at.traffic.total
@@ -358,6 +371,7 @@ class Rounds:
         await self._write(f"round {number}", self._at.spool.delete_others, None)
         self.observe(coordinator.RoundApplied(number))
         self._say("round-closed", number, closed_words(record))
+        self.watch.closed(record)
         self._on_round(record)
 
     def _say(self, kind: EventKind, number: int, text: str) -> None:
@@ -365,8 +379,10 @@ class Rounds:
 
     def _apply(self, work: RoundWork) -> tuple[Model, Compute]:
         rows = self._at.store.updates.of_round(work.plan.run, work.plan.round)
-        updates = self._screening.close(work.plan.round, rows, work.updates(rows, self._layout))
-        model, compute = self._combining.next_model(self._model, work.plan, updates, self._scale(work.plan))
+        with step_span("screen"):
+            updates = self._screening.close(work.plan.round, rows, work.updates(rows, self._layout))
+        with step_span("combine"):
+            model, compute = self._combining.next_model(self._model, work.plan, updates, self._scale(work.plan))
         self._at.models.save_version(work.plan.model_version + 1, model.parameters, model.moments)
         return model, compute
 
@@ -380,7 +396,8 @@ class Rounds:
         if self._at.held_out is None:
             return None
         evaluator, examples = self._at.held_out
-        return evaluator.evaluate(parameters, examples)
+        with step_span("evaluate"):
+            return evaluator.evaluate(parameters, examples)
 
 
 def _noting(tries: int, what: str, action: Callable[..., _T], *arguments: Any) -> _T:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
 
 from server import coordinator
 from server.answers import Answers
@@ -35,6 +36,7 @@ from server.file_post import FilePost, Office, Shelf
 from server.http_server import HttpServer
 from server.inbox import Inbox, StateReport, Waiting
 from server.intake import Intake
+from server.metrics import Levels, Metrics
 from server.model_files import ModelFiles
 from server.mqtt_ingest import MqttLink
 from server.opening import open_update
@@ -86,6 +88,7 @@ class Service:
         self._registry = Registry.load(settings.fleet / REGISTRY_NAME)
         self._traffic = Traffic()
         self._inbox = Inbox()
+        self._metrics = Metrics(CollectorRegistry())
         self._http: HttpServer | None = None
         self._background: list[asyncio.Task[None]] = []
         self._rounds, self._link = self._open(on_round)
@@ -131,6 +134,7 @@ class Service:
                 held_out=held_out,
                 clocks=self._clocks,
                 uplink=self._uplink,
+                metrics=self._metrics,
             )
             rounds = Rounds(workplace, standing, on_round)
             opened.pop_all()
@@ -178,13 +182,32 @@ class Service:
         """The model after the last closed round: full float32 arrays by name."""
         return dict(self._rounds.parameters)
 
+    def _levels(self) -> Levels:
+        return Levels(
+            inbox_items=len(self._inbox),
+            uplink_bytes=self._uplink.outstanding,
+            uplink_budget=self._uplink.budget_bytes,
+            devices_online=len(self._rounds.online),
+            devices_quarantined=len(self.store.quarantine.held),
+            broker_connected=self._link.connected,
+            traffic=self._traffic.total,
+        )
+
     def close(self) -> None:
         """Let go of the state folder; for a service that was never entered. Reading `store` still works."""
         self.store.close()
         self._lock.release()
 
     async def __aenter__(self) -> Service:
-        sources = Sources(self.store, self._bundle, self._models, self._traffic, lambda: self._link.connected)
+        sources = Sources(
+            store=self.store,
+            bundle=self._bundle,
+            models=self._models,
+            traffic=self._traffic,
+            broker_connected=lambda: self._link.connected,
+            metrics=self._metrics.registry,
+        )
+        self._metrics.ask(self._levels)
         try:
             await self._rounds.prepare()
             self._http = HttpServer(create_app(sources), self._settings.host, self._settings.port)
@@ -236,6 +259,7 @@ class Service:
         await self._take_states(waiting.states)
         await self._take_updates(waiting.updates)
         await self._answers.flag_conflicts()
+        self._rounds.watch.look(len(self._inbox), goes_on=not self.run_finished)
 
     async def _next_items(self) -> Waiting:
         for task in self._background:

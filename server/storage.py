@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import URL, ColumnElement, RowMapping, func, select, update
+from sqlalchemy import URL, ColumnElement, RowMapping, false, func, select, update
 
 from server import tables
 from server.clocks import SYSTEM_CLOCKS
@@ -51,6 +51,7 @@ class Store:
             state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"state folder {state} cannot be made ({error.strerror})") from error
+        self.folder = state
         self._database = Database(url or sqlite_url(state / DATABASE_NAME))
         self.updates = UpdateRows(self._database)
         self.ledgers = LedgerRows(self._database)
@@ -61,6 +62,11 @@ class Store:
     def claim(self) -> None:
         """Be the one server on this database from now on; raises `StorageError` where there is another."""
         self._database.claim()
+
+    def require_writable(self) -> None:
+        """Raise `StorageError` where the database takes no writes now; changes nothing."""
+        with self._database.transaction() as connection:
+            connection.execute(update(tables.devices).where(false()).values(online=False))
 
     def close(self) -> None:
         """Close all connections."""

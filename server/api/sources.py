@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from prometheus_client import CollectorRegistry
+
 from server.bundle import Bundle
 from server.model_files import ModelFiles
 from server.storage import Store
@@ -13,10 +15,11 @@ from server.traffic import Traffic
 
 @dataclass(frozen=True)
 class Sources:
-    """`broker_connected` tells whether the link to the broker is up."""
+    """`broker_connected` tells whether the link to the broker is up; `metrics` are what Prometheus reads."""
 
     store: Store
     bundle: Bundle
     models: ModelFiles
     traffic: Traffic
     broker_connected: Callable[[], bool]
+    metrics: CollectorRegistry

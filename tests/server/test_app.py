@@ -3,10 +3,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 
 from server.api.sources import Sources
 from server.app import create_app
 from server.bundle import open_bundle
+from server.metrics import Metrics
 from server.model_files import ModelFiles
 from server.records import DeviceRecord, RunRecord
 from server.storage import Store
@@ -22,6 +24,7 @@ def sources(bundle_folder: Path, tmp_path: Path) -> Sources:
         models=ModelFiles(tmp_path / "state", "run"),
         traffic=Traffic(),
         broker_connected=lambda: False,
+        metrics=Metrics(CollectorRegistry()).registry,
     )
     store.close()
 
@@ -37,6 +40,21 @@ async def test_health(client: httpx.AsyncClient) -> None:
     answer = await client.get("/health")
     assert answer.status_code == 200
     assert answer.json() == {"status": "ok", "broker": "disconnected"}
+
+
+async def test_it_is_alive_but_not_ready_without_a_broker(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/health/live")).status_code == 200
+    answer = await client.get("/health/ready")
+    assert (answer.status_code, answer.json()["broker"], answer.json()["database"]) == (503, "disconnected", "ok")
+
+
+async def test_metrics_come_in_both_formats(client: httpx.AsyncClient) -> None:
+    plain = await client.get("/metrics")
+    assert plain.headers["content-type"].startswith("text/plain")
+    assert "process_cpu_seconds_total" in plain.text
+    open_metrics = await client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert open_metrics.headers["content-type"].startswith("application/openmetrics-text")
+    assert open_metrics.text.endswith("# EOF\n")
 
 
 async def test_runs_rounds_and_devices(client: httpx.AsyncClient, sources: Sources) -> None:
@@ -113,6 +131,9 @@ async def test_the_interface_describes_itself(client: httpx.AsyncClient) -> None
     paths = (await client.get("/openapi.json")).json()["paths"]
     assert set(paths) == {
         "/health",
+        "/health/live",
+        "/health/ready",
+        "/metrics",
         "/api/v1/runs",
         "/api/v1/runs/{run}",
         "/api/v1/runs/{run}/rounds",

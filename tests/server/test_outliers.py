@@ -24,7 +24,17 @@ def moving(layout: Layout, keeping: Callable[..., SubModel]) -> Callable[..., Sc
             size = int(np.prod(parameter.shape))
             full[parameter.name] = flat[start : start + size].reshape(parameter.shape)
             start += size
-        update = Update(run="run", round=3, model_version=2, examples=1, trained=1, scored=0, kept={}, precision="float32", values=b"\x00")
+        update = Update(
+            run="run",
+            round=3,
+            model_version=2,
+            examples=1,
+            trained=1,
+            scored=0,
+            kept={},
+            precision="float32",
+            values=b"\x00",
+        )
         return Screened(update, keeping(*kept), gather(layout, keeping(*kept), full))
 
     return make
