@@ -53,7 +53,7 @@ def too_many(
 
 def _words(rule: QuarantineRule, faults: Sequence[FaultRecord]) -> str:
     rounds = ", ".join(str(fault.round) for fault in faults)
-    return f"{len(faults)} faults in {rule.rounds} rounds ({rounds}); the last: {faults[-1].reason}"
+    return f"faults in {len(faults)} of the last {rule.rounds} rounds ({rounds}); the last: {faults[-1].reason}"
 
 
 class Quarantine:

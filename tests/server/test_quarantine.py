@@ -37,7 +37,7 @@ def test_faults_are_counted_by_rounds_within_the_last_ones(
 
 def test_the_reason_says_how_many_where_and_the_last() -> None:
     found = too_many(RULE, [fault(3), fault(5), fault(5, "b")], 5, {})
-    assert found == {"a": "2 faults in 5 rounds (3, 5); the last: why 5"}
+    assert found == {"a": "faults in 2 of the last 5 rounds (3, 5); the last: why 5"}
 
 
 @pytest.mark.parametrize(("faults", "rounds"), [(0, 5), (3, 2)])

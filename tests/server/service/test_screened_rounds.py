@@ -1,5 +1,6 @@
 """Outliers and quarantine in the whole service, also across restarts."""
 
+import asyncio
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from server.records import QuarantineRecord
 from server.screening import LARGEST_MAGNITUDE
 
 NAMES = "abcdef"
+FACTOR = {"f": 64.0}
 
 
 def value(text: str, name: str) -> float:
@@ -27,17 +29,19 @@ async def test_an_outlier_is_counted_and_left_out_and_its_device_held_until_rele
     kept = scene.keeping(0, 1, 2, 3)
     async with AsyncExitStack() as stack, scene.serving(settings) as (service, run, records):
         devices = [await stack.enter_async_context(scene.connected(name)) for name in NAMES]
-        for device in devices:
-            plan = await device.next_plan(1)
-            update = device.update(plan, kept, 64.0 if device.name == "f" else 0.125)
-            assert (await device.send(plan, update)).accepted
+        plan = await devices[0].next_plan(1)
+        sent = [device.send(plan, device.update(plan, kept, FACTOR.get(device.name, 0.125))) for device in devices]
+        assert all(receipt.accepted for receipt in await asyncio.gather(*sent))
         plan = await devices[0].next_plan(2)
         for name, array in service.latest_parameters().items():
             np.testing.assert_array_equal(array, weights[name] + np.float32(0.125))
         bad = devices[-1]
         receipt = await bad.send(plan, bad.update(plan, kept, 0.25))
         assert not receipt.accepted
-        assert "device f is in quarantine until its operator releases it: 1 faults in 1 rounds (1)" in receipt.reason
+        assert (
+            "device f is in quarantine until its operator releases it: faults in 1 of the last 1 rounds (1)"
+            in receipt.reason
+        )
         async with httpx.AsyncClient() as client:
             metrics = (await client.get(f"{service.http_url}/metrics")).text
         assert value(metrics, 'updates_refused_total{cause="outlier",run="run"}') == 1
@@ -46,8 +50,7 @@ async def test_an_outlier_is_counted_and_left_out_and_its_device_held_until_rele
         assert value(metrics, "devices_quarantined") == 1
         assert service.store.quarantine.release("f")
         assert (await bad.send(plan, bad.update(plan, kept, 0.125))).accepted
-        for device in devices[:-1]:
-            await device.send(plan, device.update(plan, kept, 0.125))
+        await asyncio.gather(*(one.send(plan, one.update(plan, kept, 0.125)) for one in devices[:-1]))
         await run
         assert [record.updates_accepted for record in records] == [6, 6]
         service.store.events.flush()
