@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 
@@ -22,4 +22,4 @@ class Sources:
     models: ModelFiles
     traffic: Traffic
     broker_connected: Callable[[], bool]
-    metrics: CollectorRegistry
+    metrics: CollectorRegistry = field(default_factory=CollectorRegistry)

@@ -1,4 +1,4 @@
-"""A fifth of a small fleet does harm: with outliers left out accuracy stays near the clean fleet's. Seeded, no network."""
+"""A fifth of a small fleet does harm: with outliers left out accuracy stays near the clean fleet's. Seeded."""
 
 import pytest
 
