@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.figures import benchmark_parser, publish
 from server.inbox import Inbox
-from server.intake import Intake
+from server.intake import Desk, Intake
 from server.opening import open_update
 from server.operator_keys import Operator
 from server.partial_files import PartialFiles
@@ -66,7 +66,9 @@ class Sent:
 
 
 class NothingStands:
-    """Every update is to be judged."""
+    """Every update is to be judged, at once."""
+
+    resting = False
 
     def standing(self, part: Part, sha256: bytes) -> Receipt | None:
         """Never."""
@@ -91,7 +93,12 @@ class Fleet:
         self.uplink = Uplink(DEFAULT_BUDGET_BYTES, LARGEST, files, time.monotonic)
         downlink: Any = self.sent
         self.intake = Intake(
-            "run", self.uplink, downlink, Traffic(), NothingStands(), self.inbox, self.registry, lambda *_: None
+            {"run": Desk(self.uplink, NothingStands())},
+            downlink,
+            Traffic(),
+            self.inbox,
+            self.registry,
+            lambda *_: None,
         )
 
     def sealed(self, device: str, identity: Identity, size: int) -> bytes:

@@ -1,7 +1,7 @@
 """Bundles and models on a device's disk: fetched once, checked by SHA-256 at every use, named by their hash.
 
-    <folder>/bundles/<bundle id>/manifest.json and the files the manifest names: the two bundles used last
-    <folder>/resyncs/<SHA-256>                  the model of the newest resync only
+    <folder>/bundles/<bundle id>/manifest.json and the files the manifest names: the four bundles used last
+    <folder>/resyncs/<run>/<SHA-256>            the model of the run's newest resync only, of the four runs used last
     <folder>/models/<SHA-256>                   the newest model fetched in place of a slice
     <folder>/differences/<SHA-256>              the difference of models that is being fetched or applied
 
@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
 
 from edge_client.durable_files import plainly, write_durably
 from edge_client.errors import BundleError, SpoiltError
@@ -29,9 +28,17 @@ from wire_protocol.errors import FisherfleetError
 
 logger = logging.getLogger(__name__)
 
-BUNDLES_KEPT = 2
+BUNDLES_KEPT, RUNS_KEPT = 4, 4
 
-Shelf = Literal["resyncs", "models", "differences"]
+Shelf = str
+"""Where models are, beside the bundles: `MODELS`, `DIFFERENCES`, or `resyncs_of` a run."""
+MODELS, DIFFERENCES = "models", "differences"
+
+
+def resyncs_of(run: str) -> Shelf:
+    """Where the model of a run's newest resync is; `run` is a legal name."""
+    return f"resyncs/{run}"
+
 
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -49,7 +56,7 @@ class BundleStore:
         """The manifest of a bundle; raises `BundleError`."""
         wanted = self._wanted_manifest(bundle)
         self._ensure(wanted)
-        self._forget_old_bundles(wanted.target.parent)
+        self._forget_old(wanted.target.parent, BUNDLES_KEPT)
         return _read_manifest(bundle, wanted.target)
 
     def manifest_here(self, bundle: str) -> BundleManifest | None:
@@ -80,10 +87,12 @@ class BundleStore:
         folder = self._bundle_folder(bundle)
         return sum(manifest.files[name].size for name in names if not (folder / name).is_file())
 
-    def model(self, model: str, size: int, shelf: Shelf = "models") -> bytes:
+    def model(self, model: str, size: int, shelf: Shelf = MODELS) -> bytes:
         """The bytes of a model of `size` bytes, forgetting every other on its shelf; raises `BundleError`."""
         wanted = self._wanted_model(model, size, shelf)
         self._ensure(wanted)
+        if shelf not in (MODELS, DIFFERENCES):
+            self._forget_old(wanted.target.parent, RUNS_KEPT)
         return self._only(wanted)
 
     def model_here(self, model: str, size: int, shelf: Shelf) -> bytes | None:
@@ -150,17 +159,17 @@ class BundleStore:
     def _wanted(self, path: str, target: Path, digest: str, size: int) -> Wanted:
         return Wanted(f"{self.server}/api/v1/{path}", target, digest, size, path=path)
 
-    def _forget_old_bundles(self, used: Path) -> None:
-        """Keep the bundle just used and the one used before it: a run may go back by one, never further."""
+    def _forget_old(self, used: Path, kept: int) -> None:
+        """Of the folders beside the one just used, keep so many that were used last, itself among them."""
         try:
             os.utime(used)
             newest_first = sorted(used.parent.iterdir(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
             others = [path for path in newest_first if path != used]
-            for path in others[BUNDLES_KEPT - 1 :]:
-                logger.info("bundle %s was not used lately and is removed", path.name)
+            for path in others[kept - 1 :]:
+                logger.info("%s was not used lately and is removed", path)
                 shutil.rmtree(path)
         except OSError as error:
-            logger.warning("old bundles in %s cannot be removed: %s", used.parent, plainly(error))
+            logger.warning("what is old in %s cannot be removed: %s", used.parent, plainly(error))
 
     def _bundle_folder(self, bundle: str) -> Path:
         return self.folder / "bundles" / _checked(bundle)

@@ -1,5 +1,5 @@
 """What a device remembers across restarts, in one file: the newest round of each run that it has an answer to, and the
-neurons of its last accepted update.
+neurons of the last accepted updates.
 
 A round counts as answered once its update is in the outbox; one that was only begun is begun again. Memory belongs to
 one fleet. A file that is missing, damaged or of another fleet is an empty memory and a log line, never an error.
@@ -15,12 +15,12 @@ import msgspec
 
 from edge_client.durable_files import plainly, read_checked, write_checked
 from edge_client.errors import DamagedFileError
-from edge_client.round_phases import MAX_RUNS_REMEMBERED, Memory
+from edge_client.round_phases import MAX_RUNS_REMEMBERED, MAX_SELECTIONS, Memory
 from edge_client.selection_record import SelectionRecord
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 MAX_BYTES = 16 * 1024 * 1024
 
 
@@ -28,13 +28,13 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int
     fleet: str
     newest: Annotated[dict[str, int], msgspec.Meta(max_length=MAX_RUNS_REMEMBERED)]
-    selection: SelectionRecord | None
+    selections: Annotated[list[SelectionRecord], msgspec.Meta(max_length=MAX_SELECTIONS)]
 
 
 def save_memory(path: Path, fleet: str, memory: Memory) -> None:
     """Write the file durably; raises `OSError`."""
-    selection = None if memory.selection is None else SelectionRecord.of(memory.selection)
-    write_checked(path, msgspec.msgpack.encode(_Record(FORMAT, fleet, dict(memory.newest), selection)))
+    selections = [SelectionRecord.of(selection) for selection in memory.selections.values()]
+    write_checked(path, msgspec.msgpack.encode(_Record(FORMAT, fleet, dict(memory.newest), selections)))
 
 
 def load_memory(path: Path, fleet: str) -> Memory:
@@ -47,7 +47,8 @@ def load_memory(path: Path, fleet: str) -> Memory:
         if record.fleet != fleet:
             logger.warning("%s is of fleet %.64r, this is %s: nothing is remembered", path, record.fleet, fleet)
             return Memory()
-        return Memory(None if record.selection is None else record.selection.read(), record.newest)
+        selections = [selection.read() for selection in record.selections]
+        return Memory({selection.run: selection for selection in selections}, record.newest)
     except FileNotFoundError:
         return Memory()
     except OSError as error:

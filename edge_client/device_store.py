@@ -54,7 +54,7 @@ class DeviceStore:
 
     @property
     def memory(self) -> Memory:
-        """Rounds that have an answer, and the neurons of the last update made."""
+        """Rounds that have an answer, and the neurons of the last updates made."""
         return self._memory
 
     @property

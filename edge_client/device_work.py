@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_client.bundle_store import BundleStore
+from edge_client.bundle_store import BUNDLES_KEPT, BundleStore
 from edge_client.config import DeviceConfig
 from edge_client.error_feedback import feeds_back
 from edge_client.errors import SliceError
@@ -90,15 +90,14 @@ class DeviceWork:
         self._residuals = ResidualStore(config.state / "residuals")
         self._fetch = fetch
         self._open: _OpenBundle | None = None
+        self._largest_slices: dict[str, int] = {}
         self._graphs: tuple[str, str, Any] | None = None
         self._guard = PrivacyGuard(config.state, config.privacy, local_time)
 
     @property
     def max_slice_bytes(self) -> int:
-        """The largest slice that can be meant for this device; 0 before it has a bundle."""
-        if self._open is None:
-            return 0
-        return largest_size(_full_shapes(self._open.manifest.layout), Codec("float32")) + SLICE_HEADROOM_BYTES
+        """The largest slice that can be meant for this device, of any bundle it keeps; 0 before it has one."""
+        return max(self._largest_slices.values(), default=0)
 
     @property
     def group_sizes(self) -> dict[str, int]:
@@ -221,6 +220,9 @@ class DeviceWork:
         return self._open
 
     def _opened(self, bundle: str, manifest: BundleManifest, store: BundleStore) -> _OpenBundle:
+        largest = largest_size(_full_shapes(manifest.layout), Codec("float32")) + SLICE_HEADROOM_BYTES
+        others = [(name, size) for name, size in self._largest_slices.items() if name != bundle]
+        self._largest_slices = dict([*others[1 - BUNDLES_KEPT :], (bundle, largest)])
         return _OpenBundle(bundle, manifest, store.files(bundle, manifest, ()))
 
     def _examples_for(self, plan: RoundPlan, manifest: BundleManifest) -> Examples:

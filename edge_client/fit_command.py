@@ -100,7 +100,7 @@ def _scores(store: BundleStore, manifest: BundleManifest, subject: Subject) -> S
     """Scores of the newest model here, None where there is none."""
     shapes = sub_shapes(manifest.layout, full_sub_model(manifest.layout).widths)
     size = largest_size(shapes, subject.plan.downlink_codec)
-    for path in (*store.folder.glob("models/*"), *store.folder.glob("resyncs/*")):
+    for path in (*store.folder.glob("models/*"), *store.folder.glob("resyncs/*/*")):
         if path.suffix == "" and path.stat().st_size == size:
             full = decode_values(path.read_bytes(), shapes, subject.plan.downlink_codec)
             some = drawn(subject.examples, subject.plan.scored_of(len(subject.examples)), np.random.default_rng())

@@ -9,13 +9,15 @@ from edge_client.round_events import Selection
 from wire_protocol.messages import RoundPlan
 
 MAX_RUNS_REMEMBERED = 64
+MAX_SELECTIONS = 4
+"""Runs that may take turns without one of them choosing its neurons afresh."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What outlives a round: the neurons of the last update made, and the newest round begun of each run."""
+    """What outlives a round, by run: the neurons of the last update made, and the newest round begun."""
 
-    selection: Selection | None = None
+    selections: Mapping[str, Selection] = field(default_factory=dict)
     newest: Mapping[str, int] = field(default_factory=dict)
 
     def with_round(self, run: str, number: int) -> Memory:
@@ -24,12 +26,20 @@ class Memory:
         newest = max(number, self.newest.get(run, 0))
         return replace(self, newest=dict([*others[1 - MAX_RUNS_REMEMBERED :], (run, newest)]))
 
+    def before_round(self, run: str, number: int) -> Memory:
+        """Memory as if this round was not begun: should its plan come again, it begins anew."""
+        return replace(self, newest={**self.newest, run: number - 1})
+
     def with_selection(self, selection: Selection) -> Memory:
-        """Memory of an update of these neurons; receipts that come late bring nothing older back."""
-        old = self.selection
-        if old is not None and old.run == selection.run and old.age > selection.age:
+        """Memory of an update of these neurons; receipts that come late bring nothing older back.
+
+        Of many runs the one whose neurons were used longest ago is forgotten.
+        """
+        old = self.selections.get(selection.run)
+        if old is not None and old.age > selection.age:
             return self
-        return replace(self, selection=selection)
+        others = [(run, known) for run, known in self.selections.items() if run != selection.run]
+        return replace(self, selections=dict([*others[1 - MAX_SELECTIONS :], (selection.run, selection)]))
 
 
 @dataclass(frozen=True)

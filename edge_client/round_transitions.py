@@ -73,7 +73,8 @@ def begin_if_new(phase: Idle, event: PlanArrived) -> Step:
 def prolong_or_replace(phase: Phase, event: PlanArrived) -> Step:
     """Take a new deadline for the round at hand; leave it for a newer one, but let an update reach the outbox.
 
-    A round whose update still counts is finished first, unless its model is yet to be had.
+    A round whose update still counts is finished first, unless its model is yet to be had. A round that is left for
+    another run's begins anew should its plan come again, in its run's next turn.
     """
     assert isinstance(phase, Busy)
     if event.remaining > 0 and _same_round(phase.task.plan, event.plan.run, event.plan.round):
@@ -85,8 +86,7 @@ def prolong_or_replace(phase: Phase, event: PlanArrived) -> Step:
             return phase, ()
         newest = _newest(phase.task.following, Task(event.plan, event.now + event.remaining))
         return replace(phase, task=replace(phase.task, following=newest)), ()
-    memory = _remembered(phase) if isinstance(phase, Storing) else phase.memory
-    following, commands = begin_if_new(Idle(memory), event)
+    following, commands = begin_if_new(Idle(_left_for(phase, event.plan)), event)
     if isinstance(phase, Storing | Delivering):
         return following, commands
     return following, (GiveUp(phase.task.plan, "a newer plan came"), *commands)
@@ -136,7 +136,7 @@ def fetch_again_when_due(phase: FetchDelayed, event: Tick) -> Step:
         return phase, ()
     if event.now < phase.task.expires:
         return _fetch(phase, phase.selection, phase.failures)
-    memory = replace(phase.memory, newest={**phase.memory.newest, plan.run: plan.round - 1})
+    memory = phase.memory.before_round(plan.run, plan.round)
     return Idle(memory), (GiveUp(plan, "the model could not be fetched before the deadline"),)
 
 
@@ -185,6 +185,14 @@ def _remembered(phase: Storing) -> Memory:
     return phase.memory if phase.selection is None else phase.memory.with_selection(phase.selection)
 
 
+def _left_for(phase: Busy, newer: RoundPlan) -> Memory:
+    if isinstance(phase, Storing):
+        return _remembered(phase)
+    plan = phase.task.plan
+    made = isinstance(phase, StoreDelayed | Delivering)
+    return phase.memory if made or plan.run == newer.run else phase.memory.before_round(plan.run, plan.round)
+
+
 def _still_counts(ours: RoundPlan, newest: RoundPlan) -> bool:
     return ours.run == newest.run and newest.takes_updates_of(ours)
 
@@ -204,7 +212,7 @@ def _move_on(phase: Busy, now: float) -> Step:
 def _begin(memory: Memory, task: Task, now: float) -> Step:
     plan = task.plan
     begun = memory.with_round(plan.run, plan.round)
-    selection = memory.selection
+    selection = memory.selections.get(plan.run)
     if selection is not None and selection.serves(plan):
         waiting = AwaitingSlice(begun, task, selection, due=now + SLICE_WAIT_SECONDS)
         return waiting, (Begin(plan), ExpectSlice(plan))

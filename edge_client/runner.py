@@ -64,8 +64,8 @@ async def run_device(
         courier = Courier(credentials, link.publish)
         fetch = FileFetch(config.download, courier.fetch)
         work = DeviceWork(config, examples, open_runtime, server_tls(config), fitter, fetch)
-        if store.memory.selection is not None:
-            work.recall(store.memory.selection.bundle)
+        for selection in store.memory.selections.values():
+            work.recall(selection.bundle)
         tools = Tools(credentials, work, store, Downlink(credentials, config.run), executor)
         account = LinkAccount(None, sensors.local_time) if fitter is None else fitter.account
         await _Device(tools, link, account, courier).run()

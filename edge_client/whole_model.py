@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_client.bundle_store import BundleStore, Shelf
+from edge_client.bundle_store import DIFFERENCES, MODELS, BundleStore, Shelf, resyncs_of
 from edge_client.errors import AbsentError, SpoiltError
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import Layout
@@ -52,9 +52,9 @@ class WholeModel:
         if difference is not None and not self._make(difference):
             require_bytes(self._size)
         content = self.store.model(self.plan.model, self._size, self._shelf)
-        self.store.clear("differences")
+        self.store.clear(DIFFERENCES)
         if self.plan.resync:
-            self.store.clear("models")
+            self.store.clear(MODELS)
         return decode(content, self._shapes, self.plan.downlink_codec)
 
     @property
@@ -68,13 +68,17 @@ class WholeModel:
     @property
     def _shelf(self) -> Shelf:
         resync = self.plan.resync or self._resync_model(self.plan.model) is not None
-        return "resyncs" if resync else "models"
+        return self._resyncs if resync else MODELS
+
+    @property
+    def _resyncs(self) -> Shelf:
+        return resyncs_of(self.plan.run)
 
     def _is_here(self) -> bool:
         return self.store.model_here(self.plan.model, self._size, self._shelf) is not None
 
     def _resync_model(self, model: str) -> bytes | None:
-        return self.store.model_here(model, self._size, "resyncs")
+        return self.store.model_here(model, self._size, self._resyncs)
 
     def _usable(self) -> ModelDifference | None:
         """The first difference of a possible size whose base is here."""
@@ -91,7 +95,7 @@ class WholeModel:
             content = self.store.difference(difference.sha256, difference.size)
             base = decode(self._resync_model(difference.base) or b"", shapes, codec)
             whole = apply_difference(content, base, Coding(shapes, codec, difference.codec))
-            self.store.keep_model(self.plan.model, whole, "resyncs")
+            self.store.keep_model(self.plan.model, whole, self._resyncs)
         except (AbsentError, SpoiltError, ProtocolError) as error:
             logger.warning("round %d: the model is fetched whole, as its difference failed: %s", self.plan.round, error)
             return False

@@ -1,6 +1,7 @@
-"""`fisherfleet serve`: one run against any broker, from the command line.
+"""`fisherfleet serve`: a fleet's server on any broker. With `--bundle` it begins a run, or goes on with one, and ends
+with it; without, it serves the runs of its state folder and takes orders over HTTP until it is stopped.
 
-Exit status: 0 when the run is over, 2 for a mistake that a line on stderr explains, 130 after Ctrl-C, 143 after
+Exit status: 0 when its run is over, 2 for a mistake that a line on stderr explains, 130 after Ctrl-C, 143 after
 SIGTERM. Started again with the same state folder it goes on where it was.
 """
 
@@ -13,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,17 +32,18 @@ from server.mode_options import add_mode_options, take_buffer
 from server.privacy.run_words import run_words
 from server.privacy_options import add_privacy_options, take_privacy
 from server.rate_schedule import RateDecay
-from server.records import RoundRecord
+from server.records import RoundRecord, RunRecord
 from server.screening_options import add_screening_options, take_screening
 from server.service import Service
 from server.storage import Store
 from server.training_options import add_training_options, take_training
 from wire_protocol.broker_url import parse_broker_url
-from wire_protocol.errors import FisherfleetError
+from wire_protocol.errors import FisherfleetError, InvalidValueError
 from wire_protocol.examples import load_examples
 from wire_protocol.messages import SelectionPolicy
 from wire_protocol.tensor_codec import DownlinkPrecision, Precision
 
+_SERVICE_OPTIONS = ("bundle", "broker", "fleet", "ca_file", "host", "port", "state", "database")
 _EXIT_MISTAKE, _EXIT_INTERRUPTED, _EXIT_TERMINATED = 2, 130, 143
 
 logger = logging.getLogger("server")
@@ -48,10 +51,13 @@ logger = logging.getLogger("server")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
     configure_logging(arguments.log_format)
     logger.setLevel(logging.INFO)
     try:
+        if arguments.bundle is None:
+            _require_no_run(arguments, parser)
         settings = _settings(arguments)
         asyncio.run(_serve(settings))
     except FisherfleetError as error:
@@ -68,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fisherfleet serve",
-        description="Train a fleet: serve one run to the devices that a broker connects.",
+        description="Train a fleet: serve runs to the devices that a broker connects. With --bundle one run that is "
+        "begun or gone on with, and then the end; without, the runs of the state folder, until stopped.",
     )
 
     def add(flag: str, text: str, **settings: Any) -> None:
@@ -87,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_service_options(add: Callable[..., None]) -> None:
     broker = "mqtt://127.0.0.1:1883"
-    add("--bundle", "folder made by `fisherfleet export`", type=Path, required=True)
+    add("--bundle", "folder made by `fisherfleet export`, of the run to begin or to go on with", type=Path)
     add("--broker", "mqtt://[user[:password]@]host[:port], or mqtts:// for TLS", metavar="URL", default=broker)
     add("--fleet", "folder with the operator's keys and the registry of devices", type=Path, default=Path("fleet"))
     add("--ca-file", "certificates (PEM) that may have signed the broker's", type=Path)
@@ -95,7 +102,7 @@ def _add_service_options(add: Callable[..., None]) -> None:
     add("--port", "its port; 0 takes a free one", type=int, default=8765)
     add(
         "--state",
-        "folder for the models, and for the database where it is a file",
+        "folder for bundles and models, and for the database where it is a file",
         type=Path,
         default=Path("fisherfleet-state"),
     )
@@ -141,46 +148,16 @@ def _add_run_options(add: Callable[..., None], default: RunConfig) -> None:
 
 
 def _settings(arguments: argparse.Namespace) -> ServiceSettings:
-    run = RunConfig(
-        run=_run_name(arguments) if arguments.run is None else arguments.run,
-        rounds=arguments.rounds,
-        keep=arguments.keep,
-        resync_every=arguments.resync_every,
-        local_steps=arguments.local_steps,
-        batch_size=arguments.batch_size,
-        learning_rate=arguments.learning_rate,
-        rate_decay=arguments.rate_decay,
-        rate_warmup=arguments.rate_warmup,
-        initial_scale=arguments.initial_scale,
-        selection=arguments.selection,
-        precision=arguments.precision,
-        top_k=arguments.top_k,
-        downlink=arguments.downlink,
-        score_examples=arguments.score_examples,
-        difference=arguments.difference,
-        privacy=take_privacy(vars(arguments)),
-        clipping=take_clipping(vars(arguments)),
-        training=take_training(vars(arguments)),
-        participation=arguments.participation,
-        participation_seed=arguments.participation_seed,
-        min_devices=arguments.min_devices,
-        round_seconds=arguments.round_seconds,
-        quorum=arguments.quorum,
-        buffer=take_buffer(vars(arguments)),
-        **take_screening(vars(arguments)),
-        aggregation=chosen_aggregation(arguments),
-        server_optimizer=chosen_optimizer(arguments),
-    )
     return ServiceSettings(
-        bundle=arguments.bundle,
         state=arguments.state,
         broker=parse_broker_url(arguments.broker),
+        bundle=arguments.bundle,
         fleet=arguments.fleet,
         ca_file=arguments.ca_file,
         host=arguments.host,
         port=arguments.port,
         test=load_examples(arguments.test, labelled=False) if arguments.test else None,
-        run=run,
+        run=RunConfig() if arguments.bundle is None else _run_config(arguments),
         database=_database(arguments),
     )
 
@@ -189,41 +166,78 @@ def _database(arguments: argparse.Namespace) -> URL | None:
     return None if arguments.database is None else parse_database_url(arguments.database)
 
 
+def _require_no_run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Without a bundle there is no run that options could be of."""
+    for name, value in vars(arguments).items():
+        if name not in _SERVICE_OPTIONS and value != parser.get_default(name):
+            raise InvalidValueError(f"{name} must be left out without --bundle, got {value}")
+
+
+def _run_config(arguments: argparse.Namespace) -> RunConfig:
+    given = {field.name: getattr(arguments, field.name) for field in fields(RunConfig) if field.name in arguments}
+    options = vars(arguments)
+    together = {
+        "run": _run_name(arguments) if arguments.run is None else arguments.run,
+        "privacy": take_privacy(options),
+        "clipping": take_clipping(options),
+        "training": take_training(options),
+        "buffer": take_buffer(options),
+        "aggregation": chosen_aggregation(arguments),
+        "server_optimizer": chosen_optimizer(arguments),
+        **take_screening(options),
+    }
+    return RunConfig(**(given | together))
+
+
 def _run_name(arguments: argparse.Namespace) -> str:
     bundle = open_bundle(arguments.bundle).id
     store = Store(arguments.state, _database(arguments))
     try:
         for record in store.runs():
-            if record.bundle == bundle and record.rounds_closed < arguments.rounds:
+            if record.bundle == bundle and _is_unfinished(record, arguments.rounds):
                 return record.run
     finally:
         store.close()
     return time.strftime("run-%Y%m%d-%H%M%S", time.gmtime())
 
 
+def _is_unfinished(record: RunRecord, rounds: int) -> bool:
+    return record.status not in ("created", "stopped") and record.rounds_closed < rounds
+
+
 async def _serve(settings: ServiceSettings) -> None:
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    config, words = settings.run, await asyncio.to_thread(run_words, settings.run)
     async with Service(settings, _log_round) as service:
-        logger.info("run %s: serving bundle %s at %s", config.run, settings.bundle, service.http_url)
-        logger.info("run %s: %s", config.run, words)
-        logger.info("waiting for %d device(s) on %s", config.min_devices, settings.broker)
-        try:
+        if settings.bundle is None:
+            runs = ", ".join(host.run for host in service.active) or "no run"
+            logger.info("serving %s at %s, on %s", runs, service.http_url, settings.broker)
             await service.run()
-        finally:
-            _write_model(settings, service)
+        else:
+            await _serve_run(settings, settings.bundle, service)
 
 
-def _log_round(record: RoundRecord) -> None:
+async def _serve_run(settings: ServiceSettings, bundle: Path, service: Service) -> None:
+    config, words = settings.run, await asyncio.to_thread(run_words, settings.run)
+    logger.info("run %s: serving bundle %s at %s", config.run, bundle, service.http_url)
+    logger.info("run %s: %s", config.run, words)
+    logger.info("waiting for %d device(s) on %s", config.min_devices, settings.broker)
+    try:
+        await service.run()
+    finally:
+        _write_model(settings, bundle, service)
+
+
+def _log_round(run: str, record: RoundRecord) -> None:
     tested = [
         f"{name} {value:.4f}"
         for name, value in (("accuracy", record.accuracy), ("loss", record.loss))
         if value is not None
     ]
     logger.info(
-        "round %d%s: heard %d device(s)%s, refused %d, %s, %.1f kB up, %.1f kB down, %.1f s",
+        "run %s round %d%s: heard %d device(s)%s, refused %d, %s, %.1f kB up, %.1f kB down, %.1f s",
+        run,
         record.round,
         " (resync)" if record.resync else "",
         record.updates_accepted,
@@ -236,9 +250,9 @@ def _log_round(record: RoundRecord) -> None:
     )
 
 
-def _write_model(settings: ServiceSettings, service: Service) -> None:
+def _write_model(settings: ServiceSettings, bundle: Path, service: Service) -> None:
     written = []
-    for name, content in trained_files(settings.bundle, service.latest_parameters()).items():
+    for name, content in trained_files(bundle, service.latest_parameters()).items():
         write_durably(settings.state / name, content)
         written.append(str(settings.state / name))
     standing = "is over" if service.run_finished else "has stopped"

@@ -42,6 +42,11 @@ class Answers:
         self._registry = registry
         self._clocks = clocks
 
+    @property
+    def resting(self) -> bool:
+        """Whether no round is open and none is about to: the run is paused, or waits for devices or its turn."""
+        return self._rounds.resting
+
     def standing(self, part: Part, sha256: bytes) -> Receipt | None:
         """The answer to give to an announced update at once, or None when it is to be sent and judged."""
         with about(run=part.run, round=part.round, device=part.device):

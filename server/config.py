@@ -125,17 +125,19 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """Where a service finds its bundle and its fleet, keeps its state (a folder, made when missing) and listens.
+    """Where a service finds its fleet, keeps its state (a folder, made when missing) and listens.
 
-    `fleet` is the operator's folder: the keys that sign plans and open updates, and the registry of devices. `test`
-    are held-out examples on which the model is evaluated after every round, None for no evaluation. `port` 0 takes a
-    free one. `ca_file` holds the certificates that may have signed the broker's, None for the system's. `database` is
-    where the database is, None for a SQLite file in the state folder.
+    `fleet` is the operator's folder: the keys that sign plans and open updates, and the registry of devices. `port` 0
+    takes a free one. `ca_file` holds the certificates that may have signed the broker's, None for the system's.
+    `database` is where the database is, None for a SQLite file in the state folder. `bundle` is that of the run to
+    begin or to go on with, `run`, which the service ends with; None for a service that has the runs of its state
+    folder, and takes orders, until it is stopped. `test` are held-out examples on which this run's model is evaluated
+    after every round, None for those it has, or no evaluation.
     """
 
-    bundle: Path
     state: Path
     broker: BrokerUrl
+    bundle: Path | None = None
     fleet: Path = Path("fleet")
     ca_file: Path | None = None
     host: str = "127.0.0.1"

@@ -29,3 +29,15 @@ class AddressError(ServerError):
 
 class NobodyCanError(ServerError):
     """Every device online failed or was refused in a round; the text holds the last reason."""
+
+
+class ControlError(ServerError):
+    """Parent of what is wrong with an order to a run; values out of their range raise `InvalidValueError`."""
+
+
+class UnknownRunError(ControlError):
+    """There is no run, version or bundle of this name."""
+
+
+class ConflictError(ControlError):
+    """The run's status forbids it, or the name is taken."""

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from server.bundle import Bundle
 from server.cancellation import end_tasks
 from server.courier import Courier, Piece
 from server.errors import StorageError
-from server.model_files import ModelFiles
 from server.operator_keys import Operator
 from server.registry import Registry
 from server.sealed_files import SealedFile, SealedFiles
+from server.shelf import Shelf
 from server.traffic import Traffic
 from wire_protocol import messages, topics
 from wire_protocol.chunking import DEFAULT_CHUNK_BYTES
@@ -36,23 +35,6 @@ _SENDERS = 4
 _SUBJECT_DIGITS = 32
 
 Publish = Callable[[str, bytes], Awaitable[bool]]
-
-
-@dataclass(frozen=True)
-class Shelf:
-    """The files that devices may have."""
-
-    bundle: Bundle
-    models: ModelFiles
-
-    def path_of(self, path: str) -> Path | None:
-        """Where the file of a `Want` is, None when there is no such file."""
-        kind, name, *rest = path.split("/", 2)
-        if kind == "models":
-            return self.models.encoded.path_of(name)
-        if kind == "differences":
-            return self.models.differences.path_of(name)
-        return self.bundle.file("".join(rest)) if name == self.bundle.id else None
 
 
 @dataclass(frozen=True)

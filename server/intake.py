@@ -1,19 +1,19 @@
 """Route what devices send: states and whole updates to the inbox, manifests to an answer.
 
-Runs in the event loop as messages come and never blocks for long. Updates of other runs on the same broker belong to
-another server and are left alone. Nothing is believed here but the topic: it costs its device at most a place in the
-queue and an allowance of answers. A device that is not enrolled or was revoked gets neither room nor memory, only a
-refusal, now and then.
+Runs in the event loop as messages come and never blocks for long. Updates of runs that are unknown here belong to
+another server on the same broker and are left alone; those of runs that are over get the answer that stands. Nothing is
+believed here but the topic: it costs its device at most a place in the queue and an allowance of answers. A device that
+is not enrolled or was revoked gets neither room nor memory, only a refusal, now and then.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from server.allowance import Allowance
 from server.downlink import Downlink
@@ -43,25 +43,45 @@ _STRANGERS = "*"
 
 
 class Answers(Protocol):
-    """Knows which answer stands for an announced update."""
+    """Knows which answer stands for an announced update of its run."""
+
+    @property
+    def resting(self) -> bool:
+        """Whether what has no answer is not to be sent now: it is announced again."""
+        ...
 
     def standing(self, part: Part, sha256: bytes) -> Receipt | None:
         """The answer to give at once, or None when the update is to be sent and judged."""
         ...
 
 
+class Desk(NamedTuple):
+    """Where the updates of one run are put together, and who answers them."""
+
+    uplink: Uplink
+    answers: Answers
+
+
+def _unknown(part: Part, sha256: bytes) -> Receipt | None:
+    del part, sha256
+    return None
+
+
 @dataclass(frozen=True)
 class Intake:
-    """Message handling of one run. `on_want` is given what devices ask files with; `clock` never goes back."""
+    """Message handling of a service. `desks` are those of the runs at hand, by name.
 
-    run: str
-    uplink: Uplink
+    `on_want` is given what devices ask files with; `past` gives the answer to an update of a run that is over, None of
+    any other; `clock` never goes back.
+    """
+
+    desks: Mapping[str, Desk]
     downlink: Downlink
     traffic: Traffic
-    answers: Answers
     inbox: Inbox
     registry: Registry
     on_want: Callable[[str, bytes], None]
+    past: Callable[[Part, bytes], Receipt | None] = _unknown
     clock: Callable[[], float] = time.monotonic
 
     @cached_property
@@ -88,8 +108,9 @@ class Intake:
 
     def on_tick(self) -> None:
         """Tell devices that may send now; call it several times a second, and after updates were released."""
-        for device, need in self.uplink.tick():
-            self.downlink.need(device, need)
+        for desk in self.desks.values():
+            for device, need in desk.uplink.tick():
+                self.downlink.need(device, need)
 
     def _on_state(self, device: str, payload: bytes) -> None:
         if not payload:
@@ -113,36 +134,43 @@ class Intake:
         self.on_want(device, payload)
 
     def _on_piece(self, part: Part, payload: bytes) -> None:
-        if part.run != self.run:
+        desk = self.desks.get(part.run)
+        if part.chunk is None:
+            self._on_manifest(part, payload, desk)
+            return
+        if desk is None:
             return
         self.traffic.received(len(payload))
-        if part.chunk is None:
-            self._on_manifest(part, payload)
-            return
-        complete = self.uplink.chunk(part, payload)
+        complete = desk.uplink.chunk(part, payload)
         if complete is not None:
             self.inbox.put_update(complete)
 
-    def _on_manifest(self, part: Part, payload: bytes) -> None:
+    def _on_manifest(self, part: Part, payload: bytes, desk: Desk | None) -> None:
+        if desk is not None:
+            self.traffic.received(len(payload))
         enrolled = bool(self.registry.keys(part.device))
+        if desk is None and not enrolled:
+            return
         if not self._answers_left.take(part.device if enrolled else _STRANGERS):
             return
         if len(payload) > LARGEST_MANIFEST_BYTES:
             raise ProtocolError(f"manifest has {len(payload)} bytes, expected at most {LARGEST_MANIFEST_BYTES}")
         manifest = messages.decode(payload, Manifest)
         if enrolled:
-            self._answer(part, manifest)
+            self._answer(part, manifest, desk)
             return
         reason = stranger(part.device, self.registry).reason
         self._warn("round %d: update of %s refused: %s", part.round, part.device, reason)
         self.downlink.receipt(part.device, refusal(part, manifest.sha256, reason))
 
-    def _answer(self, part: Part, manifest: Manifest) -> None:
-        receipt = self.answers.standing(part, manifest.sha256)
+    def _answer(self, part: Part, manifest: Manifest, desk: Desk | None) -> None:
+        receipt = (self.past if desk is None else desk.answers.standing)(part, manifest.sha256)
         if receipt is not None:
             self.downlink.receipt(part.device, receipt)
             return
-        need = self.uplink.manifest(part, manifest)
+        if desk is None or desk.answers.resting:
+            return
+        need = desk.uplink.manifest(part, manifest)
         if need is not None:
             self.downlink.need(part.device, need)
 

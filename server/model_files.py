@@ -1,6 +1,7 @@
 """Models on disk: versions of a run as safetensors, and the encoded models that devices download.
 
     state/models/{run}/{version}.safetensors    float32, durable before the round that made it is closed
+    state/models/{run}/roll-back.safetensors    the version of the last roll back
     state/models/{run}/{version}.moments        the server optimizer's state after it, float64; none without a state
     state/encoded/{run}/{sha256}                tensor_codec bytes named by their SHA-256, immutable
     state/differences/{run}/{sha256}            the same, of a model's difference from the one of the resync before
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from server.bundle import read_weights
 from server.content_files import ContentFiles
 from server.durable_files import write_durably
-from server.errors import BundleError
+from server.errors import BundleError, StorageError
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import Arrays
 
@@ -63,9 +64,31 @@ class ModelFiles:
         except (OSError, safetensors.SafetensorError) as error:
             raise BundleError(f"{path} cannot be read as safetensors: {error}") from error
 
+    def content_of(self, version: int) -> bytes | None:
+        """A version as safetensors, None where it is not here; raises `StorageError`."""
+        path = self._version_path(version)
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read ({error.strerror})") from error
+
+    def save_roll_back(self, content: bytes) -> None:
+        """Keep the version, as safetensors, that a roll back goes to, whatever becomes of the version itself."""
+        write_durably(self._roll_back_path, content)
+
+    def load_roll_back(self, layout: Layout) -> dict[str, NDArray[Any]]:
+        """Read it; raises `BundleError` when it is not there or not whole."""
+        return read_weights(self._roll_back_path, layout)
+
     def load_version(self, version: int, layout: Layout) -> dict[str, NDArray[Any]]:
         """Read a version; raises `BundleError` when it is not there or not whole."""
         return read_weights(self._version_path(version), layout)
+
+    @property
+    def _roll_back_path(self) -> Path:
+        return self._versions / "roll-back.safetensors"
 
     def _moments_path(self, version: int) -> Path:
         return self._versions / f"{version}.moments"

@@ -31,11 +31,12 @@ PRIVACY_OPTIONS = ("privacy", *_VALUES)
 
 
 def add_privacy_options(group: Any, *, required: bool) -> None:
-    """Add `--privacy` and what it takes to a parser or a group of one; where it is not `required` it is none."""
+    """Add `--privacy` and what it takes to a parser or a group of one; it is none by default, or where it is `required`
+    `take_privacy` asks for it.
+    """
     group.add_argument(
         "--privacy",
         choices=tuple(_OPTIONS),
-        required=required,
         default=None if required else "none",
         help="none: updates tell of the examples as they are; record: no update tells much of any one example; "
         "device: nor of any one device" + ("" if required else " (default: none)"),
@@ -58,6 +59,8 @@ def take_privacy(options: Mapping[str, Any]) -> Privacy | None:
     With `epsilon` the noise is found, for the run's `rounds`, `local_steps`, `resync_every` and `selection`.
     """
     mode = options["privacy"]
+    if mode is None:
+        raise InvalidValueError(f"privacy is missing: say {', '.join(_OPTIONS)}")
     given = {name: options[name] for name in _VALUES if options[name] is not None}
     allowed = {*_OPTIONS[mode], *(_TARGET if mode != "none" else ())}
     for name in given.keys() - allowed:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from server.run_status import RunStatus
 from wire_protocol.messages import RoundPlan
 
 
@@ -13,7 +14,8 @@ from wire_protocol.messages import RoundPlan
 class RunRecord:
     """A run: its bundle's id, its configuration (`RunConfig` as a mapping), and the rounds closed so far.
 
-    `started` is in seconds since the Unix epoch.
+    `started` is when it was created, in seconds since the Unix epoch. `reason` says why the run failed; it is empty
+    where it did not.
     """
 
     run: str
@@ -21,6 +23,23 @@ class RunRecord:
     started: float
     config: Mapping[str, Any]
     rounds_closed: int = 0
+    status: RunStatus = "created"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class OrdersRecord:
+    """What a run was ordered and has yet to do: a resync, and the archived version that the next round starts from.
+
+    `rolled_back` is the last version that a roll back made, 0 before any.
+    """
+
+    resync_due: bool = False
+    roll_back_to: int | None = None
+    rolled_back: int = 0
+
+
+NO_ORDERS = OrdersRecord()
 
 
 @dataclass(frozen=True)

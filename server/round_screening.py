@@ -20,6 +20,7 @@ from server.log_format import about
 from server.outliers import Kept, Outlier, find_outliers
 from server.quarantine import too_many
 from server.records import FaultRecord, QuarantineRecord, UpdateRecord
+from server.round_work import RoundWork
 from server.run_watch import RunWatch
 from server.storage import Store
 from wire_protocol.layout import Layout
@@ -37,11 +38,13 @@ class RoundScreening:
     clock: Callable[[], float]
     watch: RunWatch
 
-    def close(self, number: int, rows: tuple[UpdateRecord, ...], updates: CountedUpdates) -> CountedUpdates:
-        """The updates that the next model is made of, of those that `rows` name; raises `StorageError`."""
+    def close(self, work: RoundWork) -> CountedUpdates:
+        """The round's updates that the next model is made of; raises `StorageError`."""
+        rows = self.store.updates.of_round(work.plan.run, work.plan.round)
+        updates = work.updates(rows, self.layout)
         found = find_outliers(self.layout, updates) if self.config.outliers == "leave-out" else ()
         self._note(rows, found)
-        self._hold(number)
+        self._hold(work.plan.round)
         return Kept(updates, frozenset(one.place for one in found)) if found else updates
 
     def _note(self, rows: tuple[UpdateRecord, ...], found: tuple[Outlier, ...]) -> None:

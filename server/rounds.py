@@ -13,62 +13,52 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
-from typing import Any, TypeVar
 
 import msgspec
-from numpy.typing import NDArray
 
 from server import coordinator
-from server.aggregation.choice import aggregation_rule
-from server.aggregation.fold import Scale, as_it_is
 from server.allowance import Allowance
 from server.bundle import Bundle
 from server.clocks import Clocks
-from server.compute_account import Compute
 from server.config import RunConfig
-from server.coordinator import Collecting, Event, Finished, Past
+from server.coordinator import Collecting, Event, Finished, Past, Waiting
 from server.downlink import Downlink
-from server.errors import NobodyCanError, StorageError
-from server.evaluation import Evaluation, Evaluator
+from server.errors import NobodyCanError
+from server.evaluation import Evaluator
 from server.event_log import EventKind, closed_words
 from server.known_selections import KnownSelections
 from server.log_format import about
 from server.metrics import Metrics
 from server.model_files import ModelFiles
+from server.model_maker import ModelMaker
 from server.model_offers import ModelOffers, Offer
-from server.next_model import Combining, Model
+from server.patience import until_written
 from server.receipts import ReceiptBook
 from server.records import CarriedRecord, OpeningRecord, RoundRecord
 from server.registry import Registry
 from server.reminder import Reminder
-from server.resync import encode_slice
 from server.round_plan import Opening, round_plan
 from server.round_screening import RoundScreening
-from server.round_trace import round_span, step_span
+from server.round_trace import round_span
 from server.round_work import RoundWork
 from server.run_history import Standing
 from server.run_schedule import schedule_of
+from server.run_status import ACTIVE
 from server.run_watch import RunWatch
-from server.server_optimizers.choice import server_optimizer
 from server.server_optimizers.optimizer import Parameters
+from server.slice_post import SlicePost
 from server.spool import Spool
 from server.storage import Store
 from server.traffic import Traffic
+from server.turns import Claim
 from server.uplink import Uplink
 from wire_protocol.examples import Examples
 from wire_protocol.messages import RoundPlan
-from wire_protocol.sub_model import SubModel
 
 logger = logging.getLogger(__name__)
 
-_RETRY_SECONDS = 1.0
-_TRIES_A_LOG_LINE = 30
 _WARNINGS_A_SECOND = 1 / 60
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -99,12 +89,10 @@ class Rounds:
         self._at = workplace
         self._layout = workplace.bundle.layout
         self._on_round = on_round
-        rule = aggregation_rule(workplace.config.aggregation, self._layout)
-        optimizer = server_optimizer(workplace.config.server_optimizer)
-        self._combining = Combining(self._layout, rule, optimizer, workplace.config.clipping)
-        store, clocks = workplace.store, workplace.clocks
-        self.watch = RunWatch(workplace.config, workplace.metrics, store.events, clocks.steady, standing.closed)
-        self._screening = RoundScreening(workplace.config, self._layout, store, clocks.wall, self.watch)
+        at, clocks = workplace, workplace.clocks
+        self.watch = RunWatch(at.config, at.metrics, at.store.events, clocks.steady, standing.closed)
+        screening = RoundScreening(at.config, self._layout, at.store, clocks.wall, self.watch)
+        self._maker = ModelMaker(at.config, at.bundle, at.models, screening, at.held_out)
         self._model = standing.model
         self._version = standing.version
         self.selections = KnownSelections(standing.selections)
@@ -113,15 +101,26 @@ class Rounds:
         self._plan_reminder = Reminder()
         self._warnings = Allowance(_WARNINGS_A_SECOND, 1, workplace.clocks.steady)
         self._offers = ModelOffers(self._layout, workplace.models)
+        self._slices = SlicePost(self._layout, workplace.registry, workplace.downlink)
         self._traffic_closed = workplace.traffic.total
-        self._slices_are_due = standing.open_round is not None
+        self._slices_are_due = False
+        self._roll_back_to = standing.orders.roll_back_to
+        self.has_turn = False
         held = workplace.store.quarantine.holds
         presumed = standing.online | (standing.open_round.expected if standing.open_round else frozenset())
         online = frozenset(device for device in presumed if workplace.registry.keys(device) and not held(device))
         self._last_resync = standing.last_resync
         resync_round = standing.last_resync.round if standing.last_resync else None
         open_round = self._reopen(standing.open_round)
-        past = Past(standing.closed, resync_round, standing.since_resync, online, open_round)
+        past = Past(
+            standing.closed,
+            resync_round,
+            standing.since_resync,
+            online,
+            open_round,
+            paused=standing.paused,
+            resync_due=standing.orders.resync_due,
+        )
         self._state = coordinator.begin(schedule_of(workplace.config), standing.next_round, past)
 
     @property
@@ -135,8 +134,18 @@ class Rounds:
         return self._state.online
 
     @property
+    def resting(self) -> bool:
+        """Whether no round is open or being applied."""
+        return isinstance(self._state.phase, Waiting)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the run opens no round until it is told to."""
+        return self._state.paused
+
+    @property
     def finished(self) -> bool:
-        """Whether all rounds are closed."""
+        """Whether the run is over: all rounds are closed, or it was stopped."""
         return isinstance(self._state.phase, Finished)
 
     def is_open(self, number: int) -> bool:
@@ -173,29 +182,54 @@ class Rounds:
         number = self.work.plan.round if self.work else None
         await asyncio.to_thread(self._at.spool.delete_others, number)
 
-    async def decide(self) -> None:
-        """Let the coordinator decide, and do what it says."""
-        while commands := self.observe(coordinator.Tick(self._at.clocks.steady())):
-            with about(run=self._at.config.run, round=self._state.next_round - 1):
-                for command in commands:
-                    await self._carry_out(command)
-        if self._state.draws_too_few and self._warnings.take("draws"):
+    async def take_step(self) -> bool:
+        """Let the coordinator decide once, and do what it says; whether it said anything."""
+        if self._roll_back_to is not None and self.resting:
+            await self._roll_back(self._roll_back_to)
+        commands = self.observe(coordinator.Tick(self._at.clocks.steady(), self.has_turn))
+        with about(run=self._at.config.run, round=self._state.next_round - 1):
+            for command in commands:
+                await self._carry_out(command)
+        if not commands and self.has_turn and self._state.may_open and self._warnings.take("draws"):
             config, online = self._at.config, len(self.online)
             logger.warning(
                 "no round opens: none of many drew %d of the %d devices online (quorum %d, participation %g)",
                 *(min(config.quorum, online), online, config.quorum, config.participation),
             )
+        return bool(commands)
+
+    def claim(self) -> Claim:
+        """What the run would do with a turn."""
+        phase = self._state.phase
+        until = phase.deadline if isinstance(phase, Collecting) else None
+        return Claim(self._at.config.run, self._state.may_open or until is not None, until)
+
+    def take_turn(self, *, after_another: bool) -> None:
+        """It is the run's turn: what is open goes on. Bytes of another run's turn before it are not this run's."""
+        self.has_turn = True
+        if after_another:
+            self._traffic_closed = self._at.traffic.total
+        phase = self._state.phase
+        if isinstance(phase, Collecting):
+            self._slices_are_due = True
+            if self._at.clocks.steady() < phase.deadline:
+                self.publish_plan()
+
+    def lose_turn(self) -> None:
+        """It is not the run's turn: devices are to leave its round, what is counted in it stays."""
+        self.has_turn = False
+        self.publish_plan()
 
     def publish_plan(self) -> None:
         """Publish the plan as it stands, or clear what another process left; for a fresh connection."""
-        if self.work is None:
+        if self.work is None or not self.has_turn:
             self._at.downlink.withdraw_plan(self._at.config.run)
         else:
             self._say_plan(self.work.plan)
 
     def repeat_plan(self) -> None:
         """Publish the plan of the open round again, now and then: a device may have missed it."""
-        if self.work is not None and self._plan_reminder.is_due(self._at.clocks.steady()):
+        if self.work is not None and self.has_turn and self._plan_reminder.is_due(self._at.clocks.steady()):
             self._at.downlink.plan(self.work.plan, len(self.online))
 
     def _say_plan(self, plan: RoundPlan) -> None:
@@ -203,8 +237,8 @@ class Rounds:
         self._plan_reminder.said(self._at.clocks.steady())
 
     async def send_due_slices(self) -> None:
-        """After a restart, send the slices of the round that goes on again to those who have not answered."""
-        if self._slices_are_due and self.work is not None:
+        """Send the slices of a round that goes on again to those who have not answered."""
+        if self._slices_are_due and self.work is not None and self.has_turn:
             self._slices_are_due = False
             await self._send_slices(self.work, self.online)
 
@@ -225,24 +259,37 @@ class Rounds:
                 logger.warning("round %d: given up, as no device drawn for it that is online has an update", number)
                 self.watch.given_up()
                 self._say("round-abandoned", number, "given up: nobody drawn for it who is online has an update")
-                await self._write("giving up", self._at.store.abandon_round, self._at.config.run, number)
+                await until_written("giving up", self._at.store.abandon_round, self._at.config.run, number)
+            case coordinator.DropRound(number):
+                self._say("round-abandoned", number, "dropped, as the run was stopped")
+                await until_written("stopping", self._at.store.abandon_round, self._at.config.run, number)
             case coordinator.GiveUp(number):
-                await self._write("giving up", self._at.store.abandon_round, self._at.config.run, number)
+                await until_written("giving up", self._at.store.abandon_round, self._at.config.run, number)
                 assert self.work is not None
                 reason = self.work.book.last_refusal
                 self.work = None
                 raise NobodyCanError(f"round {number}: no device has an update; {reason}")
             case coordinator.Finish():
-                self._at.uplink.clear()
-                self._recent.clear()
-                self.work = None
+                await self._finish()
 
-    async def _write(self, what: str, action: Callable[..., _T], *arguments: Any) -> _T:
-        for tries in count():
-            with suppress(StorageError):
-                return await asyncio.to_thread(_noting, tries, what, action, *arguments)
-            await asyncio.sleep(_RETRY_SECONDS)
-        raise AssertionError
+    async def _finish(self) -> None:
+        if not self._state.stopping:
+            await until_written("the end", self._at.store.orders.move, self._at.config.run, ACTIVE, "finished")
+        self._at.uplink.clear()
+        await until_written("the end", self._at.spool.delete_others, None)
+        self._recent.clear()
+        self.work = None
+
+    def order_roll_back(self, version: int) -> None:
+        """Let the next round start from an archived version."""
+        self._roll_back_to = version
+
+    async def _roll_back(self, version: int) -> None:
+        run, fresh = self._at.config.run, self._version + 1
+        model = await until_written("a roll back", self._maker.restored, self._model, fresh)
+        await until_written("a roll back", self._at.store.orders.note_rolled_back, run, fresh)
+        self._model, self._version, self._roll_back_to = model, fresh, None
+        logger.info("run %s: version %d is what version %d was", run, fresh, version)
 
     def _reopen(self, opening: OpeningRecord | None) -> Collecting | None:
         if opening is None:
@@ -273,12 +320,12 @@ class Rounds:
 
     async def _open(self, command: coordinator.OpenRound) -> None:
         resync = command.round == command.resync_round
-        offer = await self._write(f"round {command.round}", self._publish_model, resync)
+        offer = await until_written(f"round {command.round}", self._publish_model, resync)
         assert isinstance(self._state.phase, Collecting)
         expected = self._state.phase.expected
         opening = OpeningRecord(self._plan(command, offer), expected, self._at.clocks.wall())
         plan = opening.plan
-        await self._write(f"round {plan.round}", self._at.store.open_round, opening)
+        await until_written(f"round {plan.round}", self._at.store.open_round, opening)
         if plan.resync:
             self._last_resync = plan
         earlier, listeners = self._turn_to(plan), self._listeners()
@@ -306,17 +353,7 @@ class Rounds:
         return self._offers.publish(self.parameters, config.downlink, None if resync else last_resync)
 
     async def _send_slices(self, work: RoundWork, devices: Iterable[str]) -> None:
-        plan = work.plan
-        for device in sorted(devices):
-            keys, known = self._at.registry.keys(device), self.selections.of(device, plan)
-            if not keys or known is None or work.book.has_answered(device) or not plan.draws(device):
-                continue
-            payload = await asyncio.to_thread(self._slice, device, keys, plan, known)
-            self._at.downlink.slice_(device, plan, payload)
-
-    def _slice(self, device: str, keys: Any, plan: RoundPlan, known: SubModel) -> bytes:
-        message = encode_slice(self._layout, self.parameters, known, plan)
-        return self._at.downlink.sealed_slice(device, keys, plan, message)
+        await self._slices.send(work, self.selections, self.parameters, devices)
 
     def _plan(self, command: coordinator.OpenRound, offer: Offer) -> RoundPlan:
         opening = Opening(
@@ -349,7 +386,7 @@ class Rounds:
             "round %d: %d updates in time, %d needed, %d devices online; waiting on",
             *(command.round, work.book.accepted, self._at.config.quorum, online),
         )
-        await self._write(f"round {command.round}", self._at.store.extend_round, work.plan)
+        await until_written(f"round {command.round}", self._at.store.extend_round, work.plan)
         self._say_plan(work.plan)
 
     async def _close(self) -> None:
@@ -359,16 +396,16 @@ class Rounds:
 
     async def _close_work(self, work: RoundWork) -> None:
         number = work.plan.round
-        model, compute = await self._write(f"round {number}", self._apply, work)
-        evaluation = await asyncio.to_thread(self._evaluate, model.parameters)
+        model, compute = await until_written(f"round {number}", self._maker.next_model, self._model, work)
+        evaluation = await asyncio.to_thread(self._maker.evaluate, model.parameters)
         traffic = self._at.traffic.total
         spent = traffic - self._traffic_closed
         record = work.record(compute, self._layout, evaluation, spent, self._at.clocks.steady())
         carried = CarriedRecord(model.ranking, model.clip_norm)
-        await self._write(f"round {number}", self._at.store.close_round, work.plan.run, record, carried)
+        await until_written(f"round {number}", self._at.store.close_round, work.plan.run, record, carried)
         self._traffic_closed = traffic
         self._model, self._version = model, record.model_version
-        await self._write(f"round {number}", self._at.spool.delete_others, None)
+        await until_written(f"round {number}", self._at.spool.delete_others, None)
         self.observe(coordinator.RoundApplied(number))
         self._say("round-closed", number, closed_words(record))
         self.watch.closed(record)
@@ -376,34 +413,3 @@ class Rounds:
 
     def _say(self, kind: EventKind, number: int, text: str) -> None:
         self._at.store.events.add(kind, text, run=self._at.config.run, round=number)
-
-    def _apply(self, work: RoundWork) -> tuple[Model, Compute]:
-        rows = self._at.store.updates.of_round(work.plan.run, work.plan.round)
-        with step_span("screen"):
-            updates = self._screening.close(work.plan.round, rows, work.updates(rows, self._layout))
-        with step_span("combine"):
-            model, compute = self._combining.next_model(self._model, work.plan, updates, self._scale(work.plan))
-        self._at.models.save_version(work.plan.model_version + 1, model.parameters, model.moments)
-        return model, compute
-
-    def _scale(self, plan: RoundPlan) -> Scale:
-        buffer = self._at.config.buffer
-        if buffer is None:
-            return as_it_is
-        return lambda update: buffer.discount(plan.model_version - update.model_version)
-
-    def _evaluate(self, parameters: dict[str, NDArray[Any]]) -> Evaluation | None:
-        if self._at.held_out is None:
-            return None
-        evaluator, examples = self._at.held_out
-        with step_span("evaluate"):
-            return evaluator.evaluate(parameters, examples)
-
-
-def _noting(tries: int, what: str, action: Callable[..., _T], *arguments: Any) -> _T:
-    try:
-        return action(*arguments)
-    except StorageError as error:
-        if tries % _TRIES_A_LOG_LINE == 0:
-            logger.error("%s waits until the state folder can be written: %s", what, error)
-        raise

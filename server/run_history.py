@@ -18,7 +18,7 @@ from server.initial_model import initial_model
 from server.known_selections import Known
 from server.model_files import ModelFiles
 from server.next_model import Model
-from server.records import OpeningRecord, RunRecord
+from server.records import NO_ORDERS, OpeningRecord, OrdersRecord
 from server.server_optimizers.choice import server_optimizer
 from server.server_optimizers.optimizer import State
 from server.storage import Store
@@ -34,8 +34,7 @@ class Standing:
 
     `last_resync` is the plan of the last round in which neurons were chosen, None before the first, and `since_resync`
     rounds were opened from there on; `selections` are those of the devices' newest counted updates; `recent` are the
-    plans of a buffered run whose updates may still count. `online` are devices that were online when a process was
-    killed, none when it stopped.
+    plans of a buffered run whose updates may still count. `online` are devices presumed online.
     """
 
     next_round: int
@@ -48,19 +47,24 @@ class Standing:
     recent: tuple[RoundPlan, ...] = ()
     online: frozenset[str] = frozenset()
     open_round: OpeningRecord | None = None
+    paused: bool = False
+    orders: OrdersRecord = NO_ORDERS
 
 
-def resume(store: Store, models: ModelFiles, bundle: Bundle, config: RunConfig, now: float) -> Standing:
-    """Begin the run or go on with it. `now` is seconds since 1970.
+def resume(
+    store: Store, models: ModelFiles, bundle: Bundle, config: RunConfig, now: float, online: frozenset[str]
+) -> Standing:
+    """Go on with a run that is in the database, from where it is. `now` is seconds since 1970, `online` are
+    devices presumed online.
 
-    Raises `StorageError` when the run belongs to another bundle and `BundleError` when its last model is lost.
+    Raises `BundleError` when its last model is lost.
     """
-    store.begin_run(RunRecord(config.run, bundle.id, now, msgspec.to_builtins(config)))
-    closed = store.rounds(config.run)
-    version = closed[-1].model_version if closed else 0
+    record, orders, closed = store.run(config.run), store.orders.of(config.run), store.rounds(config.run)
+    paused = record is not None and record.status == "paused"
+    version = max(orders.rolled_back, closed[-1].model_version if closed else 0)
     parameters = (
         models.load_version(version, bundle.layout)
-        if closed
+        if version
         else initial_model(bundle.layout, bundle.weights, config.initial_scale)
     )
     model = Model(
@@ -71,7 +75,7 @@ def resume(store: Store, models: ModelFiles, bundle: Bundle, config: RunConfig, 
     )
     last = store.last_plan(config.run)
     if last is None:
-        return Standing(1, 0, version, model, online=_online(store))
+        return Standing(1, 0, version, model, online=online, paused=paused, orders=orders)
     buffer = config.buffer
     recent = () if buffer is None else store.recent_plans(config.run, version - max(1, buffer.most_stale))
     kept = store.updates.selections(config.run, min(plan.resync_round for plan in (last, *recent)))
@@ -86,8 +90,10 @@ def resume(store: Store, models: ModelFiles, bundle: Bundle, config: RunConfig, 
             device: Known(chosen, from_bitmaps(bundle.layout, bitmaps)) for device, (chosen, bitmaps) in kept.items()
         },
         recent=recent,
-        online=_online(store),
+        online=online,
         open_round=_reopened(store, config, now),
+        paused=paused,
+        orders=orders,
     )
 
 
@@ -103,10 +109,6 @@ def _moments(models: ModelFiles, config: RunConfig, version: int, parameters: Ar
     name = config.server_optimizer.server_optimizer
     logger.warning("run %s: version %d has no moments of %s, they begin afresh", config.run, version, name)
     return fresh
-
-
-def _online(store: Store) -> frozenset[str]:
-    return frozenset(device.id for device in store.devices() if device.online)
 
 
 def _reopened(store: Store, config: RunConfig, now: float) -> OpeningRecord | None:

@@ -29,6 +29,7 @@ from server.errors import StorageError
 from server.event_log import EventLog
 from server.fault_rows import FaultRows
 from server.ledger_rows import LedgerRows
+from server.order_rows import OrderRows, note_resync
 from server.quarantine import Quarantine
 from server.quarantine_rows import QuarantineRows
 from server.records import NOTHING_CARRIED, CarriedRecord, DeviceRecord, OpeningRecord, RoundRecord, RunRecord
@@ -37,6 +38,7 @@ from wire_protocol import messages
 from wire_protocol.messages import RoundPlan
 
 DATABASE_NAME = "fisherfleet.sqlite"
+_RUN_COLUMNS = ("run", "bundle", "started", "config", "status", "reason")
 _OPEN, _CLOSED, _ABANDONED = "open", "closed", "abandoned"
 
 
@@ -53,6 +55,7 @@ class Store:
             raise StorageError(f"state folder {state} cannot be made ({error.strerror})") from error
         self.folder = state
         self._database = Database(url or sqlite_url(state / DATABASE_NAME))
+        self.orders = OrderRows(self._database)
         self.updates = UpdateRows(self._database)
         self.ledgers = LedgerRows(self._database)
         self.faults = FaultRows(self._database)
@@ -74,8 +77,10 @@ class Store:
         self._database.close()
 
     def begin_run(self, record: RunRecord) -> None:
-        """Start the run or go on with it; raises `StorageError` when it was started with another bundle."""
-        values = {"run": record.run, "bundle": record.bundle, "started": record.started, "config": dict(record.config)}
+        """Make a run or go on with it by this configuration, its status as it was; raises `StorageError` when it was
+        started with another bundle.
+        """
+        values = {name: getattr(record, name) for name in _RUN_COLUMNS} | {"config": dict(record.config)}
         with self._database.transaction() as connection:
             statement = insert(connection, tables.runs).values(values)
             changed = {"config": statement.excluded.config}
@@ -95,7 +100,8 @@ class Store:
             .where(tables.rounds.c.run == tables.runs.c.run, tables.rounds.c.status == _CLOSED)
             .scalar_subquery()
         )
-        query = select(tables.runs, closed.label("rounds_closed")).order_by(tables.runs.c.started.desc())
+        columns = (tables.runs.c[name] for name in _RUN_COLUMNS)
+        query = select(*columns, closed.label("rounds_closed")).order_by(tables.runs.c.started.desc())
         with self._database.transaction() as connection:
             return tuple(RunRecord(**row) for row in connection.execute(query).mappings())
 
@@ -119,6 +125,8 @@ class Store:
             statement = insert(connection, tables.rounds).values(values)
             changed = {name: statement.excluded[name] for name in ("plan", "expected", "opened")}
             connection.execute(statement.on_conflict_do_update(index_elements=["run", "round"], set_=changed))
+            if plan.resync:
+                note_resync(connection, plan.run)
 
     def extend_round(self, plan: RoundPlan) -> None:
         """Note that the plan of an open round has another deadline, before it is published."""

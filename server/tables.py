@@ -26,6 +26,11 @@ runs = Table(
     Column("bundle", String(64), nullable=False),
     Column("started", Float, nullable=False),
     Column("config", JSON, nullable=False),
+    Column("status", String(16), nullable=False, default="created"),
+    Column("reason", String, nullable=False, default=""),
+    Column("resync_due", Boolean, nullable=False, default=False),
+    Column("roll_back_to", Integer),
+    Column("rolled_back", Integer, nullable=False, default=0),
 )
 
 rounds = Table(

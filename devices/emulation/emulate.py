@@ -88,7 +88,9 @@ async def _train(prepared: Prepared, workplace: Path, on_status: OnStatus, on_ro
         on_status("starting the broker")
         broker = await stack.enter_async_context(embedded_broker(logs))
         fleet = create_emulated_fleet(workplace / "fleet", len(prepared.shares), datetime.now(UTC))
-        service = Service(_service_settings(prepared, fleet.path, workplace / "server", broker), on_round)
+        service = Service(
+            _service_settings(prepared, fleet.path, workplace / "server", broker), lambda _, record: on_round(record)
+        )
         await stack.enter_async_context(service)
         on_status("starting the devices")
         surroundings = Surroundings(broker, service.http_url, settings.runtime, RUN)

@@ -139,7 +139,7 @@ class Simulation:
             self._look_around()
             commands = self._tell(coordinator.Tick(self.now))
             opening = next((one for one in commands if isinstance(one, coordinator.OpenRound)), None)
-            searches = searches + 1 if self._state.draws_too_few else 0
+            searches = searches + 1 if self._state.may_open else 0
             if searches == MOST_SEARCHES:
                 raise SimulationError(
                     f"no round draws any device: participation {self._at.config.participation:g} is too low for "

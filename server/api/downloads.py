@@ -23,17 +23,18 @@ def router(sources: Sources) -> APIRouter:
     @routes.get("/bundles/{bundle}/{path:path}", response_class=FileResponse)
     def bundle_file(request: Request, bundle: str, path: str) -> Response:
         """Send `manifest.json` or a file that it names."""
-        if bundle != sources.bundle.id:
-            raise HTTPException(404, f"there is no bundle {bundle!r} here, only {sources.bundle.id}")
-        file = sources.bundle.file(path)
+        found = sources.shelf.bundle(bundle)
+        if found is None:
+            raise HTTPException(404, f"there is no bundle {bundle!r} that a run at hand trains")
+        file = found.file(path)
         if file is None:
             raise HTTPException(404, f"bundle {bundle} has no file {path!r}; its manifest.json lists those there are")
-        return _immutable(request, file, sources.bundle.sha256_of(path))
+        return _immutable(request, file, found.sha256_of(path))
 
     @routes.get("/models/{sha256}", response_class=FileResponse)
     def model(request: Request, sha256: str) -> Response:
         """Send the tensor_codec bytes of the whole model with this SHA-256; only the last few models are kept."""
-        file = sources.models.encoded.path_of(sha256)
+        file = sources.shelf.model(sha256)
         if file is None:
             raise HTTPException(404, f"there is no model {sha256!r}; the round's plan names the current one")
         return _immutable(request, file, sha256)
@@ -41,7 +42,7 @@ def router(sources: Sources) -> APIRouter:
     @routes.get("/differences/{sha256}", response_class=FileResponse)
     def difference(request: Request, sha256: str) -> Response:
         """Send the tensor_codec bytes of the model difference with this SHA-256; only the last one is kept."""
-        file = sources.models.differences.path_of(sha256)
+        file = sources.shelf.difference(sha256)
         if file is None:
             raise HTTPException(404, f"there is no difference {sha256!r}; a resync's plan names the current ones")
         return _immutable(request, file, sha256)

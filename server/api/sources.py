@@ -1,4 +1,4 @@
-"""What the HTTP interface reads from."""
+"""What the HTTP interface reads from, and whom it gives orders to."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 
-from server.bundle import Bundle
-from server.model_files import ModelFiles
+from server.control import Control
+from server.shelf import Shelf
 from server.storage import Store
 from server.traffic import Traffic
 
@@ -18,8 +18,8 @@ class Sources:
     """`broker_connected` tells whether the link to the broker is up; `metrics` are what Prometheus reads."""
 
     store: Store
-    bundle: Bundle
-    models: ModelFiles
+    shelf: Shelf
     traffic: Traffic
     broker_connected: Callable[[], bool]
+    control: Control
     metrics: CollectorRegistry = field(default_factory=CollectorRegistry)

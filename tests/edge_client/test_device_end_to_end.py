@@ -128,7 +128,7 @@ async def test_a_newer_plan_ends_the_training_at_hand(tmp_path, scene):
         async with scripted_server(port) as server, running(config):
             assert (await server.state()).online
             await server.publish_plan(replace(scene.plan(1, scene.model, "float32"), local_steps=10**9))
-            while not (tmp_path / "state" / "resyncs" / scene.model).exists():
+            while not (tmp_path / "state" / "resyncs" / RUN / scene.model).exists():
                 await asyncio.sleep(0.01)
             await server.publish_plan(replace(scene.plan(2, scene.model, "float32"), resync_round=2))
             update, _ = await server.update(2)

@@ -8,7 +8,13 @@ from edge_client.round_events import Selection
 from edge_client.round_phases import Memory
 from wire_protocol.sub_model import SubModel
 
-MEMORY = Memory(Selection("r", "b" * 64, 3, 4, SubModel({"g": np.array([1, 300])})), {"r": 4, "s": 9})
+MEMORY = Memory(
+    {
+        "s": Selection("s", "c" * 64, 8, 9, SubModel({"g": np.array([2])})),
+        "r": Selection("r", "b" * 64, 3, 4, SubModel({"g": np.array([1, 300])})),
+    },
+    {"r": 4, "s": 9},
+)
 
 
 @pytest.fixture
@@ -22,8 +28,8 @@ def test_what_is_remembered_comes_back_in_its_order(path):
     memory = load_memory(path, "f")
     assert memory == MEMORY
     assert list(memory.newest) == ["r", "s"]
-    assert memory.selection is not None
-    assert memory.selection.sub_model.kept["g"].tolist() == [1, 300]
+    assert list(memory.selections) == ["s", "r"]
+    assert memory.selections["r"].sub_model.kept["g"].tolist() == [1, 300]
 
 
 def test_nothing_is_remembered_before_anything_was(tmp_path, caplog):

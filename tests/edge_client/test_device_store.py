@@ -86,12 +86,12 @@ def test_a_kill_at_any_step_neither_loses_a_stored_update_nor_trains_its_round_a
         assert answered or not waiting
         assert restarted.memory.newest["r"] >= 1
         if finished or (answered and not waiting):
-            assert restarted.memory.selection == chosen(2)
+            assert restarted.memory.selections["r"] == chosen(2)
         a_round(restarted, 2, b"second, trained again")
         last = opened(folder)
         assert last.parcels == ()
         assert last.memory.newest == {"r": 2}
-        assert last.memory.selection == chosen(2)
+        assert last.memory.selections["r"] == chosen(2)
         steps += 1
     assert steps > 10
 
@@ -114,7 +114,7 @@ def test_a_refused_update_goes_and_its_neurons_stay_until_the_next_resync(tmp_pa
     store = opened(tmp_path)
     store.settle(store.store("r", 1, b"x", chosen(1)).parcel, accepted=False)
     assert opened(tmp_path).parcels == ()
-    assert opened(tmp_path).memory.selection == chosen(1)
+    assert opened(tmp_path).memory.selections["r"] == chosen(1)
     assert opened(tmp_path).memory.newest == {"r": 1}
 
 
@@ -153,10 +153,10 @@ def test_a_receipt_on_a_full_disk_makes_room_and_loses_nothing(tmp_path, monkeyp
     parcel = store.store("r", 1, b"x", chosen(1)).parcel
     failing(monkeypatch, errno.ENOSPC)
     store.settle(parcel, accepted=True)
-    assert store.memory.selection == chosen(1)
+    assert store.memory.selections["r"] == chosen(1)
     restarted = opened(tmp_path)
     assert restarted.parcels == ()
-    assert restarted.memory.selection == chosen(1)
+    assert restarted.memory.selections["r"] == chosen(1)
     assert restarted.memory.newest == {"r": 1}
 
 

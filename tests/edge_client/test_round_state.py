@@ -65,8 +65,8 @@ def a_slice(number: int = 5, run: str = "r", model_version: int | None = None) -
     return Slice(run=run, round=number, model_version=version, precision="float32", values=b"")
 
 
-UP = Memory(selection=chosen(), newest={"r": 5})
-BARE = replace(UP, selection=None)
+UP = Memory({"r": chosen()}, newest={"r": 5})
+BARE = replace(UP, selections={})
 P5 = plan(5)
 TASK = Task(P5, expires=NOW + 100)
 R5 = {"run": "r", "round": 5, "now": NOW}
@@ -97,6 +97,7 @@ NEXT_TASK = Task(plan(6), NOW + 50)
 NEXT = AwaitingSlice(BEGUN, NEXT_TASK, chosen(), due=NOW + 5)
 NEXT_COMMANDS = (Begin(plan(6)), ExpectSlice(plan(6)))
 OVERTAKEN = GiveUp(P5, "a newer plan came")
+OTHER_BEGUN = Fetching(replace(UP, newest={"r": 4, "s": 1}), Task(OTHER_RUN.plan, NOW + 50), None)
 STORE = Store(P5, PAYLOAD, chosen())
 GIVEN_UP = GiveUp(P5, "the model could not be fetched before the deadline")
 FORGOTTEN = Idle(replace(UP, newest={"r": 4}))
@@ -126,6 +127,10 @@ CHANGES = [
         Begin(OTHER_RUN.plan),
         Fetch(OTHER_RUN.plan, None),
     ),
+    *(
+        changes(phase, OTHER_RUN, OTHER_BEGUN, OVERTAKEN, Begin(OTHER_RUN.plan), Fetch(OTHER_RUN.plan, None))
+        for phase in (AWAITING, FETCHING, DELAYED, TRAINING)
+    ),
     *(changes(phase, NEWER, NEXT, OVERTAKEN, *NEXT_COMMANDS) for phase in BUSY if phase not in (STORING, DELIVERING)),
     changes(STORING, NEWER, NEXT, *NEXT_COMMANDS),
     changes(IDLE, NOT_DRAWN, Idle(BEGUN)),
@@ -136,7 +141,7 @@ CHANGES = [
     *(changes(phase, AGAIN, replace(phase, task=Task(P5, NOW + 50))) for phase in BUSY),
     # a receipt
     *(
-        changes(phase, ACCEPTED, replace(phase, memory=replace(UP, selection=chosen(number=5))))
+        changes(phase, ACCEPTED, replace(phase, memory=replace(UP, selections={"r": chosen(number=5)})))
         for phase in (IDLE, *BUSY)
     ),
     # the slice
@@ -288,7 +293,8 @@ def test_a_model_that_cannot_be_had_is_given_up_for_that_of_a_newer_plan() -> No
 
 @pytest.mark.parametrize("selection", [chosen(3), chosen(run="s"), chosen(bundle="c" * 64), None])
 def test_neurons_of_another_resync_run_or_bundle_are_not_used_again(selection):
-    following, commands = advance(Idle(replace(UP, selection=selection)), NEWER)
+    known = {} if selection is None else {selection.run: selection}
+    following, commands = advance(Idle(replace(UP, selections=known)), NEWER)
     assert isinstance(following, Fetching)
     assert commands[1] == Fetch(NEWER.plan, None)
 
@@ -304,10 +310,41 @@ def test_memory_of_runs_is_bounded_and_forgets_the_oldest():
 
 
 def test_a_receipt_that_comes_late_brings_no_older_neurons_back_but_another_run_takes_their_place():
-    newest = Memory(selection=chosen(resync_round=6, number=7))
+    newest = Memory({"r": chosen(resync_round=6, number=7)})
     for late in (chosen(resync_round=4, number=5), chosen(resync_round=6, number=6)):
         assert newest.with_selection(late) is newest
-    assert newest.with_selection(chosen(1, run="s")).selection == chosen(1, run="s")
+    assert list(newest.with_selection(chosen(1, run="s")).selections.values()) == [
+        *newest.selections.values(),
+        chosen(1, run="s"),
+    ]
+
+
+def test_the_neurons_of_the_runs_used_last_are_remembered():
+    memory = Memory()
+    for run in ("one", "two", "three", "four", "one", "five"):
+        memory = memory.with_selection(chosen(run=run))
+    assert list(memory.selections) == ["three", "four", "one", "five"]
+
+
+def test_a_round_left_for_another_runs_goes_on_in_its_runs_next_turn_and_one_that_is_made_does_not():
+    phase, _ = advance(TRAINING, OTHER_RUN)
+    prolonged = PlanArrived(now=NOW + 60, plan=P5, remaining=50)
+    phase, commands = advance(phase, prolonged)
+    assert (Begin(P5), ExpectSlice(P5)) == commands[-2:]
+    for made in (STORING, FULL, DELIVERING):
+        phase, _ = advance(advance(made, OTHER_RUN)[0], prolonged)
+        assert phase.task.plan == OTHER_RUN.plan
+
+
+def test_runs_that_alternate_wait_for_their_slices_and_fetch_nothing():
+    memory = Memory({"r": chosen(), "s": chosen(run="s")}, newest={"r": 4, "s": 4})
+    phase = Idle(memory)
+    for number in (5, 6):
+        for run in ("r", "s"):
+            arrived = PlanArrived(now=NOW, plan=plan(number, run=run), remaining=50)
+            phase, commands = advance(phase, arrived)
+            assert commands[-1] == ExpectSlice(arrived.plan)
+            phase = Idle(phase.memory)
 
 
 def test_the_newest_round_of_a_run_never_goes_back():
@@ -389,4 +426,4 @@ def test_from_anywhere_a_new_round_can_still_be_finished(sequence):
         stored += [command for command in commands if isinstance(command, Store)]
     assert stored == [Store(order, PAYLOAD, chosen(9))]
     assert isinstance(phase, Idle)
-    assert phase.memory.selection == chosen(9, number=9)
+    assert phase.memory.selections["r"] == chosen(9, number=9)

@@ -105,13 +105,25 @@ def here(folder: Path) -> list[str]:
 def test_a_device_with_the_base_fetches_differences_only(tmp_path, resyncs):
     for index in range(3):
         resyncs.fetch(index, tmp_path)
-        assert here(tmp_path) == [f"resyncs/{resyncs.plans[index].model}"]
+        assert here(tmp_path) == [f"resyncs/r/{resyncs.plans[index].model}"]
         resyncs.fetch(index, tmp_path)
     assert resyncs.kinds == ["models", "differences", "differences"]
     sizes = [offer.size for plan in resyncs.plans for offer in plan.differences]
     assert resyncs.received == WHOLE_BYTES + sum(sizes)
     assert max(sizes) < WHOLE_BYTES / 3.5
     assert not resyncs.told
+
+
+def test_runs_that_take_turns_each_keep_their_base(tmp_path, resyncs):
+    for index in range(3):
+        for run in ("r", "s", "t"):
+            resyncs.fetch(index, tmp_path, run=run)
+    assert here(tmp_path) == [f"resyncs/{run}/{resyncs.plans[2].model}" for run in ("r", "s", "t")]
+    assert resyncs.kinds.count("models") == 3
+    assert resyncs.kinds.count("differences") == 6
+    for run in ("u", "v"):
+        resyncs.fetch(2, tmp_path, run=run)
+    assert {path.split("/")[1] for path in here(tmp_path)} == {"s", "t", "u", "v"}
 
 
 def test_a_device_that_joins_late_or_missed_a_resync_fetches_the_whole(tmp_path, resyncs):
@@ -128,9 +140,9 @@ def test_a_model_fetched_in_place_of_a_slice_is_no_base_and_leaves_the_base_alon
         resyncs.pages[f"/api/v1/models/{name_of(content)}"] = content
         between = replace(resyncs.plans[0], round=seed - 5, model=name_of(content))
         resyncs.model(between, tmp_path).fetch()
-        assert here(tmp_path) == [f"models/{name_of(content)}", f"resyncs/{resyncs.plans[0].model}"]
+        assert here(tmp_path) == [f"models/{name_of(content)}", f"resyncs/r/{resyncs.plans[0].model}"]
     resyncs.fetch(1, tmp_path)
-    assert here(tmp_path) == [f"resyncs/{resyncs.plans[1].model}"]
+    assert here(tmp_path) == [f"resyncs/r/{resyncs.plans[1].model}"]
     assert resyncs.kinds == ["models"] * 3 + ["differences"]
 
 
@@ -147,7 +159,7 @@ def test_a_difference_that_is_not_what_was_signed_gives_way_to_the_whole(tmp_pat
     resyncs.fetch(1, tmp_path)
     assert resyncs.kinds[0] == "models"
     assert resyncs.kinds[-1] == "models"
-    assert here(tmp_path) == [f"resyncs/{resyncs.plans[1].model}"]
+    assert here(tmp_path) == [f"resyncs/r/{resyncs.plans[1].model}"]
 
 
 def test_a_difference_that_is_gone_gives_way_to_the_whole(tmp_path, resyncs):
@@ -171,12 +183,12 @@ def test_a_difference_that_leads_elsewhere_gives_way_to_the_whole(tmp_path, resy
     resyncs.fetch(1, tmp_path, differences=(offer,))
     assert resyncs.kinds == ["models", "differences", "models"]
     assert resyncs.told == [WHOLE_BYTES]
-    assert here(tmp_path) == [f"resyncs/{resyncs.plans[1].model}"]
+    assert here(tmp_path) == [f"resyncs/r/{resyncs.plans[1].model}"]
 
 
 def test_a_damaged_base_is_none(tmp_path, resyncs):
     resyncs.fetch(0, tmp_path)
-    (tmp_path / "resyncs" / resyncs.plans[0].model).write_bytes(b"rust")
+    (tmp_path / "resyncs" / "r" / resyncs.plans[0].model).write_bytes(b"rust")
     assert resyncs.model(resyncs.plans[1], tmp_path).bytes_to_fetch() == WHOLE_BYTES
     resyncs.fetch(1, tmp_path)
     assert resyncs.kinds == ["models", "models"]
@@ -184,8 +196,8 @@ def test_a_damaged_base_is_none(tmp_path, resyncs):
 
 def test_a_base_coded_otherwise_gives_way_to_the_whole(tmp_path, resyncs):
     other = encode(drawn(0), SHAPES, Codec("int8"), compress=False)
-    (tmp_path / "resyncs").mkdir()
-    (tmp_path / "resyncs" / name_of(other)).write_bytes(other)
+    (tmp_path / "resyncs" / "r").mkdir(parents=True)
+    (tmp_path / "resyncs" / "r" / name_of(other)).write_bytes(other)
     resyncs.fetch(1, tmp_path, differences=(replace(resyncs.plans[1].differences[0], base=name_of(other)),))
     assert resyncs.kinds == ["differences", "models"]
 
@@ -214,7 +226,7 @@ def test_bytes_foreseen_are_those_fetched_and_more_are_asked_for(tmp_path, resyn
     with pytest.raises(CannotAffordError):
         second.fetch(refuse)
     assert resyncs.kinds.count("models") == 1
-    assert f"resyncs/{resyncs.plans[0].model}" in here(tmp_path)
+    assert f"resyncs/r/{resyncs.plans[0].model}" in here(tmp_path)
 
 
 @pytest.mark.parametrize("away", [True, False])
@@ -240,4 +252,4 @@ def test_where_nothing_can_be_had_the_base_stays(tmp_path, resyncs):
     resyncs.pages.clear()
     with pytest.raises(AbsentError, match="HTTP status 404"):
         resyncs.fetch(1, tmp_path)
-    assert here(tmp_path) == [f"resyncs/{resyncs.plans[0].model}"]
+    assert here(tmp_path) == [f"resyncs/r/{resyncs.plans[0].model}"]

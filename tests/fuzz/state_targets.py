@@ -49,7 +49,7 @@ from wire_protocol.topics import Part
 
 def _memories() -> Sequence[bytes]:
     path, selection = scratch() / "seed.memory", Selection(RUN, "0" * 64, 1, 3, KEPT)
-    save_memory(path, FLEET, Memory(selection, {RUN: 3, "other": 9}))
+    save_memory(path, FLEET, Memory({RUN: selection}, {RUN: 3, "other": 9}))
     return [path.read_bytes()[32:]]
 
 

@@ -23,10 +23,18 @@ import pytest
 from safetensors.numpy import save_file
 from sqlalchemy import URL
 
+from server.active_runs import ActiveRuns
 from server.cancellation import end_tasks
+from server.clocks import SYSTEM_CLOCKS
 from server.database_url import sqlite_url
+from server.downlink import Downlink
 from server.operator_keys import FLEET_NAME, OPERATOR_KEY_NAME, Operator, load_operator
+from server.presence import Presence
 from server.registry import REGISTRY_NAME, Enrolled, Registry, encode_registry
+from server.run_host import Premises
+from server.runs import Runs
+from server.storage import Store
+from server.traffic import Traffic
 from wire_protocol import chunking, messages, tensor_codec, topics
 from wire_protocol.broker_url import BrokerUrl
 from wire_protocol.bundle_manifest import MANIFEST_NAME, BundleFile, BundleManifest, encode_manifest
@@ -190,6 +198,36 @@ class ScriptedFleet:
 @pytest.fixture
 def fleet(tmp_path: Path) -> ScriptedFleet:
     return ScriptedFleet(tmp_path / "fleet")
+
+
+@pytest.fixture
+def premises(tmp_path: Path, fleet: ScriptedFleet) -> Iterator[Premises]:
+    """A service's without a broker."""
+    store, traffic = Store(tmp_path / "state"), Traffic()
+    downlink = Downlink(lambda topic, payload, *, retain=False: False, traffic, CHUNK_BYTES, fleet.operator)
+    yield Premises(
+        state=tmp_path / "state",
+        store=store,
+        operator=fleet.operator,
+        registry=fleet.registry,
+        presence=Presence(),
+        downlink=downlink,
+        traffic=traffic,
+        clocks=SYSTEM_CLOCKS,
+        evaluation_threads=1,
+        on_round=lambda run, record: None,
+    )
+    store.close()
+
+
+@pytest.fixture
+def active(premises: Premises) -> ActiveRuns:
+    return ActiveRuns(premises)
+
+
+@pytest.fixture
+def runs(premises: Premises, active: ActiveRuns) -> Runs:
+    return Runs(premises, active)
 
 
 class Broker:

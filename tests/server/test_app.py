@@ -3,30 +3,32 @@ from pathlib import Path
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry
 
 from server.api.sources import Sources
 from server.app import create_app
-from server.bundle import open_bundle
-from server.metrics import Metrics
+from server.bundle import Bundle, open_bundle
 from server.model_files import ModelFiles
 from server.records import DeviceRecord, RunRecord
-from server.storage import Store
-from server.traffic import Bytes, Traffic
+from server.run_host import Premises
+from server.runs import Runs
+from server.shelf import Offered, Shelf
+from server.traffic import Bytes
 
 
 @pytest.fixture
-def sources(bundle_folder: Path, tmp_path: Path) -> Sources:
-    store = Store(tmp_path / "state")
-    yield Sources(
-        store=store,
-        bundle=open_bundle(bundle_folder),
-        models=ModelFiles(tmp_path / "state", "run"),
-        traffic=Traffic(),
-        broker_connected=lambda: False,
-        metrics=Metrics(CollectorRegistry()).registry,
-    )
-    store.close()
+def sources(bundle: Bundle, models: ModelFiles, premises: Premises, runs: Runs) -> Sources:
+    shelf = Shelf(lambda: [Offered(bundle, models)])
+    return Sources(premises.store, shelf, premises.traffic, lambda: False, runs, premises.metrics.registry)
+
+
+@pytest.fixture
+def bundle(bundle_folder: Path) -> Bundle:
+    return open_bundle(bundle_folder)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> ModelFiles:
+    return ModelFiles(tmp_path / "state", "run")
 
 
 @pytest.fixture
@@ -61,6 +63,7 @@ async def test_runs_rounds_and_devices(client: httpx.AsyncClient, sources: Sourc
     sources.store.begin_run(RunRecord("run", "b" * 64, 1.0, {"rounds": 3}))
     sources.store.save_devices([DeviceRecord("a", True, 5, "portable", "0.1.0", 2.0)])
     expected = {"run": "run", "bundle": "b" * 64, "started": 1.0, "config": {"rounds": 3}, "rounds_closed": 0}
+    expected |= {"status": "created", "reason": ""}
     assert (await client.get("/api/v1/runs")).json() == [expected]
     assert (await client.get("/api/v1/runs/run")).json() == expected
     assert (await client.get("/api/v1/runs/run/rounds")).json() == []
@@ -77,14 +80,16 @@ async def test_an_unknown_run_is_named(client: httpx.AsyncClient, path: str) -> 
     assert "'nobody'" in answer.json()["detail"]
 
 
-async def test_a_bundle_is_downloaded_whole_or_in_ranges(client: httpx.AsyncClient, sources: Sources) -> None:
-    base = f"/api/v1/bundles/{sources.bundle.id}"
+async def test_a_bundle_is_downloaded_whole_or_in_ranges(
+    client: httpx.AsyncClient, sources: Sources, bundle: Bundle
+) -> None:
+    base = f"/api/v1/bundles/{bundle.id}"
     for name in ("manifest.json", "evaluate.onnx", "weights.safetensors"):
-        content = (sources.bundle.folder / name).read_bytes()
+        content = (bundle.folder / name).read_bytes()
         before = sources.traffic.total
         whole = await client.get(f"{base}/{name}")
         assert whole.content == content
-        assert whole.headers["etag"] == f'"{sources.bundle.sha256_of(name)}"'
+        assert whole.headers["etag"] == f'"{bundle.sha256_of(name)}"'
         assert "immutable" in whole.headers["cache-control"]
         rest = await client.get(f"{base}/{name}", headers={"Range": "bytes=10-", "If-Range": whole.headers["etag"]})
         assert rest.status_code == 206
@@ -95,9 +100,9 @@ async def test_a_bundle_is_downloaded_whole_or_in_ranges(client: httpx.AsyncClie
 
 @pytest.mark.parametrize(("kind", "folder"), [("models", "encoded"), ("differences", "differences")])
 async def test_models_and_differences_are_downloaded_by_their_hash(
-    client: httpx.AsyncClient, sources: Sources, kind: str, folder: str
+    client: httpx.AsyncClient, sources: Sources, models: ModelFiles, kind: str, folder: str
 ) -> None:
-    path = f"/api/v1/{kind}/{getattr(sources.models, folder).publish(b'0123456789')}"
+    path = f"/api/v1/{kind}/{getattr(models, folder).publish(b'0123456789')}"
     before = sources.traffic.total
     whole = await client.get(path)
     assert whole.content == b"0123456789"
@@ -116,13 +121,13 @@ async def test_models_and_differences_are_downloaded_by_their_hash(
         ("models/" + "0" * 64, "there is no model '0"),
         ("models/short", "there is no model 'short'"),
         ("differences/" + "0" * 64, "there is no difference '0"),
-        ("bundles/other/manifest.json", "there is no bundle 'other' here, only"),
+        ("bundles/other/manifest.json", "there is no bundle 'other' that a run at hand trains"),
         ("bundles/{bundle}/secret.txt", "has no file 'secret.txt'"),
         ("bundles/{bundle}/%2e%2e/state/fisherfleet.sqlite", "has no file '../state/fisherfleet.sqlite'"),
     ],
 )
-async def test_what_is_not_there_is_named(client: httpx.AsyncClient, sources: Sources, path: str, detail: str) -> None:
-    answer = await client.get(f"/api/v1/{path.format(bundle=sources.bundle.id)}")
+async def test_what_is_not_there_is_named(client: httpx.AsyncClient, bundle: Bundle, path: str, detail: str) -> None:
+    answer = await client.get(f"/api/v1/{path.format(bundle=bundle.id)}")
     assert answer.status_code == 404
     assert detail in answer.json()["detail"]
 

@@ -467,9 +467,9 @@ def test_a_tick_tries_many_numbers_but_not_all_and_the_next_goes_on() -> None:
     assert commands + more == []
     assert state.phase == Waiting(1)
     assert again.next_round == 2 * state.next_round - 1 > 1000
-    assert state.draws_too_few
-    assert not play(begin(SAMPLED), Tick(0))[0].draws_too_few
-    assert not play(all_online(SAMPLED), Tick(0))[0].draws_too_few
+    assert state.may_open
+    assert not play(begin(SAMPLED), Tick(0))[0].may_open
+    assert not play(all_online(SAMPLED), Tick(0))[0].may_open
 
 
 def test_a_round_whose_drawn_devices_left_is_given_up_at_its_deadline_and_another_opened() -> None:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.inbox import Inbox, StateReport
-from server.intake import Intake
+from server.intake import Desk, Intake
 from server.partial_files import PartialFiles
 from server.receipts import refusal
 from server.registry import Enrolled, Registry, encode_registry
@@ -46,6 +46,7 @@ class Answers:
     """Round 1 is open; updates in `counted` were counted."""
 
     counted: set[tuple[Part, bytes]] = field(default_factory=set)
+    resting: bool = False
 
     def standing(self, part: Part, sha256: bytes) -> Receipt | None:
         if part.round != 1:
@@ -67,11 +68,9 @@ class Bench:
         clock = lambda: self.now  # noqa: E731
         self.uplink = Uplink(50, 100, PartialFiles(folder / "partial", "run"), clock)
         self.intake = Intake(
-            run="run",
-            uplink=self.uplink,
+            desks={"run": Desk(self.uplink, self.answers)},
             downlink=self.downlink,  # type: ignore[arg-type]
             traffic=Traffic(),
-            answers=self.answers,
             inbox=self.inbox,
             registry=Registry.load(self.path),
             on_want=lambda device, payload: self.wants.append((device, payload)),

@@ -89,6 +89,31 @@ async def test_a_signal_stops_it_cleanly(options: list[str], number: int, status
     assert b"Traceback" not in log
 
 
+async def test_without_a_bundle_it_serves_the_runs_it_has_until_a_signal(options: list[str], tmp_path: Path) -> None:
+    async with command([*options, "--run=mine"]) as process:
+        await serving(process)
+        process.terminate()
+        await process.communicate()
+    of_the_service = [one for one in options if one.split("=")[0] in ("--fleet", "--broker", "--state", "--port")]
+    async with command(of_the_service) as process:
+        assert process.stderr is not None
+        line = await anext(line async for line in process.stderr if b"serving" in line)
+        process.terminate()
+        await process.communicate()
+    assert b"serving mine at http://127.0.0.1:" in line
+    assert process.returncode == 143
+
+
+@pytest.mark.parametrize(
+    ("option", "text"), [("--rounds=3", "rounds"), ("--privacy=none", "privacy"), ("--run=a", "run")]
+)
+def test_what_is_of_a_run_is_refused_without_a_bundle(
+    fleet: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, text: str
+) -> None:
+    assert main([f"--fleet={fleet.folder}", f"--state={tmp_path}", option]) == 2
+    assert f"{text} must be left out without --bundle" in capsys.readouterr().err
+
+
 async def test_the_run_left_unfinished_is_gone_on_with(options: list[str], bundle_folder: Path, tmp_path: Path) -> None:
     names = []
     for _ in range(2):

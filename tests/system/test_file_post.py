@@ -17,11 +17,12 @@ from edge_client.errors import BundleError, SpoiltError, UnreachableError
 from edge_client.http_download import Wanted
 from server.cancellation import end_tasks
 from server.courier import Courier
-from server.file_post import FilePost, Office, Shelf
+from server.file_post import FilePost, Office
 from server.model_files import ModelFiles
 from server.operator_keys import Operator
 from server.registry import Enrolled, Registry, encode_registry
 from server.sealed_files import SealedFiles
+from server.shelf import Offered, Shelf
 from server.traffic import Traffic
 from tests.fleet_keys import FLEET, device, fleet, operator, signed
 from wire_protocol import topics
@@ -53,7 +54,9 @@ class Bench:
         bundle = SimpleNamespace(id="0" * 64, file=lambda name: None)
         office = Office(Operator(FLEET, (operator(),)), Registry.load(folder / "devices.json"), Traffic(), self.publish)
         self.sealed = SealedFiles(folder / "server" / "courier", lambda: self.now)
-        self.post = FilePost(office, Shelf(bundle, models), self.sealed, CHUNK, Courier(CHUNK, lambda: self.now))  # type: ignore[arg-type]
+        self.post = FilePost(
+            office, Shelf(lambda: [Offered(bundle, models)]), self.sealed, CHUNK, Courier(CHUNK, lambda: self.now)
+        )  # type: ignore[arg-type]
 
     def enrol(self, *names: str, revoked: bool = False) -> None:
         entries = {name: Enrolled((device(name).public,), revoked) for name in names}

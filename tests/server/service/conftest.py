@@ -48,7 +48,10 @@ async def _serving(
     settings: ServiceSettings, clocks: Clocks
 ) -> AsyncIterator[tuple[Service, asyncio.Task[None], list[RoundRecord]]]:
     records: list[RoundRecord] = []
-    async with asyncio.timeout(PATIENCE), Service(settings, records.append, clocks) as service:
+    async with (
+        asyncio.timeout(PATIENCE),
+        Service(settings, lambda _, record: records.append(record), clocks) as service,
+    ):
         run = asyncio.create_task(service.run())
         try:
             yield service, run, records

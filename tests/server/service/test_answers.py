@@ -188,7 +188,7 @@ async def test_updates_that_came_together_are_counted_by_one_commit(
         commit = UpdateRows.commit
         plans = [await device.next_plan(1) for device in devices]
         hold = asyncio.Event()
-        count = service._answers.count
+        count = service.active.get("run").answers.count
 
         async def held(*arguments: Any) -> Any:
             await hold.wait()
@@ -198,7 +198,7 @@ async def test_updates_that_came_together_are_counted_by_one_commit(
             commits.append(len(batch.updates))
             return commit(rows, batch)
 
-        monkeypatch.setattr(service._answers, "count", held)
+        monkeypatch.setattr(service.active.get("run").answers, "count", held)
         monkeypatch.setattr(UpdateRows, "commit", noted)
         sends = [
             asyncio.create_task(device.send(plan, device.update(plan, keeping(0), 1.0)))

@@ -173,7 +173,7 @@ async def test_a_late_update_that_cannot_be_looked_up_waits_until_it_can_be(
         first = await c.next_plan(1)
         await close_round(first, scene.keeping(0), 1.0, a, b)
         second = await a.next_plan(2)
-        count, failures = service._answers.count, 2
+        count, failures = service.active.get("run").answers.count, 2
 
         async def unread(completes: deque[Complete], let_go: Any) -> Any:
             nonlocal failures
@@ -184,7 +184,7 @@ async def test_a_late_update_that_cannot_be_looked_up_waits_until_it_can_be(
                 patched.setattr(UpdateRows, "counted_hash", damaged)
                 return await count(completes, let_go)
 
-        monkeypatch.setattr(service._answers, "count", unread)
+        monkeypatch.setattr(service.active.get("run").answers, "count", unread)
         late = c.update(first, scene.keeping(0), 1.0)
         assert (await c.send(first, late, again_after=0.1)).accepted
         assert failures == 0

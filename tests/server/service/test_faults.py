@@ -112,7 +112,7 @@ async def test_a_write_that_fails_is_done_again_when_it_can_be(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("server.rounds._RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("server.patience._RETRY_SECONDS", 0.05)
     settings = replace(scene.running(rounds=2, min_devices=2), test=None)
     disk = FailingDisk(settings.state / folder, monkeypatch)
     async with scene.serving(settings) as (service, run, records), scene.connected("a") as a, scene.connected("b") as b:

@@ -53,6 +53,6 @@ async def test_a_restart_between_two_rounds_finds_the_norm_and_one_without_a_qua
         async with serving(running(**run, rounds=2)):
             assert (await a.next_plan(2)).privacy.clip_norm == pytest.approx(2.0 * exp(-0.2))
     fixed = msgspec.structs.replace(PRIVACY, count_noise_multiplier=0.0)
-    service = Service(running(privacy=fixed, selection="random", rounds=2), lambda _record: None)
-    assert service._rounds._model.clip_norm is None
+    service = Service(running(privacy=fixed, selection="random", rounds=2))
+    assert service.active.get("run").rounds._model.clip_norm is None
     service.close()

@@ -1,0 +1,50 @@
+"""The files that devices may have of all runs at hand: bundles' files, models, and differences of models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from server.bundle import Bundle
+from server.model_files import ModelFiles
+
+
+class Offered(NamedTuple):
+    """What one run offers."""
+
+    bundle: Bundle
+    models: ModelFiles
+
+
+class Shelf:
+    """`offered` says what is on offer now. All files but bundles' are named by their SHA-256 (hexadecimal)."""
+
+    def __init__(self, offered: Callable[[], Iterable[Offered]]) -> None:
+        self._offered = offered
+
+    def bundle(self, bundle: str) -> Bundle | None:
+        """The bundle with this id, None where no run at hand trains it."""
+        return next((one.bundle for one in self._offered() if one.bundle.id == bundle), None)
+
+    def model(self, sha256: str) -> Path | None:
+        """A whole model, as `tensor_codec` bytes; only the last few of each run are here."""
+        return _first(one.models.encoded.path_of(sha256) for one in self._offered())
+
+    def difference(self, sha256: str) -> Path | None:
+        """The difference between two resyncs' models; only the last of each run is here."""
+        return _first(one.models.differences.path_of(sha256) for one in self._offered())
+
+    def path_of(self, path: str) -> Path | None:
+        """Where the file of a `Want` is, None when there is no such file."""
+        kind, name, *rest = path.split("/", 2)
+        if kind == "models":
+            return self.model(name)
+        if kind == "differences":
+            return self.difference(name)
+        bundle = self.bundle(name)
+        return None if bundle is None else bundle.file("".join(rest))
+
+
+def _first(paths: Iterable[Path | None]) -> Path | None:
+    return next((path for path in paths if path is not None), None)
