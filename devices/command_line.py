@@ -22,6 +22,9 @@ COMMANDS = {
     "devices": Command("devices.profiles.__main__", "list the kinds of devices that can be simulated: profiles"),
     "export": Command("model_export.__main__", "turn a PyTorch model into a bundle of training graphs"),
     "serve": Command("server.__main__", "run a federated training on your fleet through your MQTT broker"),
+    "tokens": Command("server.console.tokens", "who may use the server's HTTP interface: create, list, revoke"),
+    "backup": Command("server.back_up.backup_command", "put all that a server knows into one file, while it works"),
+    "restore": Command("server.back_up.restore_command", "make a state folder and a database of a back-up"),
     "privacy": Command("server.privacy.__main__", "how much noise a promise of privacy takes: plan"),
     "fleet": Command(
         "devices.provisioning.__main__", "keys and certificates of a fleet: init, add, list, revoke, rotate"

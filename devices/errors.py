@@ -23,9 +23,5 @@ class SimulationError(FisherfleetError):
     """A fleet cannot be simulated as asked; the text says what is missing."""
 
 
-class ProvisioningError(FisherfleetError):
-    """A fleet folder cannot be made, read or changed as asked."""
-
-
 class DoctorError(FisherfleetError):
     """A broker cannot be tried; the text says what to change first."""

@@ -1,7 +1,8 @@
 """`fisherfleet-edge --config device.toml`: run one device until it is stopped.
 
 `fisherfleet-edge fit --config device.toml` says what it would train, and why; `fisherfleet-edge privacy status` what
-private runs have spent.
+private runs have spent;
+`fisherfleet-edge enrol` makes its keys and enrols it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge") -> i
         from edge_client.privacy.command import main as privacy  # noqa: PLC0415 - loads numpy
 
         return privacy(words[1:], f"{prog} privacy")
+    if words[:1] == ["enrol"]:
+        from edge_client.enrolment import main as enrol  # noqa: PLC0415 - loads cryptography
+
+        return enrol(words[1:], f"{prog} enrol")
     arguments = _parser(prog).parse_args(words)
     logging.basicConfig(
         level=logging.DEBUG if arguments.verbose else logging.INFO,
@@ -52,7 +57,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         prog=prog,
         description="Train on this device's own data and send what changed to a Fisherfleet server.",
         epilog=f"{prog} fit --config FILE says how much of the model it would train within its limits, and why; "
-        f"{prog} privacy status --config FILE what private runs have spent.",
+        f"{prog} privacy status --config FILE what private runs have spent; {prog} enrol --help how to enrol.",
     )
     parser.add_argument("--config", type=Path, required=True, help="the device's TOML file (see docs)")
     parser.add_argument("--verbose", action="store_true", help="log every message")

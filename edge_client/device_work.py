@@ -44,7 +44,7 @@ from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.messages import RoundPlan, Slice, Update
 from wire_protocol.privacy import RecordPrivacy
 from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, gather, sub_shapes
-from wire_protocol.tensor_codec import Codec, decode, largest_size
+from wire_protocol.tensor_codec import Codec, Shapes, decode, largest_size
 
 logger = logging.getLogger(__name__)
 
@@ -270,7 +270,7 @@ class DeviceWork:
         return np.random.default_rng([self._config.seed, zlib.crc32(plan.run.encode()), plan.round])
 
 
-def _full_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
+def _full_shapes(layout: Layout) -> Shapes:
     return sub_shapes(layout, full_sub_model(layout).widths)
 
 

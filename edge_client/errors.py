@@ -73,3 +73,7 @@ class PrivacyError(FisherfleetError):
 
 class NotPrivateError(FisherfleetError):
     """The owner lets the device take part in private runs only, and this one is not."""
+
+
+class EnrolmentError(FisherfleetError):
+    """The device was not enrolled; the text says who refused what."""

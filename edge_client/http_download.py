@@ -1,4 +1,4 @@
-"""One file by HTTP, whole or not at all: the only file of the device that speaks HTTP.
+"""One file by HTTP, whole or not at all: the only file of a running device that speaks HTTP.
 
 Content goes to `<target>.part`, is checked against its SHA-256, synced, and only then renamed to `target`; whoever
 finds `target` finds all of it. A broken transfer leaves its `.part`, and the next try asks for the rest (RFC 9110,

@@ -28,7 +28,7 @@ from edge_client.errors import DamagedFileError
 from wire_protocol.errors import FisherfleetError, ProtocolError
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import Arrays, full_sub_model, sub_shapes
-from wire_protocol.tensor_codec import Codec, decode, encode, largest_size
+from wire_protocol.tensor_codec import Codec, Shapes, decode, encode, largest_size
 
 logger = logging.getLogger(__name__)
 
@@ -129,5 +129,5 @@ def _round(path: Path) -> str:
     return path.name.split(".")[1]
 
 
-def _shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
+def _shapes(layout: Layout) -> Shapes:
     return sub_shapes(layout, full_sub_model(layout).widths)

@@ -21,6 +21,9 @@ Where the newer plan still takes updates of the round at hand (a buffered run), 
 one begins with its receipt, so that one payload goes over the link at a time and is not overtaken:
 
     Storing -- stored --> Delivering -- settled --> the newest plan's round, or Idle
+
+Another run's plan is followed at once, and the round at hand counts as not begun; a buffered run's is finished first,
+up to its payload.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def prolong_or_replace(phase: Phase, event: PlanArrived) -> Step:
         return replace(phase, task=replace(phase.task, expires=event.now + event.remaining)), ()
     if not _is_new(phase, event):
         return phase, ()
-    if _still_counts(phase.task.plan, event.plan) and not isinstance(phase, FetchDelayed):
+    if _is_finished_first(phase, event.plan):
         if not event.drawn:
             return phase, ()
         newest = _newest(phase.task.following, Task(event.plan, event.now + event.remaining))
@@ -166,14 +166,17 @@ def store_again_when_due(phase: StoreDelayed, event: Tick) -> Step:
 
 
 def finish(phase: Storing, event: Stored) -> Step:
-    """The round is over here; the outbox sees to the rest. In a buffered run the next one waits for the receipt.
+    """The round is over here; the outbox sees to the rest. In a buffered run its next one waits for the receipt.
 
     Its neurons stay until the next resync, whether the receipt comes before the next plan or after it.
     """
     if not _is_ours(phase, event):
         return phase, ()
-    memory = _remembered(phase)
-    return (Delivering(memory, phase.task) if phase.task.plan.most_stale else Idle(memory)), ()
+    delivering = Delivering(_remembered(phase), phase.task)
+    following = phase.task.following
+    if following is not None and following.plan.run != phase.task.plan.run:
+        return _move_on(delivering, event.now)
+    return (delivering if phase.task.plan.most_stale else Idle(delivering.memory)), ()
 
 
 def go_on(phase: Delivering, event: Settled) -> Step:
@@ -193,13 +196,23 @@ def _left_for(phase: Busy, newer: RoundPlan) -> Memory:
     return phase.memory if made or plan.run == newer.run else phase.memory.before_round(plan.run, plan.round)
 
 
-def _still_counts(ours: RoundPlan, newest: RoundPlan) -> bool:
-    return ours.run == newest.run and newest.takes_updates_of(ours)
+def _is_finished_first(phase: Busy, newer: RoundPlan) -> bool:
+    """An update of a buffered run counts in its next rounds, also while another run has its turn; but its receipt may
+    only come in its own run's turn.
+    """
+    ours = phase.task.plan
+    if isinstance(phase, FetchDelayed):
+        return False
+    if ours.run != newer.run:
+        return ours.most_stale > 0 and not isinstance(phase, Delivering)
+    return newer.takes_updates_of(ours)
 
 
 def _newest(known: Task | None, arrived: Task) -> Task:
     """A plan that is replayed takes no newer one's place."""
-    return known if known is not None and known.plan.round > arrived.plan.round else arrived
+    if known is None or known.plan.run != arrived.plan.run:
+        return arrived
+    return known if known.plan.round > arrived.plan.round else arrived
 
 
 def _move_on(phase: Busy, now: float) -> Step:

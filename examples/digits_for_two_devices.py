@@ -16,7 +16,7 @@ from devices.emulation.datasets import load_dataset
 from devices.emulation.device_folders import Surroundings, device_name, write_device_folder
 from devices.emulation.splits import dirichlet_split
 from devices.provisioning import enrolment
-from devices.provisioning.fleet_folder import create_fleet
+from server.fleet.fleet_folder import create_fleet
 from wire_protocol.broker_url import parse_broker_url
 from wire_protocol.identity import load_fleet
 

@@ -29,6 +29,7 @@ from server.database_url import parse_database_url
 from server.durable_files import write_durably
 from server.log_format import LogFormat, configure_logging
 from server.mode_options import add_mode_options, take_buffer
+from server.model_archive import ArchiveSettings
 from server.privacy.run_words import run_words
 from server.privacy_options import add_privacy_options, take_privacy
 from server.rate_schedule import RateDecay
@@ -107,6 +108,8 @@ def _add_service_options(add: Callable[..., None]) -> None:
         default=Path("fisherfleet-state"),
     )
     add("--database", "postgresql+psycopg://[user@]host/name; else a SQLite file in the state folder", metavar="URL")
+    add("--blobs", "where versions of models are kept: file:///, s3://bucket/; else the state folder", metavar="URL")
+    add("--keep-models", "versions of a run's model that are kept", type=int, default=ArchiveSettings.keep_models)
     add("--log-format", "of the log on stderr", choices=get_args(LogFormat), default="text")
     add("--test", "held-out examples, arrays x and y, to evaluate every round on", type=Path, metavar="FILE.npz")
 
@@ -159,6 +162,7 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         test=load_examples(arguments.test, labelled=False) if arguments.test else None,
         run=RunConfig() if arguments.bundle is None else _run_config(arguments),
         database=_database(arguments),
+        archive=ArchiveSettings(arguments.blobs, arguments.keep_models),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from wire_protocol.layout import Layout
 from wire_protocol.messages import Update
-from wire_protocol.sub_model import SubModel, full_sub_model, multiply_accumulates
+from wire_protocol.sub_model import SubModel, multiply_accumulates
 
 _PASSES = 3
 
@@ -30,6 +30,6 @@ class Compute:
 
 def compute_of(layout: Layout, sub_model: SubModel, update: Update) -> Compute:
     """What one device's update cost."""
-    whole = _PASSES * multiply_accumulates(layout, full_sub_model(layout).widths)
+    whole = _PASSES * multiply_accumulates(layout, layout.group_sizes)
     narrow = _PASSES * multiply_accumulates(layout, sub_model.widths)
     return Compute(trained=narrow * update.trained, scored=whole * update.scored, full=whole * update.trained)

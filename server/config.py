@@ -15,6 +15,7 @@ from sqlalchemy import URL
 from server.adaptive_clipping import ClipQuantile
 from server.aggregation.buffered import BufferRule
 from server.aggregation.choice import AggregationConfig
+from server.model_archive import ArchiveSettings
 from server.quarantine import QuarantineRule
 from server.rate_schedule import RateDecay, RateSchedule
 from server.server_optimizers.choice import ServerOptimizerConfig
@@ -129,10 +130,10 @@ class ServiceSettings:
 
     `fleet` is the operator's folder: the keys that sign plans and open updates, and the registry of devices. `port` 0
     takes a free one. `ca_file` holds the certificates that may have signed the broker's, None for the system's.
-    `database` is where the database is, None for a SQLite file in the state folder. `bundle` is that of the run to
-    begin or to go on with, `run`, which the service ends with; None for a service that has the runs of its state
-    folder, and takes orders, until it is stopped. `test` are held-out examples on which this run's model is evaluated
-    after every round, None for those it has, or no evaluation.
+    `database` is where the database is, None for a SQLite file in the state folder; `archive` where versions of models
+    are kept. `bundle` is that of the run to begin or to go on with, `run`, which the service ends with; None for a
+    service that has the runs of its state folder, and takes orders, until it is stopped. `test` are held-out examples
+    on which this run's model is evaluated after every round, None for those it has, or no evaluation.
     """
 
     state: Path
@@ -147,6 +148,7 @@ class ServiceSettings:
     chunk_bytes: int = DEFAULT_CHUNK_BYTES
     evaluation_threads: int = 1
     database: URL | None = None
+    archive: ArchiveSettings = field(default_factory=ArchiveSettings)
 
     def __post_init__(self) -> None:
         require(bool(self.host), "host", self.host, "a host name or address")

@@ -19,6 +19,10 @@ class DamagedError(ServerError):
     """What the server wrote down cannot be read back as it was."""
 
 
+class UnknownVersionError(ServerError):
+    """A version of a run's model that is not archived, or no longer."""
+
+
 class LinkError(ServerError):
     """The link to the broker cannot be set up at all, whatever is tried again."""
 
@@ -41,3 +45,15 @@ class UnknownRunError(ControlError):
 
 class ConflictError(ControlError):
     """The run's status forbids it, or the name is taken."""
+
+
+class TokenError(ServerError):
+    """A token cannot be made under this name."""
+
+
+class ProvisioningError(ServerError):
+    """A fleet folder cannot be made, read or changed as asked."""
+
+
+class EnrolmentError(ServerError):
+    """An enrolment token opens nothing: all reasons in one."""

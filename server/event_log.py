@@ -44,7 +44,8 @@ EventKind = Literal[
 ]
 MOST_TEXT = 500
 """Characters of an event's text; longer ones are cut."""
-MOST_LISTED = 1000
+MOST_LISTED = 1001
+"""One more than a page shows, to tell whether another one follows."""
 _MOST_KEPT = 200_000
 _MOST_WAITING = 50_000
 _LOOK_AGAIN_SECONDS = 10.0
@@ -121,11 +122,11 @@ class EventLog:
         self.note(Happening(self._clock(), kind, text[:MOST_TEXT], run, round, device, actor))
 
     def presence(self, arrived: Iterable[str], departed: Iterable[str]) -> None:
-        """Devices came on line, and others went."""
+        """Devices came online, and others went."""
         for device in sorted(arrived):
-            self.add("device-online", "came on line", device=device)
+            self.add("device-online", "came online", device=device)
         for device in sorted(departed):
-            self.add("device-offline", "went off line", device=device)
+            self.add("device-offline", "went offline", device=device)
 
     def note(self, happening: Happening) -> None:
         """As `add`, for what happened at another time."""
@@ -134,14 +135,14 @@ class EventLog:
             self._writer.submit(self._write)
 
     def list(self, after: int = 0, limit: int = 100, wanted: EventFilter = EVERYTHING) -> tuple[EventRecord, ...]:
-        """Up to `limit` events (1 to 1000) with ids above `after`, the oldest first."""
+        """Up to `limit` events (1 to 1001) with ids above `after`, the oldest first."""
         query = select(tables.events).where(tables.events.c.id > after, wanted.clause())
         return self._records(query.order_by(tables.events.c.id), limit)
 
     def newest(
         self, before: int | None = None, limit: int = 100, wanted: EventFilter = EVERYTHING
     ) -> tuple[EventRecord, ...]:
-        """Up to `limit` events (1 to 1000) with ids below `before`, the newest first."""
+        """Up to `limit` events (1 to 1001) with ids below `before`, the newest first."""
         query = select(tables.events).where(wanted.clause())
         if before is not None:
             query = query.where(tables.events.c.id < before)
@@ -152,10 +153,13 @@ class EventLog:
         with self._database.transaction() as connection:
             return connection.execute(select(func.max(tables.events.c.id))).scalar_one() or 0
 
-    async def follow(self, after: int, wanted: EventFilter = EVERYTHING) -> AsyncIterator[EventRecord]:
-        """Events with ids above `after`, and then each new one; ends with `end_following`."""
+    async def follow(
+        self, after: int, wanted: EventFilter = EVERYTHING, seconds: float = float("inf")
+    ) -> AsyncIterator[EventRecord]:
+        """Events with ids above `after`, and then each new one; ends with `end_following`, or after some `seconds`."""
         with self._following() as follower:
-            while not self._ended:
+            end = follower.loop.time() + seconds
+            while not self._ended and follower.loop.time() < end:
                 follower.news.clear()
                 records = await asyncio.to_thread(self.list, after, MOST_LISTED, wanted)
                 for record in records:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from server.bundle import read_weights
 from server.content_files import ContentFiles
 from server.durable_files import write_durably
-from server.errors import BundleError, StorageError
+from server.errors import BundleError
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import Arrays
 
@@ -42,7 +42,7 @@ class ModelFiles:
 
     def save_version(self, version: int, parameters: Arrays, moments: Arrays = MappingProxyType({})) -> Path:
         """Make a version and its moments durable, delete all but the newest two; returns the version's path."""
-        path, beside = self._version_path(version), self._moments_path(version)
+        path, beside = self.version_path(version), self._moments_path(version)
         if moments:
             write_durably(beside, _contiguous(moments))
         else:
@@ -50,7 +50,7 @@ class ModelFiles:
         write_durably(path, _contiguous(parameters))
         for old in range(version - KEPT, -1, -1):
             self._moments_path(old).unlink(missing_ok=True)
-            stale = self._version_path(old)
+            stale = self.version_path(old)
             if not stale.exists():
                 break
             stale.unlink()
@@ -64,16 +64,6 @@ class ModelFiles:
         except (OSError, safetensors.SafetensorError) as error:
             raise BundleError(f"{path} cannot be read as safetensors: {error}") from error
 
-    def content_of(self, version: int) -> bytes | None:
-        """A version as safetensors, None where it is not here; raises `StorageError`."""
-        path = self._version_path(version)
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StorageError(f"{path} cannot be read ({error.strerror})") from error
-
     def save_roll_back(self, content: bytes) -> None:
         """Keep the version, as safetensors, that a roll back goes to, whatever becomes of the version itself."""
         write_durably(self._roll_back_path, content)
@@ -84,7 +74,11 @@ class ModelFiles:
 
     def load_version(self, version: int, layout: Layout) -> dict[str, NDArray[Any]]:
         """Read a version; raises `BundleError` when it is not there or not whole."""
-        return read_weights(self._version_path(version), layout)
+        return read_weights(self.version_path(version), layout)
+
+    def version_path(self, version: int) -> Path:
+        """Where a version is, if it is kept."""
+        return self._versions / f"{version}.safetensors"
 
     @property
     def _roll_back_path(self) -> Path:
@@ -92,9 +86,6 @@ class ModelFiles:
 
     def _moments_path(self, version: int) -> Path:
         return self._versions / f"{version}.moments"
-
-    def _version_path(self, version: int) -> Path:
-        return self._versions / f"{version}.safetensors"
 
 
 def _contiguous(arrays: Arrays) -> bytes:

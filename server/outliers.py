@@ -131,10 +131,10 @@ def _cosine(flat: FlatModel, sums: NDArray[np.float64], one: Screened, norm: flo
         return 0.0
     placement = flat.place(one.sub_model)
     own = flat.flatten(placement, one.values) / norm
-    others = _entries(flat, sums, placement) - own
+    others = _entries(sums, placement) - own
     length = float(np.sqrt(np.square(others).sum()))
     return float((own * others).sum()) / length if length > 0 else 0.0
 
 
-def _entries(flat: FlatModel, sums: NDArray[np.float64], placement: Placement) -> NDArray[np.float64]:
-    return sums if placement.spans is None else sums[flat.positions(placement)]
+def _entries(sums: NDArray[np.float64], placement: Placement) -> NDArray[np.float64]:
+    return sums if placement.positions is None else sums[placement.positions]

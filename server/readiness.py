@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +11,15 @@ from pathlib import Path
 from server.errors import StorageError
 from server.storage import Store
 
+logger = logging.getLogger(__name__)
+
 LEAST_FREE_BYTES = 256 * 2**20
 """Of disk, below which a round may come to a stand."""
 
 
 @dataclass(frozen=True)
 class Readiness:
-    """For each part "ok" or what is wrong."""
+    """For each part "ok" or what is wrong, in words that anyone may read."""
 
     database: str
     broker: str
@@ -39,7 +42,8 @@ def _database(store: Store) -> str:
     try:
         store.require_writable()
     except StorageError as error:
-        return str(error)
+        logger.warning("not ready: %s", error)
+        return "takes no writes"
     return "ok"
 
 
@@ -47,7 +51,7 @@ def _disk(store: Store, free_bytes: Callable[[Path], int]) -> str:
     try:
         free = free_bytes(store.folder)
     except OSError as error:
-        return f"{store.folder} cannot be looked at ({error.strerror})"
+        return f"cannot be looked at ({error.strerror})"
     if free < LEAST_FREE_BYTES:
-        return f"{store.folder} has {free / 2**20:.0f} MB left, expected at least {LEAST_FREE_BYTES / 2**20:.0f}"
+        return f"{free / 2**20:.0f} MB left, expected at least {LEAST_FREE_BYTES / 2**20:.0f}"
     return "ok"

@@ -83,6 +83,24 @@ NOTHING_CARRIED = CarriedRecord()
 
 
 @dataclass(frozen=True)
+class ModelVersionRecord:
+    """An archived version of a run's model: the round that made it, at which time, and how good it is.
+
+    `at` is in seconds since the Unix epoch, `size` the bytes of its safetensors file, `sha256` that file's
+    (hexadecimal). `accuracy` and `loss` are as in `RoundRecord`. The `promoted` one is for inference.
+    """
+
+    version: int
+    round: int
+    at: float
+    accuracy: float | None
+    loss: float | None
+    sha256: str
+    size: int
+    promoted: bool = False
+
+
+@dataclass(frozen=True)
 class DeviceRecord:
     """A device as it was last heard: `kept` is the width of each neuron group in its last counted update.
 

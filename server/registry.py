@@ -104,6 +104,10 @@ class Registry:
         one = self._current().get(device)
         return one is not None and one.revoked
 
+    def devices(self) -> Mapping[str, Enrolled]:
+        """All devices ever enrolled, revoked ones too."""
+        return self._current()
+
     def _current(self) -> Mapping[str, Enrolled]:
         with self._lock:
             seen = None

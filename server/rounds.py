@@ -401,6 +401,8 @@ class Rounds:
         traffic = self._at.traffic.total
         spent = traffic - self._traffic_closed
         record = work.record(compute, self._layout, evaluation, spent, self._at.clocks.steady())
+        path = self._at.models.version_path(record.model_version)
+        await until_written(f"round {number}", self._at.store.archive.add, work.plan.run, record, path)
         carried = CarriedRecord(model.ranking, model.clip_norm)
         await until_written(f"round {number}", self._at.store.close_round, work.plan.run, record, carried)
         self._traffic_closed = traffic

@@ -7,7 +7,7 @@ for privacy, which is never left out: nobody trains without it by an oversight.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 import msgspec
@@ -20,7 +20,8 @@ NOT_PRIVATE = "none"
 
 def run_values(config: RunConfig) -> dict[str, Any]:
     """The configuration as names and values."""
-    values: dict[str, Any] = msgspec.to_builtins(config)
+    complete = asdict(config)  # of a dataclass that it read itself msgspec leaves defaults out
+    values: dict[str, Any] = msgspec.to_builtins(complete)
     return values if config.privacy is not None else values | {"privacy": NOT_PRIVATE}
 
 

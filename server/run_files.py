@@ -17,8 +17,9 @@ import numpy as np
 from server.bundle import Bundle, open_bundle
 from server.durable_files import write_durably
 from server.errors import BundleError, StorageError, UnknownRunError
-from wire_protocol.bundle_manifest import MANIFEST_NAME
+from wire_protocol.bundle_manifest import MANIFEST_NAME, BundleManifest, decode_manifest
 from wire_protocol.durable_files import sync_folder
+from wire_protocol.errors import ProtocolError
 from wire_protocol.examples import Examples, load_examples
 
 
@@ -29,14 +30,14 @@ class RunFiles:
         self._bundles = state / "bundles"
         self._tests = state / "tests"
 
-    def add_bundle(self, folder: Path) -> str:
-        """Keep a copy of a bundle, in place of one that is damaged; its id. Raises `BundleError` and `StorageError`."""
+    def add_bundle(self, folder: Path) -> Bundle:
+        """Keep a copy of a bundle, in place of one that is damaged. Raises `BundleError` and `StorageError`."""
         bundle = open_bundle(folder)
         try:
-            self.bundle(bundle.id)
+            return self.bundle(bundle.id)
         except (BundleError, UnknownRunError):
             self._copy(bundle)
-        return bundle.id
+            return self.bundle(bundle.id)
 
     def bundle(self, bundle: str) -> Bundle:
         """Open a bundle that was added; raises `UnknownRunError` where none was, and `BundleError` if it is damaged."""
@@ -44,6 +45,20 @@ class RunFiles:
         if not bundle.isalnum() or not folder.is_dir():
             raise UnknownRunError(f"there is no bundle {bundle!r} here: add it first")
         return open_bundle(folder)
+
+    def manifest(self, bundle: str) -> BundleManifest:
+        """What a bundle that was added says of itself; raises `UnknownRunError` where none was, and `BundleError`."""
+        path = self._bundles / bundle / MANIFEST_NAME
+        if not bundle.isalnum() or not path.is_file():
+            raise UnknownRunError(f"there is no bundle {bundle!r} here: add it first")
+        try:
+            return decode_manifest(path.read_bytes())
+        except (OSError, ProtocolError) as error:
+            raise BundleError(f"{path} cannot be read: {error}") from error
+
+    def bundles(self) -> tuple[str, ...]:
+        """Ids of the bundles that were added, sorted."""
+        return tuple(sorted(path.parent.name for path in self._bundles.glob(f"[!.]*/{MANIFEST_NAME}")))
 
     def save_test(self, run: str, test: Examples) -> None:
         """Keep a run's held-out examples, in place of those it had; raises `StorageError`."""

@@ -69,12 +69,11 @@ class Runs:
         One that is finished goes on where `config` has more rounds. Raises `ConflictError` where it was stopped, and
         what `RunHost` raises.
         """
-        bundle = self._files.bundle(self._files.add_bundle(folder))
+        bundle = self._files.add_bundle(folder)
         if self._at.store.orders.status(config.run) == "stopped":
             raise ConflictError(f"run {config.run} was stopped: choose another name")
         self._make(config, bundle, test)
-        record = self._record(config.run)
-        host = self._open(record)
+        host = RunHost(self._at, config, bundle, self._files.test(config.run))
         self._at.store.orders.move(config.run, ("created", "failed", "finished"), "running")
         self._active.add(host)
         return host
@@ -131,7 +130,7 @@ class Runs:
 
     async def add_bundle(self, folder: Path) -> str:
         """See `Control`."""
-        return await asyncio.to_thread(self._files.add_bundle, folder)
+        return (await asyncio.to_thread(self._files.add_bundle, folder)).id
 
     def answer_past(self, part: Part, sha256: bytes) -> Receipt | None:
         """The answer to an update of a run that is over; None of any other run that is not at hand."""
@@ -154,18 +153,18 @@ class Runs:
                 raise ConflictError(f"run {run} is {record.status} no more")
             if host is not None:
                 self._active.join(host)
-            elif event is not None:
+            if event is not None:
                 self._tell(run, event)
             logger.info("run %s is %s", run, after)
             self._at.store.events.add("run-status", after, run=run)
-            return await asyncio.to_thread(self._record, run)
+            record = await asyncio.to_thread(self._record, run)
+            if self._active.get(run) is None:
+                self._clear_away(record)
+            return record
 
     def _keep_for_roll_back(self, run: str, version: int) -> None:
-        models = ModelFiles(self._at.state, run)
-        content = models.content_of(version)
-        if content is None:
-            raise UnknownRunError(f"version {version} of run {run} is not archived")
-        models.save_roll_back(content)
+        content = self._at.store.archive.open(run, version)
+        ModelFiles(self._at.state, run).save_roll_back(content)
         self._at.store.orders.order_roll_back(run, version)
 
     def _tell(self, run: str, event: Event) -> None:

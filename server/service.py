@@ -30,6 +30,7 @@ from server.courier import Courier
 from server.downlink import Downlink
 from server.errors import ServerError, StorageError
 from server.file_post import FilePost, Office
+from server.fleet.fleet_folder import FleetFolder
 from server.http_server import HttpServer
 from server.inbox import Inbox, StateReport, Waiting
 from server.intake import Intake
@@ -39,6 +40,7 @@ from server.operator_keys import load_operator
 from server.presence import Presence
 from server.records import DeviceRecord, RoundRecord
 from server.registry import REGISTRY_NAME, Registry
+from server.run_files import RunFiles
 from server.run_host import Premises, RunHost
 from server.runs import Runs
 from server.sealed_files import SealedFiles
@@ -89,7 +91,7 @@ class Service:
         with ExitStack() as opened:
             self._lock = StateLock(settings.state)
             opened.callback(self._lock.release)
-            self.store = Store(settings.state, settings.database)
+            self.store = Store(settings.state, settings.database, settings.archive)
             opened.callback(self.store.close)
             self.store.claim()
             name = f"server-{self._operator.fleet}"
@@ -190,8 +192,19 @@ class Service:
         self._lock.release()
 
     async def __aenter__(self) -> Service:
-        connected = lambda: self._link.connected  # noqa: E731
-        sources = Sources(self.store, self._shelf, self._traffic, connected, self._runs, self._metrics.registry)
+        sources = Sources(
+            store=self.store,
+            shelf=self._shelf,
+            traffic=self._traffic,
+            broker_connected=lambda: self._link.connected,
+            control=self._runs,
+            registry=self._registry,
+            files=RunFiles(self._settings.state),
+            fleet=FleetFolder(self._settings.fleet),
+            broker=str(self._settings.broker),
+            steady=self._clocks.steady,
+            metrics=self._metrics.registry,
+        )
         self._metrics.ask(self._levels)
         try:
             await self.active.prepare()

@@ -25,19 +25,26 @@ from server import tables
 from server.clocks import SYSTEM_CLOCKS
 from server.database import Database, fitting, insert
 from server.database_url import sqlite_url
+from server.device_tags import DeviceTags
+from server.enrolments import Enrolments
 from server.errors import StorageError
 from server.event_log import EventLog
 from server.fault_rows import FaultRows
 from server.ledger_rows import LedgerRows
+from server.model_archive import ArchiveSettings, ModelArchive
 from server.order_rows import OrderRows, note_resync
+from server.participation_rows import ParticipationRows
 from server.quarantine import Quarantine
 from server.quarantine_rows import QuarantineRows
 from server.records import NOTHING_CARRIED, CarriedRecord, DeviceRecord, OpeningRecord, RoundRecord, RunRecord
+from server.replies import Replies
+from server.tokens import Tokens
 from server.update_rows import UpdateRows
 from wire_protocol import messages
 from wire_protocol.messages import RoundPlan
 
 DATABASE_NAME = "fisherfleet.sqlite"
+DEFAULT_ARCHIVE = ArchiveSettings()
 _RUN_COLUMNS = ("run", "bundle", "started", "config", "status", "reason")
 _OPEN, _CLOSED, _ABANDONED = "open", "closed", "abandoned"
 
@@ -45,10 +52,11 @@ _OPEN, _CLOSED, _ABANDONED = "open", "closed", "abandoned"
 class Store:
     """The database of the folder `state`, which is made when missing: at `url`, without one a SQLite file in it.
 
-    `close` it; a later call opens it again.
+    `archive` says where versions of models are kept. `close` it; a later call opens it again.
     """
 
-    def __init__(self, state: Path, url: URL | None = None) -> None:
+    def __init__(self, state: Path, url: URL | None = None, archive: ArchiveSettings = DEFAULT_ARCHIVE) -> None:
+        blobs = archive.blobs_in(state)
         try:
             state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -58,6 +66,12 @@ class Store:
         self.orders = OrderRows(self._database)
         self.updates = UpdateRows(self._database)
         self.ledgers = LedgerRows(self._database)
+        self.participation = ParticipationRows(self._database)
+        self.tokens = Tokens(self._database, SYSTEM_CLOCKS.wall)
+        self.replies = Replies(self._database, SYSTEM_CLOCKS.wall)
+        self.enrolments = Enrolments(self._database, SYSTEM_CLOCKS.wall)
+        self.tags = DeviceTags(self._database)
+        self.archive = ModelArchive(self._database, blobs, SYSTEM_CLOCKS.wall, archive.keep_models)
         self.faults = FaultRows(self._database)
         self.quarantine = Quarantine(QuarantineRows(self._database))
         self.events = EventLog(self._database, SYSTEM_CLOCKS.wall)
@@ -200,12 +214,13 @@ class Store:
         with self._database.transaction() as connection:
             return connection.execute(query.order_by(tables.rounds.c.round.desc()).limit(1)).scalar_one_or_none()
 
-    def rounds(self, run: str) -> tuple[RoundRecord, ...]:
-        """The run's closed rounds in order."""
+    def rounds(self, run: str, after: int = 0, most: int | None = None) -> tuple[RoundRecord, ...]:
+        """The run's closed rounds in order, those with numbers above `after`, at most so many."""
         query = (
             select(*(tables.rounds.c[field.name] for field in fields(RoundRecord)))
-            .where(tables.rounds.c.run == run, tables.rounds.c.status == _CLOSED)
+            .where(tables.rounds.c.run == run, tables.rounds.c.status == _CLOSED, tables.rounds.c.round > after)
             .order_by(tables.rounds.c.round)
+            .limit(most)
         )
         with self._database.transaction() as connection:
             return tuple(RoundRecord(**row) for row in connection.execute(query).mappings())
@@ -226,14 +241,24 @@ class Store:
         with self._database.transaction() as connection:
             connection.execute(update(tables.devices).values(online=False))
 
-    def devices(self) -> tuple[DeviceRecord, ...]:
-        """All devices ever heard, by name."""
+    def device_names(self, online: bool | None = None) -> frozenset[str]:
+        """The devices ever heard; only those online, or only the others, where that is asked for."""
+        query = select(tables.devices.c.id)
+        if online is not None:
+            query = query.where(tables.devices.c.online.is_(online))
+        with self._database.transaction() as connection:
+            return frozenset(connection.execute(query).scalars())
+
+    def devices(self, names: Sequence[str] | None = None) -> tuple[DeviceRecord, ...]:
+        """All devices ever heard, or of them those named, by name."""
         conflicts = (
             select(func.coalesce(func.sum(tables.conflicts.c.times), 0))
             .where(tables.conflicts.c.device == tables.devices.c.id)
             .scalar_subquery()
         )
         query = select(tables.devices, conflicts.label("conflicts")).order_by(tables.devices.c.id)
+        if names is not None:
+            query = query.where(tables.devices.c.id.in_(names))
         with self._database.transaction() as connection:
             rows: list[RowMapping] = list(connection.execute(query).mappings())
         return tuple(DeviceRecord(**row) for row in rows)

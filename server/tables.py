@@ -146,6 +146,50 @@ ledgers = Table(
     Column("sha256", LargeBinary(32), nullable=False),
 )
 
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("sha256", LargeBinary(32), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("created", Float, nullable=False),
+    Column("expires", Float),
+    Column("revoked", Float),
+)
+
+replies = Table(
+    "replies",
+    metadata,
+    Column("actor", String(64), primary_key=True),
+    Column("key", String(128), primary_key=True),
+    Column("request", LargeBinary(32), nullable=False),
+    Column("at", Float, nullable=False, index=True),
+    Column("status", Integer, nullable=False),
+    Column("headers", JSON, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+enrolments = Table(
+    "enrolments",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("sha256", LargeBinary(32), nullable=False, unique=True),
+    Column("devices", Integer, nullable=False),
+    Column("left", Integer, nullable=False),
+    Column("device", String(64)),
+    Column("broker", String),
+    Column("created", Float, nullable=False),
+    Column("expires", Float, nullable=False),
+    Column("actor", String(64), nullable=False),
+)
+
+device_tags = Table(
+    "device_tags",
+    metadata,
+    Column("device", String(64), primary_key=True),
+    Column("tag", String(64), primary_key=True, index=True),
+)
+
 events = Table(
     "events",
     metadata,
@@ -158,4 +202,18 @@ events = Table(
     Column("device", String(64), index=True),
     Column("actor", String(64)),
     sqlite_autoincrement=True,
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("run", String(64), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("round", Integer, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("accuracy", Float),
+    Column("loss", Float),
+    Column("sha256", String(64), nullable=False, index=True),
+    Column("size", BigInteger, nullable=False),
+    Column("promoted", Boolean, nullable=False),
 )

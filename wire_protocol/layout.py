@@ -72,7 +72,7 @@ class NeuronGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         require(self.size > 0, f"size of neuron group {self.name}", self.size, "at least 1")
 
 
-class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, cache_hash=True):
     """All parameters of a model in wire order, and its neuron groups."""
 
     parameters: tuple[Parameter, ...]

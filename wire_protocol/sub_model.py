@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ Arrays = Mapping[str, NDArray[Any]]
 Indices = NDArray[np.int64]
 
 SELECTION_ID_BYTES = 8
+_REMEMBERED_SHAPES = 256
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class SubModel:
     def __post_init__(self) -> None:
         for group, indices in self.kept.items():
             require(len(indices) > 0, f"kept neurons of {group}", 0, "at least 1")
-            ordered = bool(np.all(np.diff(indices) > 0)) and indices[0] >= 0
-            require(ordered, f"kept neurons of {group}", indices.tolist(), "sorted, distinct and not negative")
+            if indices[0] < 0 or not (indices[1:] > indices[:-1]).all():
+                require(False, f"kept neurons of {group}", indices.tolist(), "sorted, distinct and not negative")
 
     @property
     def widths(self) -> dict[str, int]:
@@ -66,9 +69,15 @@ def sub_shape(parameter: Parameter, widths: Mapping[str, int]) -> tuple[int, ...
     return tuple(shape)
 
 
-def sub_shapes(layout: Layout, widths: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+def sub_shapes(layout: Layout, widths: Mapping[str, int]) -> Mapping[str, tuple[int, ...]]:
     """Shapes of all parameters, in wire order, at the given widths."""
-    return {parameter.name: sub_shape(parameter, widths) for parameter in layout.parameters}
+    return _sub_shapes(layout, tuple([widths[group.name] for group in layout.groups]))
+
+
+@lru_cache(_REMEMBERED_SHAPES)
+def _sub_shapes(layout: Layout, widths: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
+    of = dict(zip(layout.group_sizes, widths, strict=True))
+    return MappingProxyType({parameter.name: sub_shape(parameter, of) for parameter in layout.parameters})
 
 
 def positions(parameter: Parameter, sub_model: SubModel) -> tuple[Indices, ...]:
@@ -104,7 +113,13 @@ def element_count(layout: Layout, widths: Mapping[str, int]) -> int:
 
 def multiply_accumulates(layout: Layout, widths: Mapping[str, int]) -> int:
     """Multiply-accumulates of one example's forward pass at these widths."""
-    return sum(parameter.uses_per_example * prod(sub_shape(parameter, widths)) for parameter in layout.parameters)
+    return _multiply_accumulates(layout, tuple([widths[group.name] for group in layout.groups]))
+
+
+@lru_cache(_REMEMBERED_SHAPES)
+def _multiply_accumulates(layout: Layout, widths: tuple[int, ...]) -> int:
+    shapes = _sub_shapes(layout, widths)
+    return sum(parameter.uses_per_example * prod(shapes[parameter.name]) for parameter in layout.parameters)
 
 
 def to_bitmaps(layout: Layout, sub_model: SubModel) -> dict[str, bytes]:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from devices.brokers import aws_iot, emqx, mosquitto
-from devices.provisioning.authority_folder import AUTHORITY_CERTIFICATE, CERTIFICATE, KEY, REVOKED
-from devices.provisioning.durable_files import PRIVATE, PUBLIC, make_folder, write_file
 from devices.provisioning.enrolment import MQTTS_PORT, list_devices
-from devices.provisioning.fleet_folder import FleetFolder, open_fleet
+from server.fleet.authority_folder import AUTHORITY_CERTIFICATE, CERTIFICATE, KEY, REVOKED
+from server.fleet.durable_files import PRIVATE, PUBLIC, make_folder, write_file
+from server.fleet.fleet_folder import FleetFolder, open_fleet
 from wire_protocol.errors import FisherfleetError, require
 
 EXIT_REFUSED = 2

@@ -15,16 +15,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from devices.errors import DoctorError
-from devices.provisioning.authority_folder import (
+from server.fleet.authority_folder import (
     AUTHORITY_CERTIFICATE,
     CERTIFICATE,
     KEY,
     AuthorityFolder,
     load_certificate,
 )
-from devices.provisioning.certificates import Subject, Validity, common_name, encode_certificate, encode_key, new_key
-from devices.provisioning.durable_files import PRIVATE, write_file
-from devices.provisioning.fleet_folder import open_fleet
+from server.fleet.certificates import Subject, Validity, common_name, encode_certificate, encode_key, new_key
+from server.fleet.durable_files import PRIVATE, write_file
+from server.fleet.fleet_folder import open_fleet
 from wire_protocol.broker_url import BrokerUrl
 from wire_protocol.identity import read_private
 from wire_protocol.topics import SERVER_NAMES

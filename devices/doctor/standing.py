@@ -20,7 +20,7 @@ from devices.doctor.delivery import Bench
 from devices.doctor.findings import Finding
 from devices.doctor.participant import participant
 from devices.doctor.raw_connection import RefusedError, Will, raw_connection
-from devices.provisioning.durable_files import write_file
+from server.fleet.durable_files import write_file
 from wire_protocol import topics
 
 RETAINED_TOPIC = f"{topics.ROOT}/cast/doctor/retained"

@@ -15,7 +15,7 @@ import numpy as np
 
 from devices.provisioning import enrolment
 from devices.provisioning.enrolment import CONFIG_NAME, add_devices
-from devices.provisioning.fleet_folder import FleetFolder, create_fleet
+from server.fleet.fleet_folder import FleetFolder, create_fleet
 from wire_protocol.broker_url import BrokerUrl
 from wire_protocol.examples import Examples
 

@@ -89,7 +89,7 @@ async def _train(prepared: Prepared, workplace: Path, on_status: OnStatus, on_ro
         broker = await stack.enter_async_context(embedded_broker(logs))
         fleet = create_emulated_fleet(workplace / "fleet", len(prepared.shares), datetime.now(UTC))
         service = Service(
-            _service_settings(prepared, fleet.path, workplace / "server", broker), lambda _, record: on_round(record)
+            service_settings(prepared, fleet.path, workplace / "server", broker), lambda _, record: on_round(record)
         )
         await stack.enter_async_context(service)
         on_status("starting the devices")
@@ -97,7 +97,7 @@ async def _train(prepared: Prepared, workplace: Path, on_status: OnStatus, on_ro
         for number, examples in enumerate(prepared.shares, start=1):
             write_device_folder(fleet.devices, number, examples, surroundings, settings.seed)
         log = logs / "devices.log"
-        process = await stack.enter_async_context(_fleet_process(fleet.devices, settings, log))
+        process = await stack.enter_async_context(fleet_process(fleet.devices, settings, log))
         on_status("training")
         interrupted = await _run_until_stopped(service, process, log)
         outcome = Outcome(
@@ -127,7 +127,8 @@ async def _run_until_stopped(service: Service, fleet: Process, log: Path) -> boo
 
 
 @asynccontextmanager
-async def _fleet_process(folder: Path, settings: EmulationSettings, log: Path) -> AsyncIterator[Process]:
+async def fleet_process(folder: Path, settings: EmulationSettings, log: Path) -> AsyncIterator[Process]:
+    """All devices below `folder` in a process of their own, which writes `log`."""
     log.write_bytes(b"")
     parallel = str(min(settings.devices, os.cpu_count() or 1))
     process = await start_child([sys.executable, "-m", "devices.emulation.fleet", str(folder), parallel], log)
@@ -137,7 +138,8 @@ async def _fleet_process(folder: Path, settings: EmulationSettings, log: Path) -
         await stop_child(process)
 
 
-def _service_settings(prepared: Prepared, fleet: Path, state: Path, broker: BrokerUrl) -> ServiceSettings:
+def service_settings(prepared: Prepared, fleet: Path, state: Path, broker: BrokerUrl) -> ServiceSettings:
+    """A service that trains the prepared model, on a free port."""
     settings = prepared.settings
     run = settings.run_config(
         RUN,

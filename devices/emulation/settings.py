@@ -35,7 +35,7 @@ class FleetSettings:
     """`out` is the folder for the results; `data` the file or folder of the data set, None for its default place.
 
     `alpha` is the Dirichlet concentration of the non-IID split; a data set with a natural split sets `devices` itself.
-    The rest is as in `RunConfig`.
+    The rest is as in `RunConfig`, which checks it.
     """
 
     out: Path
@@ -73,6 +73,7 @@ class FleetSettings:
         require(self.dataset in get_args(DatasetName), "dataset", self.dataset, f"one of {get_args(DatasetName)}")
         require(self.dataset != "npz" or self.data is not None, "data", self.data, "an .npz file for dataset npz")
         require(not self.out.exists() or self.out.is_dir(), "out", str(self.out), "a folder")
+        self.run_config("run")
 
     def run_config(self, run: str, **more: Any) -> RunConfig:
         """The run that the server is asked for; raises `InvalidValueError`. The seed draws who takes part, too."""

@@ -15,16 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.provisioning import advice
-from devices.provisioning.certificates import require_host
-from devices.provisioning.durable_files import locked
-from devices.provisioning.enrolment import Surroundings, add_devices, certificate_end, list_devices, revoke_device
-from devices.provisioning.fleet_folder import (
-    CERTIFICATE_DAYS,
-    OPERATOR,
-    create_fleet,
-    open_fleet,
-    operator_identities,
-)
+from devices.provisioning.enrolment import Surroundings, add_devices, certificate_end, list_devices
 from devices.provisioning.rotation import (
     begin_device_rotation,
     begin_operator_rotation,
@@ -32,6 +23,16 @@ from devices.provisioning.rotation import (
     finish_operator_rotation,
     renew_certificates,
 )
+from server.fleet.certificates import require_host
+from server.fleet.durable_files import locked
+from server.fleet.fleet_folder import (
+    CERTIFICATE_DAYS,
+    OPERATOR,
+    create_fleet,
+    open_fleet,
+    operator_identities,
+)
+from server.fleet.membership import revoke_device
 from wire_protocol.errors import FisherfleetError, require
 from wire_protocol.identity import load_fleet
 from wire_protocol.topics import require_identifier

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from devices.provisioning.authority_folder import REVOKED
 from devices.provisioning.enrolment import Member
-from devices.provisioning.fleet_folder import (
+from devices.provisioning.rotation import Renewed
+from server.fleet.authority_folder import REVOKED
+from server.fleet.fleet_folder import (
     BROKER,
     DEVICE_KEY_NAME,
     FLEET_NAME,
@@ -17,7 +18,6 @@ from devices.provisioning.fleet_folder import (
     FleetFolder,
     broker_hosts,
 )
-from devices.provisioning.rotation import Renewed
 from wire_protocol.identity import load_fleet
 
 _NEAR_DAYS = 90

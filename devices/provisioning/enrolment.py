@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from devices.errors import ProvisioningError
-from devices.provisioning.authority_folder import (
+from server.errors import ProvisioningError
+from server.fleet.authority_folder import (
     CERTIFICATE,
-    REVOKED,
     AuthorityFolder,
     ensure_credentials,
     load_certificate,
 )
-from devices.provisioning.certificates import Subject, Validity
-from devices.provisioning.durable_files import make_folder, sync_tree, write_file
-from devices.provisioning.fleet_folder import (
+from server.fleet.certificates import Subject, Validity
+from server.fleet.durable_files import make_folder, sync_tree, write_file
+from server.fleet.fleet_folder import (
     CERTIFICATE_DAYS,
     DEVICE_KEY_NAME,
     FLEET_NAME,
@@ -34,7 +33,6 @@ from devices.provisioning.fleet_folder import (
 )
 from server.registry import Enrolled
 from wire_protocol.broker_url import parse_broker_url
-from wire_protocol.errors import require
 from wire_protocol.identity import load_identities, new_identity, save_identities
 
 CONFIG_NAME = "device.toml"
@@ -109,18 +107,6 @@ def list_devices(folder: FleetFolder) -> list[Member]:
         Member(name, len(one.keys), one.revoked, _present(folder.device(name)), certificate_end(folder.identity(name)))
         for name, one in sorted(read_registry(folder).items())
     ]
-
-
-def revoke_device(folder: FleetFolder, name: str, now: datetime) -> bool:
-    """Take a device out of the fleet: its keys and every certificate it ever got; False where it was out already."""
-    registry = read_registry(folder)
-    require(name in registry, "device", name, f"a device of the fleet ({', '.join(sorted(registry)) or 'it has none'})")
-    issuer = AuthorityFolder.open(folder.authority)
-    listed = issuer.revoke(name, now)
-    write_file(folder.broker / REVOKED, issuer.revocation_list)
-    was = registry[name]
-    write_registry(folder, {**registry, name: Enrolled(was.keys, revoked=True)})
-    return listed or not was.revoked
 
 
 def certificate_end(place: Path) -> datetime | None:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from devices.errors import ProvisioningError
-from devices.provisioning.authority_folder import (
+from devices.provisioning.enrolment import certificate_end
+from server.errors import ProvisioningError
+from server.fleet.authority_folder import (
     CERTIFICATE,
     REVOKED,
     AuthorityFolder,
@@ -24,10 +25,9 @@ from devices.provisioning.authority_folder import (
     load_certificate,
     renew_certificate,
 )
-from devices.provisioning.certificates import Subject, Validity
-from devices.provisioning.durable_files import make_folder, write_file
-from devices.provisioning.enrolment import certificate_end
-from devices.provisioning.fleet_folder import (
+from server.fleet.certificates import Subject, Validity
+from server.fleet.durable_files import make_folder, write_file
+from server.fleet.fleet_folder import (
     BROKER,
     CERTIFICATE_DAYS,
     DEVICE_KEY_NAME,

@@ -65,12 +65,11 @@ def _entries_in(flat: FlatModel, one: Contribution, part: slice) -> tuple[Any, N
     placement = flat.place(one.sub_model)
     values = flat.flatten(placement, one.values)
     where: Any = slice(None)
-    if placement.spans is None:
+    if placement.positions is None:
         values = values[part]
     else:
-        positions = flat.positions(placement)
-        first, last = np.searchsorted(positions, (part.start, part.stop))
-        where, values = positions[first:last] - part.start, values[first:last]
+        first, last = np.searchsorted(placement.positions, (part.start, part.stop))
+        where, values = placement.positions[first:last] - part.start, values[first:last]
     return where, np.asarray(values * one.scale + 0.0, dtype=np.float32)
 
 

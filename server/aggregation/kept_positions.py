@@ -8,7 +8,6 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from wire_protocol.layout import CutAxis, Parameter
@@ -25,25 +24,22 @@ class _Axis:
 
 
 class KeptPositions:
-    """Positions, of integer type `dtype`, in units of blocks of `block` entries.
+    """Positions are of type `dtype`: int32, or int64 where there are 2^31 and more."""
 
-    A block of more than one entry is that of the last cut axis times all entries behind it.
-    """
-
-    def __init__(self, parameters: Sequence[Parameter], block: int, dtype: type[np.signedinteger[Any]]) -> None:
-        self._dtype = dtype
+    def __init__(self, parameters: Sequence[Parameter]) -> None:
         self._parameters: list[tuple[int, list[_Axis]]] = []
         offset = 0
         for parameter in parameters:
-            self._parameters.append((offset, _axes(parameter, block)))
-            offset += prod(parameter.shape) // block
+            self._parameters.append((offset, _axes(parameter)))
+            offset += prod(parameter.shape)
+        self.dtype: type[np.signedinteger[Any]] = np.int32 if offset < 2**31 else np.int64
 
     def of(self, sub_model: SubModel) -> NDArray[Any]:
         """Ascending positions of all that the sub-model keeps."""
         along: dict[tuple[str | None, int, int, int], NDArray[Any]] = {}
         placed = []
         for offset, axes in self._parameters:
-            positions = np.array([offset], dtype=self._dtype)
+            positions = np.array([offset], dtype=self.dtype)
             for axis in axes:
                 cut = axis.cut
                 key = (cut.group, cut.block, cut.repeat, axis.stride) if cut else (None, axis.size, 1, axis.stride)
@@ -51,22 +47,18 @@ class KeptPositions:
                     along[key] = self._steps(axis, sub_model)
                 positions = (positions[:, None] + along[key]).ravel()
             placed.append(positions)
-        return placed[0] if len(placed) == 1 else np.concatenate(placed)
+        return np.concatenate(placed)
 
     def _steps(self, axis: _Axis, sub_model: SubModel) -> NDArray[Any]:
         cut = axis.cut
         steps = np.arange(axis.size) if cut is None else positions_along(cut, sub_model.kept[cut.group], axis.size)
-        placed: NDArray[Any] = steps.astype(self._dtype) * self._dtype(axis.stride)
+        placed: NDArray[Any] = steps.astype(self.dtype) * self.dtype(axis.stride)
         return placed
 
 
-def _axes(parameter: Parameter, block: int) -> list[_Axis]:
-    """From the first to the last, in blocks; neighbours that are not cut are one axis."""
+def _axes(parameter: Parameter) -> list[_Axis]:
+    """From the first to the last; neighbours that are not cut are one axis."""
     shape, cuts = parameter.shape, {cut.axis: cut for cut in parameter.cuts}
-    if block > 1:
-        last = max(cuts)
-        shape = (*shape[:last], shape[last] // cuts[last].block)
-        cuts[last] = replace(cuts[last], block=1)
     axes: list[_Axis] = []
     for axis in range(len(shape)):
         cut, size, stride = cuts.get(axis), shape[axis], prod(shape[axis + 1 :])

@@ -15,8 +15,8 @@ is within (n + 1) 2^-53 of the summed magnitudes, to first order and whatever th
 fixed order all is the same bit for bit. Memory is 8 bytes a coordinate, whatever the number of contributions, and
 at most 32 MB of positions remembered.
 
-Speed: everything is one vector (`flat_model`), to which dense blocks are added where there are any (`flat_sums`);
-weights are summed by neurons and not by entries (`weight_sums`). benchmarks/accumulate.py measures it.
+Speed: everything is one vector (`flat_model`), to which a compiled loop adds (`flat_sums`); weights are summed by
+neurons and not by entries (`weight_sums`). benchmarks/accumulate.py measures it.
 """
 
 from __future__ import annotations

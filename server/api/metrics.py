@@ -1,16 +1,17 @@
-"""What Prometheus scrapes."""
+"""What Prometheus scrapes, with a viewer's token."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
 
+from server.api.guarded_route import guarded_router
 from server.api.sources import Sources
 
 
 def router(sources: Sources) -> APIRouter:
     """`GET /metrics`."""
-    routes = APIRouter(tags=["metrics"])
+    routes = guarded_router(sources, "metrics")
 
     @routes.get("/metrics", response_class=Response)
     def metrics(request: Request) -> Response:

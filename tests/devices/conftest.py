@@ -15,7 +15,7 @@ import pytest
 from devices.brokers.__main__ import main as broker_config
 from devices.emulation.broker import find_mosquitto
 from devices.provisioning.enrolment import Surroundings, add_devices
-from devices.provisioning.fleet_folder import FleetFolder, create_fleet
+from server.fleet.fleet_folder import FleetFolder, create_fleet
 
 WAIT_SECONDS = 30
 NOW = datetime.now(UTC)

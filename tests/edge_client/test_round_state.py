@@ -336,6 +336,19 @@ def test_a_round_left_for_another_runs_goes_on_in_its_runs_next_turn_and_one_tha
         assert phase.task.plan == OTHER_RUN.plan
 
 
+def test_a_buffered_runs_round_is_finished_before_another_runs_is_begun():
+    buffered = Task(plan(5, most_stale=2), expires=NOW + 100)
+    for phase in (replace(one, task=buffered) for one in (AWAITING, FETCHING, TRAINING, STORING)):
+        busy, commands = advance(phase, OTHER_RUN)
+        assert (type(busy), commands) == (type(phase), ())
+        assert busy.task.following == Task(OTHER_RUN.plan, NOW + 50)
+    following, commands = advance(busy, Stored(**R5))
+    assert following.task.plan == OTHER_RUN.plan
+    assert commands[0] == Begin(OTHER_RUN.plan)
+    for phase in (DELAYED, DELIVERING):
+        assert advance(replace(phase, task=buffered), OTHER_RUN)[0].task.plan == OTHER_RUN.plan
+
+
 def test_runs_that_alternate_wait_for_their_slices_and_fetch_nothing():
     memory = Memory({"r": chosen(), "s": chosen(run="s")}, newest={"r": 4, "s": 4})
     phase = Idle(memory)

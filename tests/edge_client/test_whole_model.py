@@ -23,7 +23,7 @@ from wire_protocol.tensor_codec import Codec, decode, encode
 SHAPES = {"w": (60, 40), "b": (9,)}
 LAYOUT = Layout(tuple(Parameter(name, shape) for name, shape in SHAPES.items()))
 FLOAT16, INT4 = Codec("float16"), Codec("int4")
-WHOLE_BYTES = 1 + 4 * 2 + 2 * (60 * 40 + 9)
+WHOLE_BYTES = 1 + 2 + 2 * (60 * 40 + 9)
 
 
 def name_of(content: bytes) -> str:

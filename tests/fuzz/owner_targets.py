@@ -15,13 +15,14 @@ import numpy as np
 
 from devices.emulation.datasets import load_dataset
 from devices.emulation.virtual_machine import machine_of
-from devices.errors import ProfileError, ProvisioningError
+from devices.errors import ProfileError
 from devices.profiles.profile import FOLDER as PROFILES
 from devices.profiles.profile import load_profile
-from devices.provisioning.authority_folder import AuthorityFolder
 from edge_client.config import load_config
 from edge_client.errors import ConfigError
 from server.database_url import parse_database_url, shown_database
+from server.errors import ProvisioningError
+from server.fleet.authority_folder import AuthorityFolder
 from server.registry import Enrolled, Registry, encode_registry
 from tests.fuzz import seeds
 from tests.fuzz.files import MEGABYTE, file_of, target_of
@@ -193,7 +194,7 @@ def _datasets() -> Sequence[bytes]:
 def _authority_files() -> dict[str, bytes]:
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from devices.provisioning.certificates import Subject, Validity, new_key  # noqa: PLC0415
+    from server.fleet.certificates import Subject, Validity, new_key  # noqa: PLC0415
 
     folder = scratch() / "seed-authority"
     now = datetime(2026, 1, 1, tzinfo=UTC)
@@ -378,15 +379,15 @@ OWNER_TARGETS = (
     _authority_target(
         "ca.key",
         _json_or_pem(PEM_WORDS),
-        ("devices.provisioning.authority_folder.load_key", "devices.provisioning.certificates.decode_key"),
+        ("server.fleet.authority_folder.load_key", "server.fleet.certificates.decode_key"),
     ),
     _authority_target(
         "ca.pem",
         _json_or_pem(PEM_WORDS),
         (
-            "devices.provisioning.authority_folder.load_certificate",
-            "devices.provisioning.authority_folder.AuthorityFolder.open",
+            "server.fleet.authority_folder.load_certificate",
+            "server.fleet.authority_folder.AuthorityFolder.open",
         ),
     ),
-    _authority_target("records.json", of_json, ("devices.provisioning.authority_folder.AuthorityFolder.open",)),
+    _authority_target("records.json", of_json, ("server.fleet.authority_folder.AuthorityFolder.open",)),
 )

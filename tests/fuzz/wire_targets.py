@@ -112,7 +112,7 @@ def _tensors(content: bytes) -> None:
     for precision in get_args(Precision):
         for shapes in (
             SHAPES,
-            {"w": (max(0, len(content) - 4) // 2,)},
+            {"w": (max(0, len(content) - 2) // 2,)},
             {"w": (len(content) // 4,)},
             {"w": (), "b": (0, 3)},
         ):
@@ -159,7 +159,7 @@ def _differences() -> tuple[bytes, ...]:
 
 
 def _sections() -> tuple[bytes, ...]:
-    return section(bytes(1000), None), section(bytes(1000), 1), section(bytes(range(256)), 12)
+    return section([bytes(1000)], None), section([bytes(1000)], 1), section([bytes(range(256))], 12)
 
 
 def _script(content: bytes) -> None:

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from devices.provisioning.fleet_folder import create_fleet
 from server.broker_tls import broker_tls
 from server.errors import LinkError
+from server.fleet.fleet_folder import create_fleet
 from wire_protocol.identity import IdentityError
 
 

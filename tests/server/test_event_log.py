@@ -72,7 +72,7 @@ def test_texts_are_cut_and_limits_named(log: EventLog) -> None:
     log.add("alert", "x" * 2 * MOST_TEXT)
     log.flush()
     assert len(log.list()[0].text) == MOST_TEXT
-    with pytest.raises(InvalidValueError, match="limit must be 1 to 1000, got 0"):
+    with pytest.raises(InvalidValueError, match="limit must be 1 to 1001, got 0"):
         log.list(limit=0)
     with pytest.raises(InvalidValueError, match="kind must be one of round-opened"):
         EventFilter(("nonsense",))

@@ -24,12 +24,12 @@ def test_what_is_not_is_named(store: Store) -> None:
     found = readiness(store, False, lambda _: 2**20)
     assert not found.ready
     assert (found.database, found.broker) == ("ok", "disconnected")
-    assert found.disk.endswith("has 1 MB left, expected at least 256")
+    assert found.disk == "1 MB left, expected at least 256"
 
 
 def test_a_database_that_is_gone_takes_no_writes(store: Store) -> None:
     store.close()
     shutil.rmtree(store.folder)
     found = readiness(store, True)
-    assert "unable to open database file" in found.database
+    assert found.database == "takes no writes"
     assert "cannot be looked at" in found.disk

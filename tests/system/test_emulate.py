@@ -15,8 +15,12 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
+from devices.command_line import main
 from devices.emulation.datasets import load_dataset
+from devices.emulation.emulate import prepare
+from devices.emulation.settings import EmulationSettings
 from server.privacy.run_words import NOT_PRIVATE
+from wire_protocol.bundle_manifest import WEIGHTS
 
 COMMAND = [sys.executable, "-m", "devices.command_line", "emulate"]
 ORT_TRAINING = ["--runtime", "ort-training", "--clip-gradient", "0", "--hidden-gain", "1"]
@@ -104,15 +108,14 @@ def test_predict_is_the_trained_model(default_run: Path) -> None:
 
 
 def test_same_seed_same_split_and_weights(default_run: Path, tmp_path: Path) -> None:
-    again, other = tmp_path / "again", tmp_path / "other"
-    assert emulate("--rounds", 1, "--out", again).returncode == 0
-    assert emulate("--rounds", 1, "--seed", 1, "--out", other).returncode == 0
-    first = report_of(default_run)
-    assert [d["examples"] for d in report_of(again)["devices"]] == [d["examples"] for d in first["devices"]]
-    assert [d["examples"] for d in report_of(other)["devices"]] != [d["examples"] for d in first["devices"]]
-    weights = "bundle/weights.safetensors"
-    assert (again / weights).read_bytes() == (default_run / weights).read_bytes()
-    assert (other / weights).read_bytes() != (default_run / weights).read_bytes()
+    again = prepare(EmulationSettings(tmp_path / "again"))
+    other = prepare(EmulationSettings(tmp_path / "other", seed=1))
+    first = [device["examples"] for device in report_of(default_run)["devices"]]
+    assert [len(share) for share in again.shares] == first
+    assert [len(share) for share in other.shares] != first
+    weights = (default_run / "bundle" / WEIGHTS).read_bytes()
+    assert (again.bundle / WEIGHTS).read_bytes() == weights
+    assert (other.bundle / WEIGHTS).read_bytes() != weights
 
 
 def test_a_buffered_run_learns_too(tmp_path: Path) -> None:
@@ -192,11 +195,13 @@ def test_users_own_data_model_and_natural_split(tmp_path: Path) -> None:
         (["--dataset", "fashion-mnist", "--data", "missing-folder"], "missing-folder"),
     ],
 )
-def test_bad_arguments_are_one_line_and_status_2(arguments: list[str], expected: str, tmp_path: Path) -> None:
-    done = emulate(*arguments, "--out", tmp_path / "run")
-    assert done.returncode == 2
-    assert expected in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_bad_arguments_are_one_line_and_status_2(
+    arguments: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["emulate", *arguments, "--out", str(tmp_path / "run")]) == 2
+    complaints = capsys.readouterr().err
+    assert expected in complaints
+    assert complaints.count("\n") == 1
     assert not (tmp_path / "run" / "report.json").exists()
 
 
@@ -295,10 +300,12 @@ def test_a_model_without_hidden_neurons_trains_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--json", "/proc/nowhere.json"], ["--json", "."], ["--out", ""]])
-def test_unwritable_places_are_refused_before_the_training(arguments: list[str]) -> None:
-    done = emulate(*arguments)
-    assert done.returncode == 2
-    assert f"argument {arguments[0]}: must be" in done.stderr
+def test_unwritable_places_are_refused_before_the_training(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["emulate", *arguments])
+    assert f"argument {arguments[0]}: must be" in capsys.readouterr().err
 
 
 def test_ctrl_c_while_starting_is_quiet(tmp_path: Path) -> None:

@@ -134,11 +134,12 @@ def test_golden_tensors_are_what_the_document_says() -> None:
     weight, bias, reader = [0, 0.125, 1.75, 1.875, 2.25, 2.375], [-0.0, -7, -9], [0, 7168, 9216, 10240, 17408, 19456]
     float32 = struct.pack("<15f", *weight, *bias, *reader)
     assert (GOLDEN / "tensors_float32.bin").read_bytes() == b"\0" + float32
-    tensors = ((weight, 2.0**-13), (bias, 2.0**-11), (reader, 1.0))
-    float16 = b"".join(
-        struct.pack(f"<f{len(entries)}e", scale, *(entry / scale for entry in entries)) for entries, scale in tensors
-    )
-    assert b"\0" + float16 == (GOLDEN / "tensors_float16.bin").read_bytes()
+    tensors = ((weight, -13), (bias, -11), (reader, 0))
+    entries = [entry / 2.0**exponent for tensor, exponent in tensors for entry in tensor]
+    halves = struct.pack("<15e", *entries)
+    exponents = bytes(exponent % 256 for _, exponent in tensors)
+    float16 = b"\0" + exponents + halves[::2] + halves[1::2]
+    assert float16 == (GOLDEN / "tensors_float16.bin").read_bytes()
 
 
 def test_golden_levels_are_what_the_document_says() -> None:

@@ -7,6 +7,9 @@ any memory is taken for them, so that a few bytes cannot ask for gigabytes.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+
 import zstandard
 
 from wire_protocol.errors import ProtocolError
@@ -18,14 +21,28 @@ SPARSE_LEVEL = 12
 
 _PLAIN, _ZSTD = 0, 1
 _SMALLEST_WINDOW = 1024
+_of_this_thread = threading.local()
+"""A thread's `decompressor`; making one takes longer than to open a small section."""
 
 
-def section(body: bytes, level: int | None) -> bytes:
-    """A section of `body`; `level` None never compresses, so that equal bodies give equal bytes everywhere."""
+def section(parts: Sequence[bytes], level: int | None) -> bytes:
+    """A section whose body is `parts`, of different kinds of bytes, end to end.
+
+    Each part has blocks of its own in the frame, with its own code. `level` None never compresses, so that equal
+    bodies give equal bytes everywhere.
+    """
+    body = b"".join(parts)
     if level is None:
         return bytes([_PLAIN]) + body
-    frame = zstandard.ZstdCompressor(level=level, write_checksum=False).compress(body)
+    frame = _frame(parts, zstandard.ZstdCompressor(level=level, write_checksum=False).compressobj(size=len(body)))
     return bytes([_ZSTD]) + frame if len(frame) < len(body) else bytes([_PLAIN]) + body
+
+
+def _frame(parts: Sequence[bytes], compressor: zstandard.ZstdCompressionObj) -> bytes:
+    blocks = []
+    for part in parts[:-1]:
+        blocks += [compressor.compress(part), compressor.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)]
+    return b"".join([*blocks, compressor.compress(parts[-1]), compressor.flush()])
 
 
 def open_section(content: memoryview, most: int) -> bytes | memoryview:
@@ -42,6 +59,13 @@ def open_section(content: memoryview, most: int) -> bytes | memoryview:
     return _decompressed(body, most)
 
 
+def _decompressor() -> zstandard.ZstdDecompressor:
+    if not hasattr(_of_this_thread, "decompressor"):
+        _of_this_thread.decompressor = zstandard.ZstdDecompressor()
+    found: zstandard.ZstdDecompressor = _of_this_thread.decompressor
+    return found
+
+
 def _decompressed(frame: memoryview, most: int) -> bytes:
     try:
         parameters = zstandard.get_frame_parameters(frame)
@@ -53,6 +77,6 @@ def _decompressed(frame: memoryview, most: int) -> bytes:
             raise ProtocolError("tensor bytes: a zstd frame with too large a window or a dictionary")
         if not parameters.content_size:
             raise ProtocolError("tensor bytes: an empty zstd frame")
-        return zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
+        return _decompressor().decompress(frame, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise ProtocolError(f"tensor bytes: not a zstd frame: {error}") from error

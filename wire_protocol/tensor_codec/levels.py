@@ -13,7 +13,7 @@ the error, and one outlier still spoils no more than its own block.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -28,8 +28,8 @@ BLOCK = 1024
 SCALE_BYTES = 2
 LARGEST: dict[Levels, int] = {"int8": 127, "int4": 7, "ternary": 1, "signs": 1}
 
+_REMEMBERED_LENGTHS = 256
 _A_BYTE: dict[Levels, int] = {"int8": 1, "int4": 2, "ternary": 5, "signs": 8}
-_INFINITE = 0x7F80
 _TRITS = np.array([81, 27, 9, 3, 1], dtype=np.uint8)
 
 
@@ -38,21 +38,25 @@ def packed_bytes(values: int, blocks: int, kind: Levels) -> int:
     return SCALE_BYTES * blocks + -(-values // _A_BYTE[kind])
 
 
-def block_count(counts: Sequence[int]) -> int:
-    """Blocks of tensors of so many values."""
-    return sum(-(-count // BLOCK) for count in counts)
+@lru_cache(_REMEMBERED_LENGTHS)
+def block_lengths(counts: tuple[int, ...]) -> NDArray[np.intp]:
+    """Values of every block of tensors of so many values, all above 0."""
+    lengths: list[int] = []
+    for count in counts:
+        lengths += [BLOCK] * (count // BLOCK)
+        if count % BLOCK:
+            lengths.append(count % BLOCK)
+    return np.array(lengths, dtype=np.intp)
 
 
-def pack(values: Vector, counts: Sequence[int], kind: Levels, generator: np.random.Generator | None) -> bytes:
+def pack(values: Vector, counts: tuple[int, ...], kind: Levels, generator: np.random.Generator | None) -> bytes:
     """Scales of all blocks, then levels of all values; raises `InvalidValueError` on what no scale reaches."""
-    halves = _scales(values, counts, kind)
+    lengths = block_lengths(counts)
+    halves = _scales(values, lengths, kind)
     if kind == "signs":
         return bytes(halves.tobytes() + np.packbits(values >= 0).tobytes())
-    scales = _read_scales(halves)
-    scaled = np.zeros_like(values)
-    for span, block in _spans(counts):
-        divisor = scales[block, None]
-        np.divide(_rows(values, span), divisor, out=_rows(scaled, span), where=divisor > 0)
+    divisors = np.repeat(_read_scales(halves), lengths)
+    scaled = np.divide(values, divisors, out=np.zeros_like(values), where=divisors > 0)
     largest = LARGEST[kind]
     if generator is None:
         np.rint(scaled, out=scaled)
@@ -63,54 +67,49 @@ def pack(values: Vector, counts: Sequence[int], kind: Levels, generator: np.rand
     return bytes(halves.tobytes() + _PACKERS[kind](levels))
 
 
-def unpack(body: bytes | memoryview, counts: Sequence[int], kind: Levels) -> Vector:
-    """The values; a level that is none gives a value that is no number. Raises `ProtocolError` on an illegal scale."""
-    total, blocks = sum(counts), block_count(counts)
-    halves = np.frombuffer(body, dtype="<u2", count=blocks)
-    if (halves >= _INFINITE).any():
-        raise ProtocolError("tensor scale must be finite and not negative")
-    coded = np.frombuffer(body, dtype=np.uint8, offset=SCALE_BYTES * blocks)
-    values = coded.view(np.int8).astype(np.float32) if kind == "int8" else _TABLES[kind].take(coded, axis=0).ravel()
-    if kind == "int8" and coded.size and int(coded.view(np.int8).min()) < -LARGEST["int8"]:
-        raise ProtocolError("tensor levels of int8 must be from -127 to 127")
+def unpack(body: NDArray[np.uint8], counts: tuple[int, ...], kind: Levels) -> Vector:
+    """The values, all finite; raises `ProtocolError` on an illegal scale or level."""
+    total, lengths = sum(counts), block_lengths(counts)
+    halves = body[: SCALE_BYTES * len(lengths)].view("<u2")
+    if halves.max(initial=0) > _LARGEST_SCALE[kind]:
+        raise ProtocolError(f"tensor scale must be finite and not negative, and so {LARGEST[kind]} times it")
+    coded = body[SCALE_BYTES * len(lengths) :]
+    values = _read_levels(coded, kind)
     if (values[total:] != (-1 if kind == "signs" else 0)).any():
         raise ProtocolError("tensor levels: bits past the last value must be those of level 0, or 0 for signs")
     values = values[:total]
-    scales = _read_scales(halves)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for span, block in _spans(counts):
-            _rows(values, span)[...] *= scales[block, None]
+    values *= np.repeat(_read_scales(halves), lengths)
     return values
 
 
-def _spans(counts: Sequence[int]) -> list[tuple[tuple[int, int, int], slice]]:
-    """Runs of equally long blocks: (offset, blocks, values a block) and their scales."""
-    spans, offset, block = [], 0, 0
-    for count in counts:
-        for number, length in ((count // BLOCK, BLOCK), (int(count % BLOCK > 0), count % BLOCK)):
-            if number:
-                spans.append(((offset, number, length), slice(block, block + number)))
-                offset, block = offset + number * length, block + number
-    return spans
+def _read_levels(coded: NDArray[np.uint8], kind: Levels) -> Vector:
+    signed = coded.view(np.int8)
+    match kind:
+        case "int8":
+            legal = signed.min(initial=0) >= -LARGEST[kind]
+        case "int4":
+            legal = coded.min(initial=255) >= 16 and np.bitwise_and(coded, 15).min(initial=15) > 0
+        case "ternary":
+            legal = coded.max(initial=0) < 3**5
+        case "signs":
+            legal = True
+    if not legal:
+        raise ProtocolError(f"tensor levels of {kind} must be from {-LARGEST[kind]} to {LARGEST[kind]}")
+    if kind == "int8":
+        return signed.astype(np.float32)
+    return _TABLES[kind].take(coded, axis=0).ravel()
 
 
-def _rows(values: Vector, span: tuple[int, int, int]) -> Vector:
-    offset, number, length = span
-    return values[offset : offset + number * length].reshape(number, length)
-
-
-def _scales(values: Vector, counts: Sequence[int], kind: Levels) -> NDArray[np.uint16]:
-    magnitudes = np.abs(values)
-    needed = np.zeros(block_count(counts), dtype=np.float32)
-    for span, block in _spans(counts):
-        rows = _rows(magnitudes, span)
-        needed[block] = rows.mean(axis=1, dtype=np.float64) if kind == "signs" else rows.max(axis=1) / LARGEST[kind]
+def _scales(values: Vector, lengths: NDArray[np.intp], kind: Levels) -> NDArray[np.uint16]:
+    magnitudes, starts = np.abs(values), np.cumsum(lengths) - lengths
+    if not len(starts):
+        return np.zeros(0, dtype="<u2")
+    largest = np.maximum.reduceat(magnitudes, starts)
+    sums = np.add.reduceat(magnitudes, starts, dtype=np.float64)
+    needed = (sums / lengths).astype(np.float32) if kind == "signs" else largest / np.float32(LARGEST[kind])
     halves: NDArray[np.uint16] = ((needed.view(np.uint32) + np.uint32(0xFFFF)) >> np.uint32(16)).astype("<u2")
-    for span, block in _spans(counts):
-        halves[block] = np.maximum(halves[block], _rows(magnitudes, span).any(axis=1))
-    with np.errstate(over="ignore"):
-        reached = np.isfinite(_read_scales(halves) * np.float32(LARGEST[kind]))
-    if not reached.all():
+    halves = np.maximum(halves, largest > 0)
+    if halves.max() > _LARGEST_SCALE[kind]:
         raise InvalidValueError(f"values as {kind} must be below 2^127 in magnitude (did the training diverge?)")
     return halves
 
@@ -139,16 +138,14 @@ def _pack_ternary(levels: NDArray[np.int8]) -> bytes:
 
 
 def _int4_table() -> Vector:
-    level = np.array([np.nan, *range(-7, 8)], dtype=np.float32)
+    level = np.arange(-8, 8, dtype=np.float32)
     codes = np.arange(256)
     return np.stack([level[codes >> 4], level[codes & 15]], axis=1)
 
 
 def _ternary_table() -> Vector:
     codes = np.arange(256)
-    table = np.stack([codes // weight % 3 - 1 for weight in _TRITS.astype(int)], axis=1).astype(np.float32)
-    table[3**5 :] = np.nan
-    return table
+    return np.stack([codes // weight % 3 - 1 for weight in _TRITS.astype(int)], axis=1).astype(np.float32)
 
 
 def _signs_table() -> Vector:
@@ -156,5 +153,13 @@ def _signs_table() -> Vector:
     return (bits.astype(np.float32) * 2 - 1).astype(np.float32)
 
 
+def _largest_scale(kind: Levels) -> int:
+    """The largest upper half of a float32 whose product with the largest level is finite."""
+    scales = _read_scales(np.arange(0x7F80, dtype="<u2"))
+    with np.errstate(over="ignore"):
+        return int(np.flatnonzero(np.isfinite(scales * np.float32(LARGEST[kind]))).max())
+
+
+_LARGEST_SCALE = {kind: _largest_scale(kind) for kind in LARGEST}
 _PACKERS = {"int8": _pack_int8, "int4": _pack_int4, "ternary": _pack_ternary}
 _TABLES: dict[Levels, Vector] = {"int4": _int4_table(), "ternary": _ternary_table(), "signs": _signs_table()}

@@ -48,7 +48,9 @@ def largest_positions(count: int, size: int) -> int:
 def pack_positions(mask: Mask) -> bytes:
     """Head and section."""
     count = int(np.count_nonzero(mask))
-    choices = [(kind, section(body, SPARSE_LEVEL)) for kind, body in ((_GAPS, _gaps(mask)), (_BITMAP, _bitmap(mask)))]
+    choices = [
+        (kind, section((body,), SPARSE_LEVEL)) for kind, body in ((_GAPS, _gaps(mask)), (_BITMAP, _bitmap(mask)))
+    ]
     kind, content = min(choices, key=lambda choice: len(choice[1]))
     return _HEAD.pack(kind, count, len(content)) + content
 

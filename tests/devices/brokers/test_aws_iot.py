@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from devices.brokers.__main__ import main
 from devices.brokers.aws_iot import Place, policy
-from devices.provisioning.enrolment import revoke_device
+from server.fleet.membership import revoke_device
 from wire_protocol import topics
 from wire_protocol.topics import Part
 

@@ -8,7 +8,7 @@ import pytest
 from paho.mqtt.client import topic_matches_sub
 
 from devices.brokers.__main__ import main
-from devices.provisioning.enrolment import revoke_device
+from server.fleet.membership import revoke_device
 from wire_protocol import topics
 from wire_protocol.topics import Part
 

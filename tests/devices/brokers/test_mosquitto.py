@@ -13,11 +13,12 @@ import pytest
 from devices.brokers.__main__ import main
 from devices.doctor.reaching import examine_reach
 from devices.doctor.seats import Seat, client_tls
-from devices.provisioning.authority_folder import AuthorityFolder, ensure_credentials
-from devices.provisioning.certificates import Subject, Validity
-from devices.provisioning.enrolment import Surroundings, add_devices, revoke_device
-from devices.provisioning.fleet_folder import FleetFolder, create_fleet
+from devices.provisioning.enrolment import Surroundings, add_devices
 from devices.provisioning.rotation import begin_device_rotation, finish_device_rotation
+from server.fleet.authority_folder import AuthorityFolder, ensure_credentials
+from server.fleet.certificates import Subject, Validity
+from server.fleet.fleet_folder import FleetFolder, create_fleet
+from server.fleet.membership import revoke_device
 from wire_protocol import topics
 from wire_protocol.broker_url import parse_broker_url
 from wire_protocol.topics import Part

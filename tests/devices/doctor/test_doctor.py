@@ -15,10 +15,10 @@ from devices.doctor.findings import Finding, describe, exit_status, report
 from devices.doctor.reaching import examine_reach
 from devices.doctor.seats import Seat, Seats, device_seats, fleet_seats, plain_seats
 from devices.doctor.standing import Memory, examine_persistence, examine_retained, examine_will
-from devices.provisioning.authority_folder import AuthorityFolder, ensure_credentials
-from devices.provisioning.certificates import Subject, Validity
-from devices.provisioning.enrolment import revoke_device
-from devices.provisioning.fleet_folder import create_fleet
+from server.fleet.authority_folder import AuthorityFolder, ensure_credentials
+from server.fleet.certificates import Subject, Validity
+from server.fleet.fleet_folder import create_fleet
+from server.fleet.membership import revoke_device
 from wire_protocol.broker_url import parse_broker_url
 
 SECONDS = 5.0

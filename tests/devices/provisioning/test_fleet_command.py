@@ -12,11 +12,11 @@ from cryptography import x509
 
 from devices.provisioning import authority_folder, durable_files, enrolment, fleet_folder
 from devices.provisioning.__main__ import main
-from devices.provisioning.authority_folder import load_certificate
-from devices.provisioning.certificates import common_name, hosts_of
-from devices.provisioning.durable_files import write_file
 from devices.provisioning.enrolment import Surroundings, add_devices
-from devices.provisioning.fleet_folder import create_fleet
+from server.fleet.authority_folder import load_certificate
+from server.fleet.certificates import common_name, hosts_of
+from server.fleet.durable_files import write_file
+from server.fleet.fleet_folder import create_fleet
 from server.registry import decode_registry
 from wire_protocol.envelope import Context, open_sealed, seal, sign, verify
 from wire_protocol.errors import ProtocolError

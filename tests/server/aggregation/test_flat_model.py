@@ -6,8 +6,8 @@ import pytest
 from server.aggregation import flat_model
 from server.aggregation.flat_model import FlatModel
 from wire_protocol.flat_arrays import FlatArrays
-from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
-from wire_protocol.sub_model import SubModel, gather
+from wire_protocol.layout import Layout
+from wire_protocol.sub_model import gather
 
 
 def test_entries_stand_where_gather_takes_them_from(cut_layout: Layout, make_fleet: Callable) -> None:
@@ -16,34 +16,7 @@ def test_entries_stand_where_gather_takes_them_from(cut_layout: Layout, make_fle
     for one in make_fleet(20) + make_fleet(1, full=True):
         placement = flat.place(one.sub_model)
         taken = flat.flatten(placement, gather(cut_layout, one.sub_model, flat.split(vector)))
-        np.testing.assert_array_equal(taken, vector[flat.positions(placement)])
-
-
-@pytest.fixture
-def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flat_model, "_SHORTEST_BLOCK", 2)
-    monkeypatch.setattr(flat_model, "_SMALLEST_IN_BLOCKS", 16)
-
-
-@pytest.mark.usefixtures("in_blocks")
-def test_blocks_stand_where_gather_takes_their_entries_from(cut_layout: Layout, make_fleet: Callable) -> None:
-    assert [part.block for part in FlatModel(cut_layout).parts] == [2, 2, 1, 6, 1]
-    test_entries_stand_where_gather_takes_them_from(cut_layout, make_fleet)
-
-
-def test_large_parameters_have_one_position_for_each_block_kept() -> None:
-    layout = Layout(
-        parameters=(
-            Parameter("inputs", (64, 784), (CutAxis(0, "hidden"),)),
-            Parameter("bias", (64,), (CutAxis(0, "hidden"),)),
-            Parameter("small", (4, 100), (CutAxis(0, "few"),)),
-        ),
-        groups=(NeuronGroup("hidden", 64), NeuronGroup("few", 4)),
-    )
-    spans = FlatModel(layout).place(SubModel({"hidden": np.array([3, 60]), "few": np.array([1])})).spans
-    assert spans is not None
-    assert [span.blocks.tolist() for span in spans] == [[3, 60], [3, 60, *range(164, 264)]]
-    assert [span.sent for span in spans] == [slice(0, 1568), slice(1568, 1670)]
+        np.testing.assert_array_equal(taken, vector if placement.positions is None else vector[placement.positions])
 
 
 def test_arrays_that_lie_end_to_end_are_not_copied(cut_layout: Layout, make_fleet: Callable) -> None:
@@ -55,8 +28,8 @@ def test_arrays_that_lie_end_to_end_are_not_copied(cut_layout: Layout, make_flee
 
 def test_only_the_whole_model_is_whole(make_fleet: Callable, cut_layout: Layout) -> None:
     flat = FlatModel(cut_layout)
-    assert flat.place(make_fleet(1, full=True)[0].sub_model).spans is None
-    assert flat.place(make_fleet(1)[0].sub_model).spans is not None
+    assert flat.place(make_fleet(1, full=True)[0].sub_model).positions is None
+    assert flat.place(make_fleet(1)[0].sub_model).positions is not None
 
 
 def test_selections_are_remembered_within_a_bound_until_they_are_out_of_use(
@@ -64,7 +37,7 @@ def test_selections_are_remembered_within_a_bound_until_they_are_out_of_use(
 ) -> None:
     first, second, third = (one.sub_model for one in make_fleet(3))
     flat = FlatModel(cut_layout)
-    sizes = [len(flat.positions(flat.place(one))) for one in (first, second, third)]
+    sizes = [len(flat.place(one).positions) for one in (first, second, third)]
     room = sizes[0] + max(sizes[1:])
     monkeypatch.setattr(flat_model, "_REMEMBERED_POSITIONS", room)
     flat = FlatModel(cut_layout)

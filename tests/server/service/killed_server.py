@@ -2,7 +2,8 @@
 
 Each line of standard input is JSON `[point, times, seconds, options of fisherfleet serve]`: the server is a fork of
 this process and is killed when `point` is reached for the `times`-th time, or so many seconds later; without a point
-it is not. How it ended is printed: 0, -9, or what else its status was.
+so many seconds after it began, wherever it is then, and never if they are 0. How it ended is printed: 0, -9, or what
+else its status was.
 """
 
 import json
@@ -14,6 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from server.__main__ import main as serve
+from server.blobs import Blobs
+from server.model_archive import ModelArchive
 from server.model_files import ModelFiles
 from server.model_offers import ModelOffers
 from server.spool import Segment, Spool
@@ -25,6 +28,8 @@ POINTS: dict[str, tuple[type, str, bool]] = {
     "between the spool's fsync and the commit": (Segment, "write", True),
     "between the commit and the receipts": (UpdateRows, "commit", True),
     "between the model and the close": (ModelFiles, "save_version", True),
+    "between a version's content and its row": (Blobs, "put", True),
+    "between the archived version and the close": (ModelArchive, "add", True),
     "before the model is written": (ModelFiles, "save_version", False),
     "between the close and the deletion of the segment": (Store, "close_round", True),
     "before the segment is deleted": (Spool, "delete_others", False),
@@ -62,15 +67,20 @@ def arm(point: str, times: int, seconds: float) -> None:
 
 
 def main() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     for line in sys.stdin:
         point, times, seconds, options = json.loads(line)
         child = os.fork()
         if not child:
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
             if point:
                 arm(point, times, seconds)
             os._exit(serve(options))
+        if not point and seconds and signal.sigtimedwait([signal.SIGCHLD], seconds) is None:
+            os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
+        signal.sigtimedwait([signal.SIGCHLD], 0)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()
 

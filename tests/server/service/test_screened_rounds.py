@@ -43,7 +43,8 @@ async def test_an_outlier_is_counted_and_left_out_and_its_device_held_until_rele
             in receipt.reason
         )
         async with httpx.AsyncClient() as client:
-            metrics = (await client.get(f"{service.http_url}/metrics")).text
+            token = {"Authorization": f"Bearer {service.store.tokens.create('prometheus', 'viewer')}"}
+            metrics = (await client.get(f"{service.http_url}/metrics", headers=token)).text
         assert value(metrics, 'updates_refused_total{cause="outlier",run="run"}') == 1
         assert value(metrics, 'updates_refused_total{cause="quarantined",run="run"}') >= 1
         assert value(metrics, 'updates_accepted_total{late="false",run="run"}') == 5

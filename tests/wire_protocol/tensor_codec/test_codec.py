@@ -115,8 +115,8 @@ def test_decoding_takes_at_most_four_times_the_arrays(precision: str, keep_value
     if codec.sparse:
         everything = np.ones(size, dtype=np.bool_)
         everything[codec.kept_of(size) :] = False
-        payloads.append(pack_positions(everything) + section(bytes(4 * size), 1))
-    payloads.append(section(bytes(100 * size), 1))
+        payloads.append(pack_positions(everything) + section([bytes(4 * size)], 1))
+    payloads.append(section([bytes(100 * size)], 1))
     for payload in payloads:
         tracemalloc.start()
         try:

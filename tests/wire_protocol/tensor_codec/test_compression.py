@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tracemalloc
 
+import numpy as np
 import pytest
 import zstandard
 from hypothesis import given
@@ -13,15 +14,27 @@ from wire_protocol.tensor_codec.compression import open_section, section
 
 @given(body=st.binary(max_size=300) | st.integers(0, 5000).map(bytes), level=st.sampled_from([None, 1, 12]))
 def test_sections_open_to_their_body_and_never_grow_by_more_than_a_byte(body: bytes, level: int | None) -> None:
-    content = section(body, level)
+    content = section([body], level)
     assert len(content) <= len(body) + 1
     assert bytes(open_section(memoryview(content), len(body))) == body
     if level is None:
         assert content == b"\0" + body
 
 
+@given(parts=st.lists(st.binary(max_size=300), min_size=1, max_size=3), level=st.sampled_from([None, 1, 12]))
+def test_parts_come_back_end_to_end(parts: list[bytes], level: int | None) -> None:
+    body = b"".join(parts)
+    assert bytes(open_section(memoryview(section(parts, level)), len(body))) == body
+
+
+def test_noise_does_not_keep_what_comes_after_it_from_being_compressed() -> None:
+    noise = np.random.default_rng(0).bytes(5000)
+    few = np.random.default_rng(1).integers(0, 16, 5000, dtype=np.uint8).tobytes()
+    assert len(section([noise, few], 1)) < 5000 + 2600 < len(section([noise + few], 1))
+
+
 def test_zeros_are_compressed() -> None:
-    assert len(section(bytes(10_000), 1)) < 40
+    assert len(section([bytes(10_000)], 1)) < 40
 
 
 @pytest.mark.parametrize(
@@ -32,9 +45,9 @@ def test_zeros_are_compressed() -> None:
         (b"\2", "method must be 0 or 1, got 2"),
         (b"\1", "not a zstd frame"),
         (b"\1" + bytes(30), "not a zstd frame"),
-        (section(bytes(101), 1), "frame of 101 bytes, at most 100"),
-        (section(bytes(100), 1)[:-1], "not a zstd frame"),
-        (section(bytes(100), 1) + b"\0", "not a zstd frame"),
+        (section([bytes(101)], 1), "frame of 101 bytes, at most 100"),
+        (section([bytes(100)], 1)[:-1], "not a zstd frame"),
+        (section([bytes(100)], 1) + b"\0", "not a zstd frame"),
         (b"\1" + zstandard.ZstdCompressor(write_content_size=False).compress(bytes(100)), "bytes, at most 100"),
         (b"\1" + zstandard.ZstdCompressor().compress(b""), "empty zstd frame"),
     ],

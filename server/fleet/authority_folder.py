@@ -14,8 +14,8 @@ import msgspec
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from devices.errors import ProvisioningError
-from devices.provisioning.certificates import (
+from server.errors import ProvisioningError
+from server.fleet.certificates import (
     CLOCK_SLACK,
     Authority,
     Key,
@@ -31,7 +31,7 @@ from devices.provisioning.certificates import (
     new_key,
     same_key,
 )
-from devices.provisioning.durable_files import PRIVATE, make_folder, write_file
+from server.fleet.durable_files import PRIVATE, make_folder, write_file
 from wire_protocol.errors import require
 from wire_protocol.identity import read_private
 

@@ -19,16 +19,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from devices.errors import ProvisioningError
-from devices.provisioning.authority_folder import (
+from server.errors import ProvisioningError
+from server.fleet.authority_folder import (
     CERTIFICATE,
     REVOKED,
     AuthorityFolder,
     ensure_credentials,
     load_certificate,
 )
-from devices.provisioning.certificates import Subject, Validity, hosts_of
-from devices.provisioning.durable_files import make_folder, write_file
+from server.fleet.certificates import Subject, Validity, hosts_of
+from server.fleet.durable_files import make_folder, write_file
 from server.registry import REGISTRY_NAME, Enrolled, decode_registry, encode_registry
 from wire_protocol.errors import InvalidValueError, require
 from wire_protocol.identity import (

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from devices.errors import ProvisioningError
+from server.errors import ProvisioningError
 
 PRIVATE, PUBLIC = 0o600, 0o644
 _PRIVATE_FOLDER = 0o700

@@ -3,34 +3,21 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx
 import pytest
 
 from server.api.sources import Sources
 from server.app import create_app
-from server.bundle import open_bundle
 from server.http_server import HttpServer
-from server.model_files import ModelFiles
 from server.storage import Store
-from server.traffic import Traffic
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store(tmp_path / "state")
-    yield store
-    store.close()
-
-
-@pytest.fixture
-async def client(store: Store, bundle_folder: Path, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    models = ModelFiles(tmp_path / "state", "run")
-    sources = Sources(store, open_bundle(bundle_folder), models, Traffic(), lambda: True)
+async def client(sources: Sources, store: Store, operator: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
     server = HttpServer(create_app(sources), "127.0.0.1", 0)
     await server.start()
-    async with asyncio.timeout(20), httpx.AsyncClient(base_url=f"{server.url}/api/v1") as client:
+    async with asyncio.timeout(20), httpx.AsyncClient(base_url=f"{server.url}/api/v1", headers=operator) as client:
         yield client
         store.events.end_following()
         await server.stop()
@@ -54,18 +41,18 @@ async def _events(answer: httpx.Response, count: int) -> list[dict]:
 async def test_pages(client: httpx.AsyncClient, store: Store) -> None:
     for number in range(5):
         store.events.add("round-closed", f"<b>{number}</b>", run="run", round=number)
-    store.events.add("device-online", "came on line", device="a")
+    store.events.add("device-online", "came online", device="a")
     store.events.flush()
     newest = (await client.get("/events", params={"limit": 2})).json()
-    assert [(one["id"], one["kind"]) for one in newest] == [(6, "device-online"), (5, "round-closed")]
-    assert newest[1]["text"] == "<b>4</b>"
-    older = (await client.get("/events", params={"before": 5, "run": "run", "limit": 2})).json()
-    assert [one["id"] for one in older] == [4, 3]
-    forward = (await client.get("/events", params={"after": 2, "kind": ["round-closed", "alert"]})).json()
-    assert [one["id"] for one in forward] == [3, 4, 5]
+    assert [(one["id"], one["kind"]) for one in newest["items"]] == [(6, "device-online"), (5, "round-closed")]
+    assert newest["items"][1]["text"] == "<b>4</b>"
+    older = (await client.get("/events", params={"after": newest["next"], "run": "run", "limit": 2})).json()
+    assert [one["id"] for one in older["items"]] == [4, 3]
+    last = (await client.get("/events", params={"after": older["next"], "kind": ["round-closed", "alert"]})).json()
+    assert ([one["id"] for one in last["items"]], last["next"]) == ([2, 1], None)
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "kind=nonsense", "after=-1"])
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "kind=nonsense", "after=-1", "run=%3Cb%3E"])
 async def test_what_is_out_of_range_is_refused(client: httpx.AsyncClient, query: str) -> None:
     assert (await client.get(f"/events?{query}")).status_code == 422
 
@@ -74,10 +61,10 @@ async def test_a_stream_goes_on_from_the_last_id(client: httpx.AsyncClient, stor
     for number in range(3):
         store.events.add("alert", str(number))
     store.events.flush()
-    async with client.stream("GET", "/events/stream", params={"after": 1}) as answer:
+    async with client.stream("GET", "/events/stream", params={"since": 1}) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert [one["text"] for one in await _events(answer, 2)] == ["1", "2"]
-    async with client.stream("GET", "/events/stream", params={"after": 0}, headers={"Last-Event-ID": "2"}) as answer:
+    async with client.stream("GET", "/events/stream", params={"since": 0}, headers={"Last-Event-ID": "2"}) as answer:
         store.events.add("alert", "3")
         assert [one["text"] for one in await _events(answer, 2)] == ["2", "3"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from devices.provisioning.certificates import (
+from server.fleet.certificates import (
     Subject,
     Validity,
     common_name,

@@ -1,0 +1,93 @@
+// Who is in the fleet: online or not, what they run, what they kept, what was wrong.
+
+import { list } from "/assets/static/api.js";
+import { badge, figures, h, labelled, refill, table } from "/assets/static/elements.js";
+import { keepFresh } from "/assets/static/live.js";
+import { ago, count, counted, moment, NONE } from "/assets/static/words.js";
+
+const SHOWN = 100;
+const MOST_GROUPS = 3;
+
+export async function render(root) {
+  const summary = h("div");
+  const devices = h("div");
+  const search = h("input", { id: "search", type: "search", input: draw, placeholder: "name or tag" });
+  const only = h("select", { id: "only", change: draw },
+    ["all devices", "online", "offline", "with faults"].map((words) => h("option", {}, words)));
+  let all = [];
+  let shown = SHOWN;
+  root.append(h("h1", {}, "Fleet"), summary,
+    h("div", { class: "filters" }, labelled("Search", search), labelled("Show", only)), devices);
+
+  function draw() {
+    const found = all.filter((one) => matches(one, search.value.trim().toLowerCase(), only.value));
+    const more = found.length > shown
+      ? h("button", { type: "button", id: "more", click: () => { shown += SHOWN; draw(); } }, `Show more (${count(found.length - shown)} left)`)
+      : null;
+    const empty = all.length ? "No device is like that." : "No device has been heard yet.";
+    refill(devices, table("Devices", columns(all), found.slice(0, shown), empty), more);
+  }
+
+  async function refresh() {
+    all = await list("/devices");
+    refill(summary, figures(cards(all)));
+    draw();
+  }
+  await keepFresh(refresh, { matters: (event) => event.device !== null || event.kind === "round-closed" });
+  return "Fleet";
+}
+
+function cards(all) {
+  const online = all.filter((one) => one.online);
+  const examples = online.reduce((sum, one) => sum + (one.heard?.examples ?? 0), 0);
+  const faulty = all.filter(hasFaults).length;
+  return [
+    ["Online", `${count(online.length)} of ${count(all.length)}`, "devices"],
+    ["Examples", count(examples), "to learn from on devices that are online; they stay there"],
+    ["Faults", count(faulty), faulty ? "devices are revoked, quarantined or in conflict" : "no device has any"],
+  ];
+}
+
+function columns(all) {
+  const said = (name) => all.some((one) => one.heard?.[name] !== null && one.heard?.[name] !== undefined);
+  const optional = [
+    { field: "temperature", name: "Temperature", number: true, cell: (one) => (one.heard?.temperature == null ? NONE : `${one.heard.temperature.toFixed(0)} \u00b0C`) },
+    { field: "budget_left", name: "Privacy left", number: true, cell: (one) => (one.heard?.budget_left == null ? NONE : `epsilon ${one.heard.budget_left.toFixed(2)}`) },
+  ];
+  return [
+    { name: "Device", cell: (one) => [one.id, (one.tags ?? []).map((tag) => h("span", { class: "tag" }, tag))] },
+    { name: "Status", cell: (one) => badge(one.standing === "enrolled" || !one.standing ? (one.online ? "online" : "offline") : one.standing) },
+    { name: "Last seen", cell: (one) => (one.heard ? h("span", { title: moment(one.heard.last_seen) }, one.online ? "now" : ago(one.heard.last_seen)) : "never") },
+    { name: "Client", cell: (one) => one.heard?.client || NONE },
+    { name: "Runtime", cell: (one) => one.heard?.runtime || NONE },
+    { name: "Examples", number: true, cell: (one) => (one.heard ? count(one.heard.examples) : NONE) },
+    ...optional.filter((one) => said(one.field)),
+    { name: "Neurons kept", cell: (one) => kept(one.heard?.kept ?? {}) },
+    { name: "Faults", cell: faults },
+  ];
+}
+
+function kept(widths) {
+  const groups = Object.entries(widths);
+  if (!groups.length) return NONE;
+  if (groups.length <= MOST_GROUPS) return groups.map(([group, width]) => `${group} ${count(width)}`).join(", ");
+  const sum = groups.reduce((total, [, width]) => total + width, 0);
+  return `${counted(sum, "neuron")} in ${groups.length} groups`;
+}
+
+function hasFaults(one) {
+  return Boolean(one.heard?.conflicts) || ["revoked", "quarantined"].includes(one.standing);
+}
+
+function faults(one) {
+  const conflicts = one.heard?.conflicts ?? 0;
+  if (!conflicts) return one.standing === "quarantined" ? "quarantined" : NONE;
+  const why = "Other updates were announced in its name: was its key copied, or was it restored from a backup?";
+  return h("span", { title: why }, counted(conflicts, "conflicting update"));
+}
+
+function matches(one, text, only) {
+  const named = [one.id, ...(one.tags ?? [])].some((word) => word.toLowerCase().includes(text));
+  const kind = { online: one.online, offline: !one.online, "with faults": hasFaults(one) }[only] ?? true;
+  return named && kind;
+}

@@ -1,0 +1,56 @@
+import httpx
+import pytest
+
+from server.records import RunRecord
+
+BUNDLE = "b" * 64
+
+
+async def test_runs_are_listed_newest_first_page_by_page(client: httpx.AsyncClient, store) -> None:
+    for number in range(5):
+        store.begin_run(RunRecord(f"run-{number}", BUNDLE, float(number), {"rounds": 3}))
+    first = (await client.get("/api/v1/runs?limit=2")).json()
+    assert [run["run"] for run in first["items"]] == ["run-4", "run-3"]
+    second = (await client.get(f"/api/v1/runs?limit=2&after={first['next']}")).json()
+    assert [run["run"] for run in second["items"]] == ["run-2", "run-1"]
+    last = (await client.get(f"/api/v1/runs?limit=2&after={second['next']}")).json()
+    assert ([run["run"] for run in last["items"]], last["next"]) == (["run-0"], None)
+    one = (await client.get("/api/v1/runs/run-3")).json()
+    assert (one["run"], one["bundle"], one["config"], one["rounds_closed"]) == ("run-3", BUNDLE, {"rounds": 3}, 0)
+    assert (await client.get("/api/v1/runs/run-3/rounds")).json() == {"items": [], "next": None}
+
+
+@pytest.fixture
+async def digits(client: httpx.AsyncClient, bundle) -> dict:
+    new = {"run": "digits", "bundle": bundle.id, "config": {"rounds": 3, "privacy": "none"}}
+    return (await client.post("/api/v1/runs", json=new)).raise_for_status().json()
+
+
+async def test_a_run_is_made_of_a_bundle_and_what_is_missing_is_default(client: httpx.AsyncClient, digits) -> None:
+    assert (digits["status"], digits["config"]["rounds"], digits["config"]["keep"]) == ("created", 3, 0.5)
+    for config, words in (({}, "privacy is missing"), ({"privacy": "none", "rounds": 0}, "rounds must be")):
+        wrong = {"run": "other", "bundle": digits["bundle"], "config": config}
+        answer = await client.post("/api/v1/runs", json=wrong)
+        assert (answer.status_code, words in answer.json()["detail"]) == (422, True)
+    absent = {"run": "other", "bundle": BUNDLE, "config": {"privacy": "none"}}
+    assert (await client.post("/api/v1/runs", json=absent)).status_code == 404
+
+
+async def test_orders_change_how_a_run_stands(client: httpx.AsyncClient, digits) -> None:
+    statuses = []
+    for order in ("start", "pause", "resume", "resync", "stop"):
+        answer = await client.post(f"/api/v1/runs/digits/{order}")
+        statuses.append((answer.status_code, answer.json()["status"]))
+    assert statuses == [(200, "running"), (200, "paused"), (200, "running"), (200, "running"), (200, "stopped")]
+    again = await client.post("/api/v1/runs/digits/start")
+    assert (again.status_code, "stopped" in again.json()["detail"]) == (409, True)
+
+
+async def test_clone_and_roll_back(client: httpx.AsyncClient, digits) -> None:
+    clone = await client.post("/api/v1/runs/digits/clone", json={"run": "digits-2"})
+    assert (clone.status_code, clone.headers["location"]) == (201, "/api/v1/runs/digits-2")
+    assert clone.json()["config"]["rounds"] == 3
+    await client.post("/api/v1/runs/digits/start")
+    absent = await client.post("/api/v1/runs/digits/roll-back", json={"version": 7})
+    assert (absent.status_code, "version 7" in absent.json()["detail"]) == (404, True)
+    assert (await client.post("/api/v1/runs/digits/roll-back", json={"version": -1})).status_code == 422

@@ -1,0 +1,198 @@
+"""The pages in Debian's Chromium, on a real service whose real devices train."""
+
+import re
+from typing import Any
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Page, expect
+
+from benchmarks.dashboard_scene import Scene
+from benchmarks.dashboard_screenshots import SIZES
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PAGES = {
+    "/": "Fleet",
+    "/runs": "Runs",
+    "/runs/emulation": "emulation",
+    "/models": "Models",
+    "/events?device=device-001": "Events",
+}
+DESKTOP, PHONE = ({"width": SIZES[name][0], "height": SIZES[name][1]} for name in ("desktop", "phone"))
+WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+"""Pixels that a page reaches beyond the screen."""
+
+
+async def _serious(page: Page, *rules: str) -> list[str]:
+    """What axe-core finds by these rules, or by all."""
+    asked: dict[str, Any] = {"resultTypes": ["violations"]}
+    if rules:
+        asked["runOnly"] = {"type": "rule", "values": list(rules)}
+    found = await Axe().run(page, options=asked)
+    return [
+        f"{one['id']}: {one['nodes'][0]['html'][:200]}"
+        for one in found.response["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+async def test_who_is_not_logged_in_is_asked_and_brought_back(scene: Scene, opened: Any) -> None:
+    async with opened("/events?run=emulation", token=None, refused="401") as page:
+        await expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+        assert await _serious(page) == []
+        await page.get_by_label("Access token").fill("fft_nonsense")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("alert")).to_have_text("This token is unknown, revoked or expired.")
+        await page.get_by_label("Access token").fill(scene.viewer)
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", name="Events")).to_be_visible()
+        await expect(page.get_by_role("textbox", name="Run")).to_have_value("emulation")
+        await expect(page.get_by_text("screen (viewer)")).to_be_visible()
+        await page.get_by_role("button", name="Log out").click()
+        await expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+
+
+async def test_a_page_elsewhere_is_not_gone_to(scene: Scene, opened: Any) -> None:
+    async with opened("/login?next=https://example.org/", token=None) as page:
+        await page.get_by_label("Access token").fill(scene.viewer)
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", name="Fleet")).to_be_visible()
+
+
+async def test_the_fleet_is_listed_and_searched(opened: Any) -> None:
+    async with opened("/") as page:
+        await expect(page.get_by_text("3 of 3")).to_be_visible()
+        await expect(page.get_by_role("row")).to_have_count(4)
+        await page.get_by_label("Search").fill("002")
+        await expect(page.get_by_role("rowheader")).to_have_text(["device-002"])
+        await page.get_by_label("Show").select_option("offline")
+        await expect(page.get_by_text("No device is like that.")).to_be_visible()
+
+
+async def test_a_run_is_followed_live(opened: Any) -> None:
+    async with opened("/runs/emulation") as page:
+        progress = page.get_by_text(re.compile(r"\d+ of 500 rounds"))
+        before = await progress.inner_text()
+        await expect(page.locator("#live")).to_have_text("Live")
+        await expect(progress).not_to_have_text(before, timeout=20_000)
+        await expect(page.get_by_text("Not private: updates tell of the examples as they are.")).to_be_visible()
+        await expect(page.get_by_text(re.compile("x fewer than full models"))).to_have_count(2)
+        for title in ("How often the model is right", "How wrong the model is", "What devices sent"):
+            figure = page.get_by_role("figure").filter(has_text=title)
+            await expect(figure.locator("canvas")).to_be_visible()
+            await figure.get_by_text("Show as a table").click()
+            await expect(figure.get_by_role("row").nth(1)).to_be_visible()
+        await expect(page.locator(".heat-row")).to_have_count(2)
+
+
+async def test_actions_are_asked_for_and_done(opened: Any) -> None:
+    async with opened("/runs/emulation", refused="409") as page:
+        await page.get_by_role("button", name="Pause").click()
+        await expect(page.get_by_role("heading", name="Pause emulation?")).to_be_visible()
+        await page.get_by_role("button", name="Cancel").click()
+        await expect(page.locator("h1 .badge")).to_have_text("running")
+        await _order(page, "Pause")
+        await expect(page.locator("h1 .badge")).to_have_text("paused")
+        await _order(page, "Resync now")
+        await page.get_by_role("button", name="Clone").click()
+        await page.get_by_label("Name of the new run").fill("emulation")
+        await page.get_by_role("dialog").get_by_role("button", name="Clone").click()
+        await expect(page.get_by_role("alert")).to_contain_text("there is a run emulation already")
+        await page.get_by_label("Name of the new run").fill("second")
+        await page.get_by_role("dialog").get_by_role("button", name="Clone").click()
+        await expect(page.get_by_role("heading", name="second")).to_be_visible()
+        await expect(page.locator("h1 .badge")).to_have_text("created")
+        await _order(page, "Stop")
+        await expect(page.locator("h1 .badge")).to_have_text("stopped")
+        await page.goto("/runs/emulation")
+        await _order(page, "Resume")
+        await expect(page.locator("h1 .badge")).to_have_text("running")
+
+
+async def _order(page: Page, name: str) -> None:
+    await page.get_by_role("button", name=name).click()
+    await page.get_by_role("dialog").get_by_role("button", name=name).click()
+    await expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+async def test_a_viewer_sees_no_actions(scene: Scene, opened: Any) -> None:
+    async with opened("/runs/emulation", token=scene.viewer) as page:
+        await expect(page.get_by_role("heading", name="emulation")).to_be_visible()
+        await expect(page.get_by_role("group", name="Actions")).to_have_count(0)
+
+
+async def test_all_can_be_done_by_keyboard(opened: Any) -> None:
+    async with opened("/runs/emulation") as page:
+        await page.keyboard.press("Tab")
+        await expect(page.get_by_text("Skip to content")).to_be_focused()
+        await page.keyboard.press("Enter")
+        await page.keyboard.press("Tab")
+        await expect(page.get_by_role("button", name="Pause")).to_be_focused()
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("button", name="Cancel")).to_be_focused()
+        await page.keyboard.press("Escape")
+        await expect(page.get_by_role("dialog")).to_be_hidden()
+        await expect(page.get_by_role("button", name="Pause")).to_be_focused()
+
+
+async def test_what_comes_from_outside_is_only_text(scene: Scene, opened: Any) -> None:
+    hostile = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    async with opened("/events") as page:
+        scene.service.store.events.add("alert", hostile, device="x")
+        await expect(page.get_by_text(hostile)).to_be_visible()
+        await page.get_by_label("Show").select_option("alerts")
+        await expect(page.get_by_role("row")).to_have_count(2)
+        await page.get_by_role("textbox", name="Device").fill("nobody")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_text("Nothing of this kind has happened yet.")).to_be_visible()
+
+
+async def test_older_events_are_shown_when_asked_for(scene: Scene, opened: Any) -> None:
+    for number in range(150):
+        scene.service.store.events.add("alert", f"number {number}", run="flood")
+    scene.service.store.events.flush()
+    async with opened("/events?run=flood") as page:
+        await expect(page.get_by_role("row")).to_have_count(101)
+        await page.get_by_role("button", name="Show older").click()
+        await expect(page.get_by_role("row")).to_have_count(151)
+
+
+async def test_a_theme_that_was_chosen_stays(opened: Any) -> None:
+    async with opened("/runs", color_scheme="light") as page:
+        paper = "getComputedStyle(document.body).backgroundColor"
+        light = await page.evaluate(paper)
+        button = page.get_by_role("button", name="Theme")
+        await button.click()
+        await button.click()
+        await expect(button).to_have_text("Theme: dark")
+        dark = await page.evaluate(paper)
+        assert dark != light
+        await page.reload()
+        await expect(button).to_have_text("Theme: dark")
+        assert await page.evaluate(paper) == dark
+
+
+async def test_pages_are_accessible_and_fit(opened: Any) -> None:
+    async with opened("/", color_scheme="light") as page:
+        for path, heading in PAGES.items():
+            await page.goto(path)
+            await page.wait_for_selector("html[data-ready]")
+            await expect(page.get_by_role("heading", name=heading).first).to_be_visible()
+            await page.emulate_media(color_scheme="light")
+            await page.set_viewport_size(DESKTOP)
+            assert await _serious(page) == [], path
+            assert await page.evaluate(WIDER) == 0, path
+            await page.emulate_media(color_scheme="dark")
+            await page.set_viewport_size(PHONE)
+            assert await _serious(page, "color-contrast") == [], path
+            assert await page.evaluate(WIDER) == 0, path
+
+
+async def test_pages_may_load_nothing_else(scene: Scene, opened: Any) -> None:
+    async with opened("/") as page:
+        for path in ("/", "/assets/static/app.js", "/assets/vendor/uplot/LICENSE"):
+            answer = await page.request.get(path)
+            assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+            assert answer.headers["x-content-type-options"] == "nosniff"
+        assert (await page.request.get("/assets/static/../pages.py")).status == 404
