@@ -10,16 +10,9 @@ PIP := -m pip install --quiet --disable-pip-version-check
 emulate: .venv/server.installed
 	@.venv/bin/fisherfleet emulate $(ARGS)
 
-# Without ARGS in two processes, as most machines have two processors: the compiler's tests beside all others.
-COMPILER_TESTS := tests/model_export tests/wire_protocol tests/fuzz
+# Without ARGS in several processes (tests/conftest.py says how many), each of which takes over what another has left.
 test: check .venv-edge/installed
-ifeq ($(ARGS),)
-	@.venv/bin/pytest -p no:cacheprovider $(COMPILER_TESTS) & compiler=$$!; \
-	.venv/bin/pytest $(addprefix --ignore=,$(COMPILER_TESTS)); others=$$?; \
-	wait $$compiler && exit $$others
-else
-	.venv/bin/pytest $(ARGS)
-endif
+	.venv/bin/pytest $(or $(ARGS),-n auto --dist worksteal)
 
 check: .venv/dev.installed
 	.venv/bin/ruff check .

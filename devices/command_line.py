@@ -25,6 +25,8 @@ COMMANDS = {
     "devices": Command("devices.devices_command", "list, tag, revoke and enrol a server's devices; profiles of boards"),
     "models": Command("server.console.models", "list, download, promote and roll back a run's model versions"),
     "tokens": Command("server.console.tokens", "who may use the server's HTTP interface: create, list, revoke"),
+    "backup": Command("server.back_up.backup_command", "put all that a server knows into one file, while it works"),
+    "restore": Command("server.back_up.restore_command", "make a state folder and a database of a back-up"),
     "privacy": Command("server.privacy.__main__", "how much noise a promise of privacy takes: plan"),
     "fleet": Command(
         "devices.provisioning.__main__", "keys and certificates of a fleet: init, add, list, revoke, rotate"

@@ -8,8 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import numpy_helper
 from safetensors.numpy import save
 
 from wire_protocol.bundle_manifest import PREDICT
@@ -20,10 +18,12 @@ TRAINED_WEIGHTS = "model.safetensors"
 
 def predict_model(bundle: Path, parameters: Arrays) -> bytes:
     """The bundle's inference graph with these float32 parameters (full shapes) in place of the initial ones."""
+    import onnx  # noqa: PLC0415 - half a second, which a server can spare until its run ends
+
     model = onnx.load_model(bundle / PREDICT)
     for tensor in model.graph.initializer:
         if tensor.name in parameters:
-            tensor.CopyFrom(numpy_helper.from_array(parameters[tensor.name], tensor.name))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(parameters[tensor.name], tensor.name))
     return bytes(model.SerializeToString())
 
 

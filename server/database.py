@@ -29,6 +29,7 @@ class Database:
 
     def __init__(self, url: URL) -> None:
         self.name = shown_database(url)
+        self._url = url
         self._engine = open_engine(url)
         try:
             with self.transaction() as connection:
@@ -39,7 +40,7 @@ class Database:
 
     def claim(self) -> None:
         """Be the one server on this database from now on; raises `StorageError` where there is another."""
-        with self._failures():
+        with failures(self._url):
             claim(self._engine)
 
     def close(self) -> None:
@@ -53,16 +54,18 @@ class Database:
         Where the commit itself fails, or the connection is lost in it, it is not known which; whoever goes on reads
         first what stands.
         """
-        with self._failures(), self._engine.begin() as connection:
+        with failures(self._url), self._engine.begin() as connection:
             yield connection
 
-    @contextmanager
-    def _failures(self) -> Iterator[None]:
-        try:
-            yield
-        except SQLAlchemyError as error:
-            lines = str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__]
-            raise StorageError(f"database {self.name}: {lines[0]}") from error
+
+@contextmanager
+def failures(url: URL) -> Iterator[None]:
+    """Whatever fails in it is a `StorageError` that names the database."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        lines = str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__]
+        raise StorageError(f"database {shown_database(url)}: {lines[0]}") from error
 
 
 def insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:

@@ -6,24 +6,29 @@ processes take them at once.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Column, Connection, MetaData, String, Table, inspect, select
 
 from server.database_url import SQLITE, shown_database
 from server.errors import StorageError
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 _FOLDER = Path(__file__).with_name("migrations")
+_VERSION = re.compile(r"v(\d{4})_\w+\.py")
+_ALEMBIC = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('fisherfleet schema ' || current_schema()))"
 
 
-def alembic_config(connection: Connection | None = None) -> Config:
+def alembic_config(connection: Connection) -> Config:
     """What Alembic's commands are told."""
+    from alembic.config import Config  # noqa: PLC0415 - a quarter of a second, which only a new version needs
+
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
     config.set_main_option("file_template", "v%%(rev)s_%%(slug)s")
@@ -32,9 +37,9 @@ def alembic_config(connection: Connection | None = None) -> Config:
 
 @cache
 def versions() -> tuple[str, ...]:
-    """All versions that this server knows, the oldest first."""
-    scripts = ScriptDirectory.from_config(alembic_config()).walk_revisions()
-    return tuple(script.revision for script in scripts)[::-1]
+    """All versions that this server knows, the oldest first: their files are `v{version}_{words}.py`."""
+    found = (_VERSION.match(path.name) for path in (_FOLDER / "versions").iterdir())
+    return tuple(sorted(match[1] for match in found if match is not None))
 
 
 def schema_version(connection: Connection) -> str | None:
@@ -42,7 +47,9 @@ def schema_version(connection: Connection) -> str | None:
 
     Raises `StorageError` where it is not one of this server's.
     """
-    found = MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table(_ALEMBIC.name):
+        return None
+    found: str | None = connection.execute(select(_ALEMBIC.c.version_num)).scalar_one_or_none()
     if found is not None and found not in versions():
         raise StorageError(
             f"database {shown_database(connection.engine.url)} has version {found}, of a newer server than this one, "
@@ -51,13 +58,16 @@ def schema_version(connection: Connection) -> str | None:
     return found
 
 
-def upgrade(connection: Connection) -> None:
-    """Bring the tables to the newest version, in the connection's transaction; it must not have begun any work."""
-    if schema_version(connection) == versions()[-1]:
+def upgrade(connection: Connection, version: str | None = None) -> None:
+    """Bring the tables to a version, the newest if not said, in the connection's transaction, before any other work."""
+    version = versions()[-1] if version is None else version
+    if schema_version(connection) == version:
         return
     if connection.dialect.name == SQLITE:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
         connection.exec_driver_sql(_LOCK)
-    if schema_version(connection) != versions()[-1]:
-        command.upgrade(alembic_config(connection), versions()[-1])
+    if schema_version(connection) != version:
+        from alembic import command  # noqa: PLC0415
+
+        command.upgrade(alembic_config(connection), version)

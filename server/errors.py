@@ -40,7 +40,7 @@ class ControlError(ServerError):
 
 
 class UnknownRunError(ControlError):
-    """There is no run, version or bundle of this name."""
+    """There is no run or bundle of this name."""
 
 
 class ConflictError(ControlError):

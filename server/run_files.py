@@ -30,14 +30,14 @@ class RunFiles:
         self._bundles = state / "bundles"
         self._tests = state / "tests"
 
-    def add_bundle(self, folder: Path) -> str:
-        """Keep a copy of a bundle, in place of one that is damaged; its id. Raises `BundleError` and `StorageError`."""
+    def add_bundle(self, folder: Path) -> Bundle:
+        """Keep a copy of a bundle, in place of one that is damaged. Raises `BundleError` and `StorageError`."""
         bundle = open_bundle(folder)
         try:
-            self.bundle(bundle.id)
+            return self.bundle(bundle.id)
         except (BundleError, UnknownRunError):
             self._copy(bundle)
-        return bundle.id
+            return self.bundle(bundle.id)
 
     def bundle(self, bundle: str) -> Bundle:
         """Open a bundle that was added; raises `UnknownRunError` where none was, and `BundleError` if it is damaged."""

@@ -69,12 +69,11 @@ class Runs:
         One that is finished goes on where `config` has more rounds. Raises `ConflictError` where it was stopped, and
         what `RunHost` raises.
         """
-        bundle = self._files.bundle(self._files.add_bundle(folder))
+        bundle = self._files.add_bundle(folder)
         if self._at.store.orders.status(config.run) == "stopped":
             raise ConflictError(f"run {config.run} was stopped: choose another name")
         self._make(config, bundle, test)
-        record = self._record(config.run)
-        host = self._open(record)
+        host = RunHost(self._at, config, bundle, self._files.test(config.run))
         self._at.store.orders.move(config.run, ("created", "failed", "finished"), "running")
         self._active.add(host)
         return host
@@ -131,7 +130,7 @@ class Runs:
 
     async def add_bundle(self, folder: Path) -> str:
         """See `Control`."""
-        return await asyncio.to_thread(self._files.add_bundle, folder)
+        return (await asyncio.to_thread(self._files.add_bundle, folder)).id
 
     def answer_past(self, part: Part, sha256: bytes) -> Receipt | None:
         """The answer to an update of a run that is over; None of any other run that is not at hand."""
@@ -164,8 +163,7 @@ class Runs:
             return record
 
     def _keep_for_roll_back(self, run: str, version: int) -> None:
-        content = self._at.store.archive.open(run, version)
-        ModelFiles(self._at.state, run).save_roll_back(content)
+        ModelFiles(self._at.state, run).save_roll_back(self._at.store.archive.open(run, version))
         self._at.store.orders.order_roll_back(run, version)
 
     def _tell(self, run: str, event: Event) -> None:

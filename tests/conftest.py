@@ -20,6 +20,20 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
+MOST_WORKERS = 4
+"""Each takes half a gigabyte of memory and imports torch."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors, as many tests wait for processes and links."""
+    return min(MOST_WORKERS, 1 + len(os.sched_getaffinity(0)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what waits longest, so that the rest is done meanwhile."""
+    items.sort(key=lambda item: "faults" not in item.path.parts)
+
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Postgresql]:

@@ -1,3 +1,4 @@
+<%! import re %>\
 """${message}."""
 
 import sqlalchemy as sa
@@ -11,4 +12,4 @@ depends_on = None
 
 def upgrade() -> None:
     """To this version, from the one before."""
-    ${upgrades if upgrades else "pass"}
+    ${re.sub(r"\s*# ###.*", "", upgrades).strip() or "pass"}

@@ -26,8 +26,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 folder = Path(sys.argv[1])
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = options.inter_op_num_threads = 1
 for path in folder.glob("*.onnx"):
-    session = onnxruntime.InferenceSession(path)
+    session = onnxruntime.InferenceSession(path, options)
     names = [output.name for output in session.get_outputs()]
     for case in folder.glob("*.feeds.npz"):
         feeds = dict(np.load(case))

@@ -94,7 +94,7 @@ def yard() -> Iterator[Path]:
 @contextmanager
 def machines(yard: Path) -> Iterator[dict[str, list[Machine]]]:
     server = yard / "server"
-    ports = {"MQTT_PORT": str(free_port()), "HTTP_PORT": str(free_port())}
+    ports = {name: str(free_port()) for name in ("MQTT_PORT", "HTTPS_PORT", "HTTP_PORT")}
     own = {"FISHERFLEET": str(ROOT), "FLEET_HOST": "127.0.0.1", "SERVER_FOLDER": str(server), **ports}
     shared = {"PATH": os.environ["PATH"], "HOME": str(yard)} | own
     with ExitStack() as running:
@@ -123,7 +123,9 @@ def accuracy(model: Path, test: Path) -> float:
 
 
 def test_the_guide_leads_to_a_private_run_over_tls(yard: Path) -> None:
-    assert shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin"), "needs mosquitto"
+    for needed in ("mosquitto", "caddy", "scp"):
+        if shutil.which(needed, path=f"{os.environ['PATH']}:/usr/sbin") is None:
+            pytest.skip(f"needs {needed}")
     with machines(yard) as owners:
         for block in blocks():
             if not block.title.startswith("install"):
@@ -132,7 +134,9 @@ def test_the_guide_leads_to_a_private_run_over_tls(yard: Path) -> None:
         for machine in owners["each device"]:
             status = machine.run(Block("", "fisherfleet-edge privacy status --config device.toml --json\n"))
             assert 3 < json.loads(status)["epsilon"] <= 4, status
-            assert 'broker = "mqtts://' in (machine.folder / "device.toml").read_text()
+            table = (machine.folder / "device.toml").read_text()
+            assert 'broker = "mqtts://' in table
+            assert 'server = "https://' in table
     server = yard / "server"
     assert "Private for any one record: epsilon 4 " in (server / "shell.log").read_text()
     assert accuracy(server / "fisherfleet-state" / "predict.onnx", server / "shares" / "test.npz") > 0.75

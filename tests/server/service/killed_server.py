@@ -2,7 +2,8 @@
 
 Each line of standard input is JSON `[point, times, seconds, options of fisherfleet serve]`: the server is a fork of
 this process and is killed when `point` is reached for the `times`-th time, or so many seconds later; without a point
-it is not. How it ended is printed: 0, -9, or what else its status was.
+so many seconds after it began, wherever it is then, and never if they are 0. How it ended is printed: 0, -9, or what
+else its status was.
 """
 
 import json
@@ -66,15 +67,20 @@ def arm(point: str, times: int, seconds: float) -> None:
 
 
 def main() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     for line in sys.stdin:
         point, times, seconds, options = json.loads(line)
         child = os.fork()
         if not child:
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
             if point:
                 arm(point, times, seconds)
             os._exit(serve(options))
+        if not point and seconds and signal.sigtimedwait([signal.SIGCHLD], seconds) is None:
+            os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
+        signal.sigtimedwait([signal.SIGCHLD], 0)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()
 

@@ -18,10 +18,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import URL
 
 from server.cancellation import end_tasks
+from server.database_url import parse_database_url
 from server.records import RoundRecord
 from server.storage import Store
+from tests.throwaway_postgresql import Postgresql
 from wire_protocol.messages import RoundPlan
 from wire_protocol.model_difference import ModelDifference
 
@@ -146,13 +149,13 @@ def trained(
             failed = [task.exception() for task in work if task.done()]
             await end_tasks(work)
             assert not failed
-        return outcome(state, run, models=4 if more else 3), ends
+        return outcome(state, run, models=4 if how is take_part_late else 3, url=_database(more)), ends
 
     return train
 
 
-def outcome(state: Path, run: str, models: int) -> Outcome:
-    store = Store(state)
+def outcome(state: Path, run: str, models: int, url: URL | None = None) -> Outcome:
+    store = Store(state, url)
     rounds = tuple(
         replace(record, seconds=0, bytes_up=0, bytes_down=0, updates_rejected=0) for record in store.rounds(run)
     )
@@ -163,6 +166,11 @@ def outcome(state: Path, run: str, models: int) -> Outcome:
         assert len([path for path in (state / folder).rglob("*") if path.is_file()]) <= most
     offers = tuple((plan.model, plan.differences) for plan in plans)
     return Outcome((state / "model.safetensors").read_bytes(), rounds, counted, offers)
+
+
+def _database(options: Sequence[str]) -> URL | None:
+    named = [option for option in options if option.startswith("--database=")]
+    return parse_database_url(named[0].removeprefix("--database=")) if named else None
 
 
 def everyone(rounds: int) -> tuple[Count, ...]:
@@ -202,4 +210,21 @@ async def test_a_server_of_a_buffered_run_killed_again_and_again_ends_with_the_s
     generator.shuffle(deaths)
     killed, ends = await trained("killed", rounds, deaths, take_part_late, *buffered)
     assert ends.count(KILLED) >= len(POINTS)
+    assert killed == undisturbed
+
+
+async def test_with_postgresql_a_server_killed_again_and_again_ends_with_the_same_model(
+    trained: Callable, postgresql: Postgresql
+) -> None:
+    """Also where a connection of the one before is still at work when the next server begins."""
+    rounds = 6
+    undisturbed, ends = await trained("undisturbed", rounds, [])
+    assert ends == [0]
+    generator = random.Random(9)
+    deaths = [(point, 1, 0.0) for point in generator.sample(POINTS, 6)]
+    deaths += [("", 0, generator.uniform(0.1, 0.5)) for _ in range(3)]
+    generator.shuffle(deaths)
+    url = postgresql.new_database().render_as_string(hide_password=False)
+    killed, ends = await trained("killed", rounds, deaths, take_part, f"--database={url}")
+    assert ends.count(KILLED) >= 5
     assert killed == undisturbed

@@ -1,0 +1,1 @@
+"""All that a server knows in one file, while it works or not, and back again."""
