@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from tests.fuzz.api_targets import API_TARGETS
 from tests.fuzz.owner_targets import OWNER_TARGETS
 from tests.fuzz.state_targets import STATE_TARGETS
 from tests.fuzz.wire_targets import WIRE_TARGETS
 
-TARGETS = (*WIRE_TARGETS, *STATE_TARGETS, *OWNER_TARGETS)
+TARGETS = (*WIRE_TARGETS, *STATE_TARGETS, *OWNER_TARGETS, *API_TARGETS)
 
 _BY_OTHERS = "hands files to decoders that are fuzzed"
 _GRAPHS = "opens a graph whose SHA-256 the operator signed; onnxruntime reads it"
