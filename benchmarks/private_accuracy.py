@@ -7,9 +7,9 @@ device, by its ledger, over the whole run, at delta 1e-5. All learn the network 
 `oriented_filters`, which begins from filters that do not depend on the data.
 
 `dense` is FedAvg on the full model, `narrow` a dense model of the sub-models' width. `magnitude` and `random` choose
-neurons without a look at the data; `fisher, noised scores` pays for its choice, and so does `fisher-cohort`, which makes
-one for the fleet after the first round; `fisher, true positions` has noised values at positions that true scores chose,
-which is **not private** and stands here to show what the choice is worth.
+neurons without a look at the data; `fisher, noised scores` pays for its choice, and so does `fisher-cohort`, which
+makes one for the fleet after the first round; `fisher, true positions` has noised values at positions that true
+scores chose, which is **not private** and stands here to show what the choice is worth.
 Rows are {mode, epsilon, method, private, seed, accuracy}, epsilon null without privacy; rows that a file has already
 are not run again.
 """
