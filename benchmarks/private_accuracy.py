@@ -7,8 +7,9 @@ device, by its ledger, over the whole run, at delta 1e-5. All learn the network 
 `oriented_filters`, which begins from filters that do not depend on the data.
 
 `dense` is FedAvg on the full model, `narrow` a dense model of the sub-models' width. `magnitude` and `random` choose
-neurons without a look at the data; `fisher, noised scores` pays for its choice; `fisher, true positions` has noised
-values at positions that true scores chose, which is **not private** and stands here to show what the choice is worth.
+neurons without a look at the data; `fisher, noised scores` pays for its choice, and so does `fisher-cohort`, which
+makes one for the fleet after the first round; `fisher, true positions` has noised values at positions that true
+scores chose, which is **not private** and stands here to show what the choice is worth.
 Rows are {mode, epsilon, method, private, seed, accuracy}, epsilon null without privacy; rows that a file has already
 are not run again.
 """
@@ -81,6 +82,10 @@ class Mode:
         rate = min(1.0, self.sampling_rate / self.keep)
         return replace(self, clip_norm=self.clip_norm * sqrt(self.keep), sampling_rate=rate)
 
+    def chosen_once(self) -> Mode:
+        """With one choice of neurons for the whole run."""
+        return replace(self, resync_every=self.rounds)
+
 
 MODES: dict[ModeName, Mode] = {
     "record": Mode(20, 60, 1, 0.1, 0.5, 48.0, 0.9, 0.5, 20, 10.0),
@@ -100,7 +105,10 @@ class Case:
     @property
     def settings(self) -> Mode:
         """How its fleet trains."""
-        return MODES[self.mode] if self.method == "dense" else MODES[self.mode].for_part()
+        mode = MODES[self.mode]
+        if self.method == "dense":
+            return mode
+        return mode.for_part().chosen_once() if "cohort" in self.method else mode.for_part()
 
 
 def all_cases(seeds: int) -> Iterator[Case]:
