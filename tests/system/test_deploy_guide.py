@@ -123,7 +123,7 @@ def accuracy(model: Path, test: Path) -> float:
 
 
 def test_the_guide_leads_to_a_private_run_over_tls(yard: Path) -> None:
-    for needed in ("mosquitto", "caddy", "scp"):
+    for needed in ("mosquitto", "caddy", "curl", "scp"):
         if shutil.which(needed, path=f"{os.environ['PATH']}:/usr/sbin") is None:
             pytest.skip(f"needs {needed}")
     with machines(yard) as owners:
@@ -138,5 +138,5 @@ def test_the_guide_leads_to_a_private_run_over_tls(yard: Path) -> None:
             assert 'broker = "mqtts://' in table
             assert 'server = "https://' in table
     server = yard / "server"
-    assert "Private for any one record: epsilon 4 " in (server / "shell.log").read_text()
+    assert "Private for any one record: epsilon 4 " in (server / "server.log").read_text()
     assert accuracy(server / "fisherfleet-state" / "predict.onnx", server / "shares" / "test.npz") > 0.75
