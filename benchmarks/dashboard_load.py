@@ -47,6 +47,8 @@ _PAGES = {
 }
 _CHANGES_A_SECOND = 20
 _EVERY_SECONDS = 1.0
+_KEPT_SECONDS = 2.0
+"""A connection is not used again later: the server lets go of idle ones after five."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ async def _ask(url: str, token: str, load: Load) -> dict[str, list[float]]:
 
     async def read(reader: int) -> None:
         await asyncio.sleep(_EVERY_SECONDS * reader / load.readers)
-        async with httpx.AsyncClient(base_url=f"{url}/api/v1", headers=headers, timeout=60) as client:
+        kept = httpx.Limits(keepalive_expiry=_KEPT_SECONDS)
+        async with httpx.AsyncClient(base_url=f"{url}/api/v1", headers=headers, timeout=60, limits=kept) as client:
             while time.monotonic() < end:
                 for page, paths in _PAGES.items():
                     begun = time.perf_counter()

@@ -19,9 +19,11 @@ class Command(NamedTuple):
 COMMANDS = {
     "emulate": Command("devices.emulation.__main__", "train a fleet of simulated devices on this machine"),
     "simulate": Command("devices.emulation.simulate_command", "train thousands of virtual devices on a virtual clock"),
-    "devices": Command("devices.profiles.__main__", "list the kinds of devices that can be simulated: profiles"),
     "export": Command("model_export.__main__", "turn a PyTorch model into a bundle of training graphs"),
     "serve": Command("server.__main__", "run a federated training on your fleet through your MQTT broker"),
+    "runs": Command("server.console.runs", "make, start, pause, stop and watch a server's runs"),
+    "devices": Command("devices.devices_command", "list, tag, revoke and enrol a server's devices; profiles of boards"),
+    "models": Command("server.console.models", "list, download, promote and roll back a run's model versions"),
     "tokens": Command("server.console.tokens", "who may use the server's HTTP interface: create, list, revoke"),
     "backup": Command("server.back_up.backup_command", "put all that a server knows into one file, while it works"),
     "restore": Command("server.back_up.restore_command", "make a state folder and a database of a back-up"),

@@ -123,7 +123,7 @@ def _config(table: dict[str, Any], folder: Path) -> DeviceConfig:
     return DeviceConfig(
         device=_typed(table, "device", str),
         broker=parse_broker_url(_typed(table, "broker", str)),
-        server=read_server_url(_typed(table, "server", str)),
+        server=require_server_url(_typed(table, "server", str)),
         data=folder / _path(table, "data", ""),
         state=folder / _path(table, "state", "state"),
         identity=folder / _path(table, "identity", "identity"),
@@ -156,7 +156,7 @@ def _path(table: dict[str, Any], key: str, default: str) -> str:
     return value
 
 
-def read_server_url(url: str) -> str:
+def require_server_url(url: str) -> str:
     """A server's URL without a slash at its end; raises `InvalidValueError`."""
     legal = "http://host[:port] or https://host[:port]"
     try:

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
-from edge_client.config import read_server_url
+from edge_client.config import require_server_url
 from edge_client.credentials import CA_FILE, CERTIFICATE_FILE, FLEET_FILE, KEY_FILE, TLS_KEY_FILE
 from edge_client.durable_files import write_durably
 from edge_client.errors import EnrolmentError
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge enrol"
     """Run the command; returns its exit status."""
     arguments = parser(prog).parse_args(argv)
     try:
-        server = read_server_url(arguments.server)
+        server = require_server_url(arguments.server)
         words = enrol(Enrolment(server, arguments.device, arguments.out, arguments.ca_file), arguments.token)
     except FisherfleetError as error:
         sys.stderr.write(f"{prog}: error: {error}\n")

@@ -58,7 +58,7 @@ class Control(Protocol):
     async def roll_back(self, run: str, version: int) -> RunRecord:
         """Let the next round start from an archived version of the model, which becomes a new version.
 
-        Raises `UnknownVersionError` where this version is not archived.
+        Raises `UnknownRunError` where this version is not archived.
         """
         ...
 

@@ -19,10 +19,6 @@ class DamagedError(ServerError):
     """What the server wrote down cannot be read back as it was."""
 
 
-class UnknownVersionError(ServerError):
-    """A version of a run's model that is not archived, or no longer."""
-
-
 class LinkError(ServerError):
     """The link to the broker cannot be set up at all, whatever is tried again."""
 

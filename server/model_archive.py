@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, select, update
 from server import tables
 from server.blobs import Blobs
 from server.database import Database, insert
-from server.errors import StorageError, UnknownVersionError
+from server.errors import StorageError, UnknownRunError
 from server.records import ModelVersionRecord, RoundRecord
 from wire_protocol.errors import require
 
@@ -79,22 +79,22 @@ class ModelArchive:
             return tuple(ModelVersionRecord(**row) for row in connection.execute(query).mappings())
 
     def open(self, run: str, version: int) -> bytes:
-        """A version as safetensors, float32; raises `UnknownVersionError`, `DamagedError` and `StorageError`."""
+        """A version as safetensors, float32; raises `UnknownRunError`, `DamagedError` and `StorageError`."""
         query = select(tables.models.c.sha256).where(_is_version(run, version))
         with self._database.transaction() as connection:
             digest = connection.execute(query).scalar_one_or_none()
         if digest is None:
-            raise UnknownVersionError(f"version {version} of run {run} is not archived")
+            raise UnknownRunError(f"version {version} of run {run} is not archived")
         return self._blobs.get(digest)
 
     def promote(self, run: str, version: int) -> None:
-        """Make this the run's version for inference, in place of any other; raises `UnknownVersionError`."""
+        """Make this the run's version for inference, in place of any other; raises `UnknownRunError`."""
         with self._database.transaction() as connection:
             of_run = tables.models.c.run == run
             connection.execute(update(tables.models).where(of_run).values(promoted=tables.models.c.version == version))
             chosen = select(func.count()).where(_is_version(run, version), tables.models.c.promoted)
             if not connection.execute(chosen).scalar_one():
-                raise UnknownVersionError(f"version {version} of run {run} is not archived")
+                raise UnknownRunError(f"version {version} of run {run} is not archived")
 
     def _note(self, run: str, version: ModelVersionRecord) -> str | None:
         """Write a version down; the SHA-256 of other content that it had, if any."""

@@ -163,8 +163,7 @@ class Runs:
             return record
 
     def _keep_for_roll_back(self, run: str, version: int) -> None:
-        content = self._at.store.archive.open(run, version)
-        ModelFiles(self._at.state, run).save_roll_back(content)
+        ModelFiles(self._at.state, run).save_roll_back(self._at.store.archive.open(run, version))
         self._at.store.orders.order_roll_back(run, version)
 
     def _tell(self, run: str, event: Event) -> None:

@@ -22,7 +22,6 @@ from server.errors import (
     ProvisioningError,
     StorageError,
     TokenError,
-    UnknownVersionError,
 )
 from wire_protocol.errors import FisherfleetError, InvalidValueError
 from wire_protocol.identity import IdentityError
@@ -33,7 +32,6 @@ MEDIA_TYPE = "application/problem+json"
 _LONGEST_PLACE, _LONGEST_MESSAGE, _MOST_PLACES = 200, 300, 20
 _STATUS_OF: dict[type[FisherfleetError], int] = {
     UnknownRunError: 404,
-    UnknownVersionError: 404,
     ConflictError: 409,
     EnrolmentError: 403,
     IdentityError: 409,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from devices.devices_command import main
 from devices.errors import ProfileError
-from devices.profiles.__main__ import main
 from devices.profiles.profile import FOLDER, load_profile, load_profiles
 
 ASKED = {

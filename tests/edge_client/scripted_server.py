@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -244,6 +244,14 @@ def device_config(folder: Path, port: int, url: str) -> DeviceConfig:
     return DeviceConfig(
         DEVICE, broker, url, folder / "examples.npz", folder / "state", folder / "identity", run=RUN, seed=1
     )
+
+
+@asynccontextmanager
+async def surroundings(scene: Scene, folder: Path, **settings):
+    """The server's end of the wire, the config of a device in `folder`, and how often pages were asked for."""
+    with broker(folder) as port, web_server(scene.pages) as (url, asked):
+        async with scripted_server(port) as server:
+            yield server, replace(device_config(folder, port, url), **settings), asked
 
 
 @asynccontextmanager

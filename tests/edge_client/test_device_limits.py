@@ -20,6 +20,7 @@ from tests.edge_client.scripted_server import (
     make_scene,
     needs_mosquitto,
     scripted_server,
+    surroundings,
     web_server,
 )
 from wire_protocol import messages
@@ -93,12 +94,10 @@ async def test_a_device_trains_what_its_bytes_allow_and_says_why(tmp_path, capsy
 )
 async def test_a_device_that_sits_a_round_out_says_so(tmp_path, limits, cause):
     scene = make_scene(tmp_path, hidden=(16, 16))
-    with broker(tmp_path) as port, web_server(scene.pages) as (url, asked):
-        config = device_config(tmp_path, port, url)
-        async with scripted_server(port) as server, limited(config, limits):
-            await server.state()
-            await server.publish_plan(scene.plan(1, scene.model, "float32"))
-            payload, _ = await server.payload(1)
+    async with surroundings(scene, tmp_path) as (server, config, asked), limited(config, limits):
+        await server.state()
+        await server.publish_plan(scene.plan(1, scene.model, "float32"))
+        payload, _ = await server.payload(1)
     assert messages.decode(payload, messages.Decline) == messages.Decline(run=RUN, round=1, cause=cause)
     assert (cause == "paused") == (not asked)
 

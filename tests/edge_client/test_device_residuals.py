@@ -23,13 +23,11 @@ from tests.edge_client.scripted_server import (
     PATIENCE,
     RUN,
     Scene,
-    broker,
     device_config,
     make_scene,
     needs_mosquitto,
     running,
-    scripted_server,
-    web_server,
+    surroundings,
 )
 from wire_protocol.layout import Layout, Parameter
 from wire_protocol.messages import RoundPlan
@@ -104,25 +102,24 @@ async def test_a_residual_that_comes_back_while_the_next_update_is_made_is_not_c
     """Update 2 took the residual of update 1 along, is refused during training 3, and update 3 is counted."""
     folder = tmp_path / "state" / "residuals"
     settled, took, left = (folder / f"{RUN}.{kind}" for kind in ("residual", "2.took", "3.left"))
-    with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
-        async with scripted_server(port) as server, running(device_config(tmp_path, port, url), gate.open):
-            await server.publish_plan(resync(scene, 1))
-            _, digest = await server.update(1)
-            await server.send_receipt(1, digest)
-            await until(settled.exists)
-            await server.publish_plan(resync(scene, 2))
-            _, digest = await server.update(2)
-            first = residual_in(took, scene)
-            gate.hold()
-            await server.publish_plan(resync(scene, 3))
-            await until(gate.begun.is_set)
-            await server.send_receipt(2, digest, accepted=False)
-            await until(lambda: "round 2: not counted" in caplog.text)
-            gate.go.set()
-            _, digest = await server.update(3)
-            third = residual_in(left, scene)
-            await server.send_receipt(3, digest)
-            await until(lambda: not left.exists() and settled.exists())
+    async with surroundings(scene, tmp_path) as (server, config, _), running(config, gate.open):
+        await server.publish_plan(resync(scene, 1))
+        _, digest = await server.update(1)
+        await server.send_receipt(1, digest)
+        await until(settled.exists)
+        await server.publish_plan(resync(scene, 2))
+        _, digest = await server.update(2)
+        first = residual_in(took, scene)
+        gate.hold()
+        await server.publish_plan(resync(scene, 3))
+        await until(gate.begun.is_set)
+        await server.send_receipt(2, digest, accepted=False)
+        await until(lambda: "round 2: not counted" in caplog.text)
+        gate.go.set()
+        _, digest = await server.update(3)
+        third = residual_in(left, scene)
+        await server.send_receipt(3, digest)
+        await until(lambda: not left.exists() and settled.exists())
     for name, array in residual_in(settled, scene).items():
         np.testing.assert_allclose(array, first[name] + third[name], rtol=1e-3, atol=1e-7, err_msg=name)
 
@@ -152,24 +149,23 @@ async def test_a_round_given_up_for_one_that_does_not_draw_the_device_is_trained
     plans = sampled(scene)
     silent = next(plan for plan in plans if not plan.draws(DEVICE))
     later = next(plan for plan in plans if plan.draws(DEVICE) and plan.round > silent.round)
-    with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
-        async with scripted_server(port) as server, running(device_config(tmp_path, port, url), gate.open):
-            await server.publish_plan(resync(scene, 1))
-            _, digest = await server.update(1)
-            await server.send_receipt(1, digest)
-            await until(settled.exists)
-            first = settled.read_bytes()
-            gate.hold()
-            await server.publish_plan(resync(scene, 2))
-            await until(gate.begun.is_set)
-            await server.publish_plan(silent)
-            await until(lambda: "round 2: given up" in caplog.text)
-            gate.go.set()
-            await until(lambda: "the training was stopped" in caplog.text)
-            assert [path.name for path in folder.iterdir()] == [settled.name]
-            await server.publish_plan(later)
-            await server.update(later.round)
-            assert (folder / f"{RUN}.{later.round}.took").read_bytes() == first
+    async with surroundings(scene, tmp_path) as (server, config, _), running(config, gate.open):
+        await server.publish_plan(resync(scene, 1))
+        _, digest = await server.update(1)
+        await server.send_receipt(1, digest)
+        await until(settled.exists)
+        first = settled.read_bytes()
+        gate.hold()
+        await server.publish_plan(resync(scene, 2))
+        await until(gate.begun.is_set)
+        await server.publish_plan(silent)
+        await until(lambda: "round 2: given up" in caplog.text)
+        gate.go.set()
+        await until(lambda: "the training was stopped" in caplog.text)
+        assert [path.name for path in folder.iterdir()] == [settled.name]
+        await server.publish_plan(later)
+        await server.update(later.round)
+        assert (folder / f"{RUN}.{later.round}.took").read_bytes() == first
 
 
 @pytest.mark.parametrize("overtaken", ["while it is stored", "while it waits for room"])
@@ -187,23 +183,22 @@ async def test_an_update_given_up_for_want_of_room_gives_its_residual_back(
         return real(path, mode, *arguments, **keywords)
 
     monkeypatch.setattr(Path, "open", open_or_fail)
-    with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
-        async with scripted_server(port) as server, running(device_config(tmp_path, port, url)):
-            await server.publish_plan(resync(scene, 1))
-            _, digest = await server.update(1)
-            await server.send_receipt(1, digest)
-            await until(settled.exists)
-            first = settled.read_bytes()
-            full.set()
-            await server.publish_plan(resync(scene, 2))
-            await until((folder / f"{RUN}.2.left").exists)
-            assert (folder / f"{RUN}.2.took").read_bytes() == first
-            if overtaken == "while it waits for room":
-                fail.set()
-                await until(lambda: "round 2: not sent yet" in caplog.text)
-            await server.publish_plan(next(plan for plan in sampled(scene) if not plan.draws(DEVICE)))
-            await until(lambda: "this device is not drawn" in caplog.text)
+    async with surroundings(scene, tmp_path) as (server, config, _), running(config):
+        await server.publish_plan(resync(scene, 1))
+        _, digest = await server.update(1)
+        await server.send_receipt(1, digest)
+        await until(settled.exists)
+        first = settled.read_bytes()
+        full.set()
+        await server.publish_plan(resync(scene, 2))
+        await until((folder / f"{RUN}.2.left").exists)
+        assert (folder / f"{RUN}.2.took").read_bytes() == first
+        if overtaken == "while it waits for room":
             fail.set()
-            await until(settled.exists)
-            await until(lambda: [path.name for path in folder.iterdir()] == [settled.name])
+            await until(lambda: "round 2: not sent yet" in caplog.text)
+        await server.publish_plan(next(plan for plan in sampled(scene) if not plan.draws(DEVICE)))
+        await until(lambda: "this device is not drawn" in caplog.text)
+        fail.set()
+        await until(settled.exists)
+        await until(lambda: [path.name for path in folder.iterdir()] == [settled.name])
     assert settled.read_bytes() == first

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from tests.fuzz.api_targets import API_TARGETS
 from tests.fuzz.owner_targets import OWNER_TARGETS
 from tests.fuzz.state_targets import STATE_TARGETS
 from tests.fuzz.wire_targets import WIRE_TARGETS
 
-TARGETS = (*WIRE_TARGETS, *STATE_TARGETS, *OWNER_TARGETS)
+TARGETS = (*WIRE_TARGETS, *STATE_TARGETS, *OWNER_TARGETS, *API_TARGETS)
 
 _BY_OTHERS = "hands files to decoders that are fuzzed"
 _GRAPHS = "opens a graph whose SHA-256 the operator signed; onnxruntime reads it"
@@ -26,6 +27,10 @@ EXCUSED = {
     "devices.emulation.preparation.load_data": _BY_OTHERS,
     "devices.profiles.profile.load_profiles": _BY_OTHERS,
     "server.model_files.ModelFiles.load_moments": "safetensors, as read_weights, of our own writing",
+    "server.model_files.ModelFiles.load_roll_back": "safetensors, as read_weights, of our own writing",
+    "server.run_host.open_evaluator": _GRAPHS,
+    "server.runs.Runs.open_all": "opens what the database and the state folder have, by decoders that are fuzzed",
+    "server.participation_rows.ParticipationRows.open_round": "reads rows of our own writing",
     "server.operator_keys.load_operator": _BY_OTHERS,
     "server.fleet.fleet_folder.open_fleet": "looks whether a folder is there",
     "server.fleet.fleet_folder.read_registry": _BY_OTHERS,

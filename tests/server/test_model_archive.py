@@ -8,7 +8,7 @@ from sqlalchemy import URL
 
 from server.blobs import Blobs
 from server.database import Database
-from server.errors import StorageError, UnknownVersionError
+from server.errors import StorageError, UnknownRunError
 from server.model_archive import ModelArchive
 from server.records import RoundRecord
 
@@ -52,7 +52,7 @@ def test_a_version_is_what_its_round_made(archive: ModelArchive, add: Callable) 
     assert archive.open("run", 1) == b"run 1"
     assert not version.promoted
     for run, number in (("run", 2), ("other", 1)):
-        with pytest.raises(UnknownVersionError, match=f"version {number} of run {run} is not archived"):
+        with pytest.raises(UnknownRunError, match=f"version {number} of run {run} is not archived"):
             archive.open(run, number)
 
 
@@ -67,7 +67,7 @@ def test_the_newest_and_the_best_and_the_promoted_stay(archive: ModelArchive, ad
     add(6, accuracy=0.2)
     assert numbers(archive) == [4, 5, 6]
     assert kept(tmp_path) == 3
-    with pytest.raises(UnknownVersionError):
+    with pytest.raises(UnknownRunError):
         archive.promote("run", 1)
     assert [each.version for each in archive.versions("run") if each.promoted] == [5]
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from devices.provisioning import authority_folder, durable_files, enrolment, fleet_folder
+from devices.provisioning import enrolment
 from devices.provisioning.__main__ import main
 from devices.provisioning.enrolment import Surroundings, add_devices
+from server.fleet import authority_folder, durable_files, fleet_folder, membership
 from server.fleet.authority_folder import load_certificate
 from server.fleet.certificates import common_name, hosts_of
 from server.fleet.durable_files import write_file
@@ -307,7 +308,7 @@ def cut_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
             return write
 
-        for module in (authority_folder, enrolment, fleet_folder):
+        for module in (authority_folder, enrolment, fleet_folder, membership):
             monkeypatch.setattr(module, "write_file", guarded(durable_files.write_file))
         monkeypatch.setattr(enrolment, "save_identities", guarded(fleet_folder.save_identities))
 
@@ -350,10 +351,10 @@ def test_a_revocation_cut_short_and_repeated_is_whole(tmp_path, cut_after, count
     serial = load_certificate(folder.identity("kitchen") / "tls.pem").serial_number
     cut_after(count)
     try:
-        enrolment.revoke_device(folder, "kitchen", now)
+        membership.revoke_device(folder, "kitchen", now)
     except PowerCutError:
         cut_after(-1)
-        enrolment.revoke_device(folder, "kitchen", now)
+        membership.revoke_device(folder, "kitchen", now)
     assert revoked_serials(home) == {serial}
     assert registry(home)["kitchen"].revoked
 

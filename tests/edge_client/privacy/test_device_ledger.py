@@ -16,13 +16,10 @@ from tests.edge_client.scripted_server import (
     DEVICE,
     PATIENCE,
     RUN,
-    broker,
-    device_config,
     make_scene,
     needs_mosquitto,
     running,
-    scripted_server,
-    web_server,
+    surroundings,
 )
 from wire_protocol import messages
 from wire_protocol.ledger_mark import LedgerMark
@@ -67,9 +64,15 @@ def lines_charged(config) -> int:
     return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
-def write_config(tmp_path, port, url) -> str:
+def write_config(tmp_path, config) -> str:
     path = tmp_path / "device.toml"
-    table = {"device": DEVICE, "broker": f"mqtt://127.0.0.1:{port}", "server": url, "data": "examples.npz", "run": RUN}
+    table = {
+        "device": DEVICE,
+        "broker": str(config.broker),
+        "server": config.server,
+        "data": "examples.npz",
+        "run": RUN,
+    }
     lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
     path.write_text(f"{lines}[privacy]\nepsilon = 1000\n")
     return str(path)
@@ -77,15 +80,13 @@ def write_config(tmp_path, port, url) -> str:
 
 async def test_updates_tell_how_far_the_ledger_came_by_their_charge(tmp_path):
     scene = make_scene(tmp_path, SMALL)
-    with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
-        config = replace(device_config(tmp_path, port, url), privacy=Cap(epsilon=1000.0))
-        async with scripted_server(port) as server, running(config):
-            first = (await counted(server, scene, 1)).ledger
-            assert first == read_ledger(config.state).mark
-            open_round = await counted(server, scene, 2, privacy=None)
-            scored = RecordPrivacy(0.5, 40.0, 0.25, score_noise_multiplier=30.0)
-            second = (await counted(server, scene, 3, seen=first, privacy=scored, selection="fisher")).ledger
-            third = (await counted(server, scene, 4, seen=second, privacy=DevicePrivacy(0.5, 40.0))).ledger
+    async with surroundings(scene, tmp_path, privacy=Cap(epsilon=1000.0)) as (server, config, _), running(config):
+        first = (await counted(server, scene, 1)).ledger
+        assert first == read_ledger(config.state).mark
+        open_round = await counted(server, scene, 2, privacy=None)
+        scored = RecordPrivacy(0.5, 40.0, 0.25, score_noise_multiplier=30.0)
+        second = (await counted(server, scene, 3, seen=first, privacy=scored, selection="fisher")).ledger
+        third = (await counted(server, scene, 4, seen=second, privacy=DevicePrivacy(0.5, 40.0))).ledger
     assert open_round.ledger is None
     assert [one.count for one in (first, second, third)] == [1, 3, 4]
     book = read_ledger(config.state)
@@ -97,32 +98,30 @@ async def test_the_second_of_two_disks_copied_from_one_device_takes_no_part_unti
     tmp_path, caplog, capsys
 ):
     scene = make_scene(tmp_path, SMALL)
-    with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
-        path = write_config(tmp_path, port, url)
-        config = replace(device_config(tmp_path, port, url), privacy=Cap(epsilon=1000.0))
+    async with surroundings(scene, tmp_path, privacy=Cap(epsilon=1000.0)) as (server, config, _):
+        path = write_config(tmp_path, config)
         other = replace(config, state=tmp_path / "other")
-        async with scripted_server(port) as server:
-            async with running(config):
-                await counted(server, scene, 1)
-                await settled(config)
-            shutil.copytree(config.state, other.state)
-            async with running(other):
-                seen = (await counted(server, scene, 2)).ledger
-            async with running(config):
-                said, digest = await server.update(2)
-                assert said.ledger.count == seen.count == 2
-                await server.send_receipt(2, digest, accepted=False, ledger=seen)
-                assert await declined(server, scene, 3) == "budget-spent"
-                assert await declined(server, scene, 4) == "budget-spent"
-            async with running(config):
-                assert await declined(server, scene, 5) == "budget-spent"
-                assert (await counted(server, scene, 6, privacy=None)).ledger is None
-                await settled(config)
-            errors = [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR]
-            assert main(["privacy", "reset", "--config", path, "--accept-lost-charges"]) == 0
-            async with running(config):
-                again = (await counted(server, scene, 7, seen=seen)).ledger
-                assert (await counted(server, scene, 8, seen=again)).ledger.count == again.count + 1
+        async with running(config):
+            await counted(server, scene, 1)
+            await settled(config)
+        shutil.copytree(config.state, other.state)
+        async with running(other):
+            seen = (await counted(server, scene, 2)).ledger
+        async with running(config):
+            said, digest = await server.update(2)
+            assert said.ledger.count == seen.count == 2
+            await server.send_receipt(2, digest, accepted=False, ledger=seen)
+            assert await declined(server, scene, 3) == "budget-spent"
+            assert await declined(server, scene, 4) == "budget-spent"
+        async with running(config):
+            assert await declined(server, scene, 5) == "budget-spent"
+            assert (await counted(server, scene, 6, privacy=None)).ledger is None
+            await settled(config)
+        errors = [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR]
+        assert main(["privacy", "reset", "--config", path, "--accept-lost-charges"]) == 0
+        async with running(config):
+            again = (await counted(server, scene, 7, seen=seen)).ledger
+            assert (await counted(server, scene, 8, seen=again)).ledger.count == again.count + 1
     assert len(errors) == 1
     assert "the server has seen another charge 2 than is here: the device's state was copied" in errors[0]
     assert "fisherfleet-edge privacy reset" in errors[0]
@@ -132,20 +131,17 @@ async def test_the_second_of_two_disks_copied_from_one_device_takes_no_part_unti
 
 async def test_a_device_that_lost_its_disk_stops_at_the_first_receipt(tmp_path, caplog):
     scene = make_scene(tmp_path, SMALL)
-    with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
-        config = replace(device_config(tmp_path, port, url), privacy=Cap(epsilon=1000.0))
-        async with scripted_server(port) as server, running(config):
-            await counted(server, scene, 1, seen=LedgerMark(57, bytes(32)))
-            assert await declined(server, scene, 2) == "budget-spent"
+    async with surroundings(scene, tmp_path, privacy=Cap(epsilon=1000.0)) as (server, config, _), running(config):
+        await counted(server, scene, 1, seen=LedgerMark(57, bytes(32)))
+        assert await declined(server, scene, 2) == "budget-spent"
     assert "the server has seen 57 charges and 1 are here" in caplog.text
     assert lines_charged(config) == 1
 
 
 async def test_a_round_begun_again_after_a_kill_is_charged_again_unless_its_update_waits(tmp_path):
     scene = make_scene(tmp_path, SMALL)
-    with broker(tmp_path) as port, web_server(scene.pages) as (url, _):
-        command = (sys.executable, "-m", "edge_client", "--config", write_config(tmp_path, port, url))
-        config = device_config(tmp_path, port, url)
+    async with surroundings(scene, tmp_path) as (server, config, _):
+        command = (sys.executable, "-m", "edge_client", "--config", write_config(tmp_path, config))
 
         async def start():
             return await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL)
@@ -154,25 +150,24 @@ async def test_a_round_begun_again_after_a_kill_is_charged_again_unless_its_upda
             while lines_charged(config) < count:
                 await asyncio.sleep(0.005)
 
-        async with scripted_server(port) as server:
-            await server.publish_plan(resync_plan(scene, 1, local_steps=100_000))
-            first = await start()
-            await asyncio.wait_for(charged(1), PATIENCE)
-            first.kill()
-            await first.wait()
-            assert not (config.state / "outbox").exists()
-            await server.publish_plan(resync_plan(scene, 1))
-            second = await start()
-            _, manifest = await server.manifest(1)
-            second.kill()
-            await second.wait()
-            assert lines_charged(config) == 2
-            third = await start()
-            update, digest = await server.update(1)
-            await server.send_receipt(1, digest)
-            await settled(config)
-            third.kill()
-            await third.wait()
+        await server.publish_plan(resync_plan(scene, 1, local_steps=100_000))
+        first = await start()
+        await asyncio.wait_for(charged(1), PATIENCE)
+        first.kill()
+        await first.wait()
+        assert not (config.state / "outbox").exists()
+        await server.publish_plan(resync_plan(scene, 1))
+        second = await start()
+        _, manifest = await server.manifest(1)
+        second.kill()
+        await second.wait()
+        assert lines_charged(config) == 2
+        third = await start()
+        update, digest = await server.update(1)
+        await server.send_receipt(1, digest)
+        await settled(config)
+        third.kill()
+        await third.wait()
     assert digest == manifest.sha256
     assert update.ledger == read_ledger(config.state).mark
     assert update.ledger.count == 2

@@ -116,10 +116,28 @@ async def _order(page: Page, name: str) -> None:
     await expect(page.get_by_role("dialog")).to_be_hidden()
 
 
+async def test_a_version_is_promoted_and_downloaded(scene: Scene, opened: Any) -> None:
+    async with opened("/models?run=emulation") as page:
+        await page.get_by_role("button", name="Promote version").first.click()
+        await page.get_by_role("dialog").get_by_role("button", name="Promote").click()
+        row = page.get_by_role("row").filter(has_text="promoted")
+        await expect(row).to_have_count(1)
+        version = (await row.get_by_role("rowheader").inner_text()).split()[0]
+        async with page.expect_download() as download:
+            await row.get_by_role("link", name="Weights").click()
+        assert (await download.value).suggested_filename == f"emulation-{version}.safetensors"
+        assert [one.version for one in scene.service.store.archive.versions("emulation") if one.promoted] == [
+            int(version)
+        ]
+
+
 async def test_a_viewer_sees_no_actions(scene: Scene, opened: Any) -> None:
     async with opened("/runs/emulation", token=scene.viewer) as page:
         await expect(page.get_by_role("heading", name="emulation")).to_be_visible()
         await expect(page.get_by_role("group", name="Actions")).to_have_count(0)
+        await page.goto("/models?run=emulation")
+        await expect(page.get_by_role("link", name="Weights").first).to_be_visible()
+        await expect(page.get_by_role("main").get_by_role("button")).to_have_count(0)
 
 
 async def test_all_can_be_done_by_keyboard(opened: Any) -> None:

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -18,9 +19,8 @@ USAGE_ERROR = 2
 WIDTH_IN_FILES = 120
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def print_profiles(arguments: argparse.Namespace) -> int:
     """Run the command; returns its exit status."""
-    arguments = _parser().parse_args(argv)
     try:
         profiles = list(load_profiles().values())
     except FisherfleetError as error:
@@ -57,13 +57,7 @@ def _figures(profile: Profile) -> list[str]:
     return [f"{figure:g}" for figure in figures]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fisherfleet devices", description="What is known of kinds of devices.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def add_profiles(commands: Any) -> None:
+    """Add the command to those of `fisherfleet devices`."""
     profiles = commands.add_parser("profiles", help="list the kinds of devices that can be simulated")
     profiles.add_argument("--json", action="store_true", help="print all figures and their sources as JSON")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())
