@@ -1,11 +1,14 @@
 """deploy/: what the linters of systemd, containers and compose files say of it."""
 
+import re
 import shutil
 import subprocess
 from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+
+from devices.command_line import main
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
@@ -55,6 +58,14 @@ def test_a_system_call_that_is_refused_ends_nothing_and_onnxruntime_may_bind_its
     lines = unit.read_text().splitlines()
     assert "SystemCallErrorNumber=EPERM" in lines
     assert [line for line in lines if line.startswith("SystemCallFilter=") and "resources" in line] == []
+
+
+@pytest.mark.parametrize("file", ["systemd/server.env", "container/compose.yaml"])
+def test_the_server_knows_the_options_that_it_is_started_with(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = set(re.findall(r"(?:- |[ =])(--[a-z-]+)[ =]", (DEPLOY / file).read_text()))
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    assert {"--broker", "--fleet", "--state"} <= given <= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
 
 
 def test_hadolint_finds_nothing_in_the_container_file() -> None:
