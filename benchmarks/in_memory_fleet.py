@@ -23,6 +23,7 @@ from edge_client.local_update import Choice, LocalWork, choose, train_update
 from server.aggregation.masked_mean import WeightedMean
 from server.aggregation.rule import AggregationRule
 from server.compute_account import Compute
+from server.config import Outliers
 from server.evaluation import Evaluation, Evaluator
 from server.initial_model import initial_model
 from server.rate_schedule import RateDecay, RateSchedule
@@ -34,7 +35,7 @@ from wire_protocol.bundle_manifest import EVALUATE, WEIGHTS, BundleManifest
 from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout
 from wire_protocol.local_training import PLAIN, LocalTraining
-from wire_protocol.messages import RoundPlan, SelectionPolicy
+from wire_protocol.messages import RoundPlan, SelectionPolicy, Update
 from wire_protocol.model_difference import Coding, DifferencePrecision, encode_difference
 from wire_protocol.neuron_scores import Scores
 from wire_protocol.privacy import Privacy
@@ -106,12 +107,21 @@ class Method:
         return number if number < 2 else number - (number - 2) % self.resync_every
 
 
+Sends = Callable[[int, Update, SubModel], Update]
+"""From a device, and the update and neurons that it trained, to what it sends."""
+
+
+def as_trained(_device: int, update: Update, _sub_model: SubModel) -> Update:
+    """What an honest device sends."""
+    return update
+
+
 @dataclass(frozen=True)
 class Fleet:
     """A bundle, each device's examples, the held-out test examples, and the seed of all chance on devices.
 
     `caps` has for each device the fraction of the neurons that it can afford, in (0, 1]; empty where all can afford
-    what the plan says.
+    what the plan says. `sends` is what a device makes of the update that it trained before it sends it.
     """
 
     bundle: Path
@@ -120,6 +130,7 @@ class Fleet:
     test: Examples
     seed: int
     caps: Sequence[float] = ()
+    sends: Sends = as_trained
 
 
 @dataclass(frozen=True)
@@ -141,10 +152,11 @@ class Capped:
 
 @dataclass(frozen=True)
 class ServerSide:
-    """What the server makes of updates; the weighted mean and FedAvg unless told otherwise."""
+    """What the server makes of updates; the weighted mean of all and FedAvg unless told otherwise."""
 
     rule: Callable[[Layout], AggregationRule] = WeightedMean
     optimizer: ServerOptimizer = field(default_factory=FedAvg)
+    outliers: Outliers = "keep"
 
 
 OnValues = Callable[[int, Arrays], None]
@@ -179,7 +191,7 @@ def accuracies(
     graphs = Graphs.open(fleet.bundle, layout)
     evaluator = Evaluator(fleet.bundle / EVALUATE, 1)
     initial = initial_model(layout, load_file(fleet.bundle / WEIGHTS), method.initial_scale)
-    operator = InMemoryServer(layout, server.rule(layout), server.optimizer, initial)
+    operator = InMemoryServer(layout, server.rule(layout), server.optimizer, initial, outliers=server.outliers)
     chance = [_chance(fleet.seed, number) for number in range(len(fleet.shares))]
     kept: dict[int, SubModel] = {}
     residuals: dict[int, Arrays] = {}
@@ -205,7 +217,7 @@ def accuracies(
             local = train_update(work, choice, arrays, graphs.runtime_for(work))
             if local.residual is not None:
                 residuals[device] = local.residual
-            body = messages.encode(local.update)
+            body = messages.encode(fleet.sends(device, local.update, choice.sub_model))
             heard = opened.hear(f"{device:06}", body, choice.sub_model)
             if isinstance(heard, Refused):
                 raise AssertionError(heard.reason)

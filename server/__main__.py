@@ -27,12 +27,14 @@ from server.combining_options import add_combining_options, chosen_aggregation, 
 from server.config import Difference, RunConfig, ServiceSettings
 from server.database_url import parse_database_url
 from server.durable_files import write_durably
+from server.log_format import LogFormat, configure_logging
 from server.mode_options import add_mode_options, take_buffer
 from server.model_archive import ArchiveSettings
 from server.privacy.run_words import run_words
 from server.privacy_options import add_privacy_options, take_privacy
 from server.rate_schedule import RateDecay
 from server.records import RoundRecord, RunRecord
+from server.screening_options import add_screening_options, take_screening
 from server.service import Service
 from server.storage import Store
 from server.training_options import add_training_options, take_training
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    configure_logging(arguments.log_format)
     logger.setLevel(logging.INFO)
     try:
         if arguments.bundle is None:
@@ -84,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_service_options(add)
     _add_run_options(add, RunConfig())
     add_mode_options(parser)
+    add_screening_options(parser)
     add_training_options(parser, RunConfig().training)
     add_privacy_options(parser, required=True)
     add_clipping_options(parser)
@@ -107,6 +110,7 @@ def _add_service_options(add: Callable[..., None]) -> None:
     add("--database", "postgresql+psycopg://[user@]host/name; else a SQLite file in the state folder", metavar="URL")
     add("--blobs", "where versions of models are kept: file:///, s3://bucket/; else the state folder", metavar="URL")
     add("--keep-models", "versions of a run's model that are kept", type=int, default=ArchiveSettings.keep_models)
+    add("--log-format", "of the log on stderr", choices=get_args(LogFormat), default="text")
     add("--test", "held-out examples, arrays x and y, to evaluate every round on", type=Path, metavar="FILE.npz")
 
 
@@ -184,6 +188,7 @@ def _run_config(arguments: argparse.Namespace) -> RunConfig:
         "buffer": take_buffer(options),
         "aggregation": chosen_aggregation(arguments),
         "server_optimizer": chosen_optimizer(arguments),
+        **take_screening(options),
     }
     return RunConfig(**(given | together))
 

@@ -49,7 +49,7 @@ class ActiveRuns:
     def join(self, host: RunHost) -> None:
         """Take a run at hand while others are: what is known of devices now holds for it."""
         self.add(host)
-        online = self._at.presence.online
+        online = frozenset(one for one in self._at.presence.online if not self._at.store.quarantine.holds(one))
         for device in online ^ host.rounds.online:
             host.rounds.observe(DeviceOnline(device) if device in online else DeviceOffline(device))
 
@@ -84,12 +84,22 @@ class ActiveRuns:
             host.rounds.observe(event)
 
     def leave_out_revoked(self) -> None:
-        """Wait for no device that was revoked."""
+        """Wait for no device that was revoked or is in quarantine."""
+        for device in frozenset[str]().union(*(host.rounds.online for host in self)):
+            if self._at.store.quarantine.holds(device):
+                logger.warning("device %s is in quarantine: it is not waited for", device)
+                self.observe(DeviceOffline(device))
         for device in self._at.presence.online.union(*(host.rounds.online for host in self)):
             if not self._at.registry.keys(device):
                 logger.warning("device %s was revoked: it is not waited for", device)
                 self._at.presence.note(device, online=False)
                 self.observe(DeviceOffline(device))
+
+    def look(self, waiting: int) -> None:
+        """Look for causes of alerts; `waiting` counts what waits to be done."""
+        idle = self.in_turn() is None
+        for host in self:
+            host.rounds.watch.look(waiting, goes_on=host.rounds.has_turn or (idle and not host.rounds.paused))
 
     def in_turn(self) -> RunHost | None:
         """The run whose turn it is."""

@@ -18,6 +18,7 @@ from server import coordinator
 from server.clocks import Clocks
 from server.counting import Counted, Counting, InConflict, TurnedAway, Verdict
 from server.errors import StorageError
+from server.log_format import about
 from server.receipts import refusal
 from server.registry import Registry
 from server.round_work import RoundWork
@@ -48,7 +49,8 @@ class Answers:
 
     def standing(self, part: Part, sha256: bytes) -> Receipt | None:
         """The answer to give to an announced update at once, or None when it is to be sent and judged."""
-        receipt = self._standing(part, sha256)
+        with about(run=part.run, round=part.round, device=part.device):
+            receipt = self._standing(part, sha256)
         return None if receipt is None else self._with_ledger(part.device, receipt)
 
     def _standing(self, part: Part, sha256: bytes) -> Receipt | None:
@@ -62,10 +64,15 @@ class Answers:
                 return Receipt(run=part.run, round=part.round, sha256=sha256, accepted=True)
             if book is not None and counted is not None:
                 return book.conflict(part, sha256)
-        return None if self._rounds.judges(part.round) else self._refuse(part, sha256, self._rounds.why_not(part.round))
+        if held := self._store.quarantine.reason(part.device):
+            return self._refuse(part, sha256, held, "quarantined")
+        if self._rounds.judges(part.round):
+            return None
+        return self._refuse(part, sha256, self._rounds.why_not(part.round), "late")
 
-    def _refuse(self, part: Part, sha256: bytes, reason: str) -> Receipt:
+    def _refuse(self, part: Part, sha256: bytes, reason: str, cause: str) -> Receipt:
         """Refuse an update for good; the device is told why."""
+        self._rounds.watch.refused(cause)
         logger.info("round %d: update of %s refused: %.300r", part.round, part.device, reason)
         if self._rounds.work is None:
             return refusal(part, sha256, reason)
@@ -88,7 +95,7 @@ class Answers:
         except StorageError as error:
             logger.error("round %d: %d updates wait to be counted: %s", work.plan.round, number, error)
             return answered
-        answered += await self._told([self._answer(work, verdict) for verdict in verdicts])
+        answered += await self._told([self._answered(work, verdict) for verdict in verdicts])
         await self._rounds.send_late_slices(
             one.part.device for one in verdicts if isinstance(one, Counted) and one.plan.round < work.plan.round
         )
@@ -131,20 +138,27 @@ class Answers:
             except StorageError as error:
                 logger.error("%d conflicts could not be written down: %s", len(taken), error)
 
+    def _answered(self, work: RoundWork, verdict: Verdict) -> tuple[str, Receipt]:
+        part = verdict.part
+        with about(run=part.run, round=part.round, device=part.device):
+            return self._answer(work, verdict)
+
     def _answer(self, work: RoundWork, verdict: Verdict) -> tuple[str, Receipt]:
         part, sha256 = verdict.part, verdict.sha256
         match verdict:
             case Counted(plan=plan, sub_model=sub_model):
                 self._rounds.selections.note(part.device, plan, sub_model)
                 self._rounds.observe(coordinator.UpdateCounted(part.device, part.round))
+                self._rounds.watch.counted(late=part.round < work.plan.round)
                 return part.device, work.book.accept(part, sha256)
             case InConflict():
+                self._rounds.watch.refused("conflict")
                 return part.device, work.book.conflict(part, sha256)
-            case TurnedAway(reason=reason, is_the_devices=is_the_devices):
+            case TurnedAway(reason=reason, is_the_devices=is_the_devices, cause=cause):
                 if is_the_devices:
                     self._store.events.add("update-refused", reason, run=part.run, round=part.round, device=part.device)
                     self._rounds.observe(coordinator.UpdateRefused(part.device, part.round))
-                return part.device, self._refuse(part, sha256, reason)
+                return part.device, self._refuse(part, sha256, reason, cause)
 
     async def _told(self, answers: list[tuple[str, Receipt]]) -> list[tuple[str, Receipt]]:
         """The answers with what is known of ledgers; none where that cannot be read: they are asked for again."""

@@ -15,6 +15,7 @@ from server.api import (
     health,
     insight,
     me,
+    metrics,
     models,
     runs,
     session,
@@ -44,11 +45,11 @@ _LARGEST_BODY = 1024 * 1024
 
 
 def create_app(sources: Sources) -> FastAPI:
-    """Routes under `/api/v1`, `/login`, `/logout` and `/health`; downloads are counted as traffic."""
+    """Routes under `/api/v1`, `/login`, `/logout`, `/health` and `/metrics`; downloads are counted as traffic."""
     app = Application(
         title="Fisherfleet", description=_WORDS, version=version("fisherfleet"), max_body_size=_LARGEST_BODY
     )
-    for section in (health, session):
+    for section in (health, metrics, session):
         app.include_router(section.router(sources))
     for section in (me, runs, models, bundles, devices, enrolments, tokens, events, insight, downloads):
         app.include_router(section.router(sources), prefix=API_ROOT)

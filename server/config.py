@@ -16,6 +16,7 @@ from server.adaptive_clipping import ClipQuantile
 from server.aggregation.buffered import BufferRule
 from server.aggregation.choice import AggregationConfig
 from server.model_archive import ArchiveSettings
+from server.quarantine import QuarantineRule
 from server.rate_schedule import RateDecay, RateSchedule
 from server.server_optimizers.choice import ServerOptimizerConfig
 from wire_protocol import topics
@@ -31,6 +32,9 @@ from wire_protocol.tensor_codec import Codec, DownlinkPrecision, Precision
 
 Difference = Literal["off", DifferencePrecision]
 """How the whole model of a resync goes to devices that have the last one."""
+
+Outliers = Literal["leave-out", "keep"]
+"""What becomes of updates that `server.outliers` finds."""
 
 CLIPPED_WITH_GAIN = LocalTraining(clip_gradient=5.0, hidden_gain=2.0)
 """What did best where it was measured (docs/results.md)."""
@@ -49,8 +53,9 @@ class RunConfig:
     asynchronous: a round closes once `buffer.goal` updates of it and of earlier rounds were counted; without, updates
     count in their own round only. `learning_rate` is the full rate; `rate_warmup` and `rate_decay` are how it rises and
     falls over the rounds. With `clipping` the clip norm of `privacy` is the first round's and moves. `initial_scale` is
-    for a new run (`server.initial_model`). `aggregation` and `server_optimizer` say how updates become the next model.
-    The rest is what `RoundPlan` asks of devices.
+    for a new run (`server.initial_model`). `aggregation` and `server_optimizer` say how updates become the next model,
+    `outliers` whether those far from the others are left out of it, and `quarantine` when a device's faults are too
+    many (None for never). The rest is what `RoundPlan` asks of devices.
     """
 
     run: str = "run"
@@ -81,6 +86,8 @@ class RunConfig:
     buffer: BufferRule | None = None
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     server_optimizer: ServerOptimizerConfig = field(default_factory=ServerOptimizerConfig)
+    outliers: Outliers = "leave-out"
+    quarantine: QuarantineRule | None = field(default_factory=QuarantineRule)
 
     def __post_init__(self) -> None:
         topics.require_identifier("run", self.run)
@@ -98,7 +105,7 @@ class RunConfig:
             count = getattr(self, name)
             require(0 <= count <= MAX_COUNT, name, count, "0 to 2^53")
         kinds = {"selection": SelectionPolicy, "precision": Precision, "downlink": DownlinkPrecision}
-        for name, kind in (kinds | {"difference": Difference}).items():
+        for name, kind in (kinds | {"difference": Difference, "outliers": Outliers}).items():
             word, words = getattr(self, name), get_args(kind)
             require(word in words, name, word, f"one of {', '.join(words)}")
         require_fits_privacy(self.privacy, self.selection, self.score_examples)

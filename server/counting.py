@@ -20,7 +20,7 @@ from server.known_selections import KnownSelections
 from server.receipts import LONGEST_REASON
 from server.records import Batch, LedgerRecord, RefusalRecord, Selection, UpdateRecord
 from server.round_work import RoundWork
-from server.screening import Refused, not_drawn, screen
+from server.screening import RefusalCause, Refused, not_drawn, screen
 from server.spool import Extent
 from server.update_rows import Made, UpdateRows
 from server.uplink import Complete
@@ -59,6 +59,7 @@ class TurnedAway:
     sha256: bytes
     reason: str
     is_the_devices: bool
+    cause: RefusalCause
 
 
 @dataclass(frozen=True)
@@ -142,10 +143,10 @@ class Counting:
         part, sha256 = complete.part, complete.sha256
         body = self._open(complete)
         if isinstance(body, Refused):
-            return TurnedAway(part, sha256, body.reason, is_the_devices=False), b""
+            return TurnedAway(part, sha256, body.reason, is_the_devices=False, cause=body.cause), b""
         verdict = not_drawn(part.device, plan) or screen(body, plan, self._layout, known)
         if isinstance(verdict, Refused):
-            return TurnedAway(part, sha256, verdict.reason, is_the_devices=True), b""
+            return TurnedAway(part, sha256, verdict.reason, is_the_devices=True, cause=verdict.cause), b""
         good = _Good(part, sha256, plan, verdict.sub_model, verdict.update.ledger)
         return good, messages.encode(verdict.update)
 
@@ -166,7 +167,9 @@ class Counting:
                 ),
                 selections=tuple(self._selection(one) for one, _ in good),
                 refusals=tuple(
-                    RefusalRecord(*_key(one), one.reason[:LONGEST_REASON]) for one in refused if one.is_the_devices
+                    RefusalRecord(*_key(one), one.reason[:LONGEST_REASON], one.cause)
+                    for one in refused
+                    if one.is_the_devices
                 ),
                 now=now,
                 ledgers=tuple(

@@ -43,6 +43,9 @@ class Inbox:
         self._queue: asyncio.Queue[str | Complete] = asyncio.Queue()
         self._states: dict[str, DeviceState] = {}
 
+    def __len__(self) -> int:
+        return self._queue.qsize()
+
     def put_update(self, update: Complete) -> None:
         """Take an update; `Uplink` hands over one a device and round until it is released."""
         self._queue.put_nowait(update)

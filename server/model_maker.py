@@ -16,10 +16,11 @@ from server.config import RunConfig
 from server.evaluation import Evaluation, Evaluator
 from server.model_files import ModelFiles
 from server.next_model import Combining, Model
+from server.round_screening import RoundScreening
+from server.round_trace import step_span
 from server.round_work import RoundWork
 from server.server_optimizers.choice import server_optimizer
 from server.server_optimizers.optimizer import Parameters
-from server.update_rows import UpdateRows
 from wire_protocol.examples import Examples
 from wire_protocol.messages import RoundPlan
 
@@ -31,14 +32,15 @@ class ModelMaker:
     config: RunConfig
     bundle: Bundle
     models: ModelFiles
-    rows: UpdateRows
+    screening: RoundScreening
     held_out: tuple[Evaluator, Examples] | None
 
     def next_model(self, model: Model, work: RoundWork) -> tuple[Model, Compute]:
         """What the updates counted in a round make of the model, and what they cost."""
-        rows = self.rows.of_round(work.plan.run, work.plan.round)
-        updates = work.updates(rows, self.bundle.layout)
-        model, compute = self._combining.next_model(model, work.plan, updates, self._scale(work.plan))
+        with step_span("screen"):
+            updates = self.screening.close(work)
+        with step_span("combine"):
+            model, compute = self._combining.next_model(model, work.plan, updates, self._scale(work.plan))
         self.models.save_version(work.plan.model_version + 1, model.parameters, model.moments)
         return model, compute
 
@@ -57,7 +59,8 @@ class ModelMaker:
         if self.held_out is None:
             return None
         evaluator, examples = self.held_out
-        return evaluator.evaluate(parameters, examples)
+        with step_span("evaluate"):
+            return evaluator.evaluate(parameters, examples)
 
     @cached_property
     def _combining(self) -> Combining:

@@ -24,11 +24,11 @@ def open_update(complete: Complete, operator: Operator, registry: Registry) -> b
     try:
         return open_sealed(complete.payload, context, operator.identities, keys)
     except ProtocolError as error:
-        return Refused(str(error))
+        return Refused(str(error), "not-opened")
 
 
 def stranger(device: str, registry: Registry) -> Refused:
     """Why a device without valid keys is refused."""
     if registry.is_revoked(device):
-        return Refused(f"device {device} was revoked by the operator")
-    return Refused(f"device {device} is not enrolled in this fleet")
+        return Refused(f"device {device} was revoked by the operator", "stranger")
+    return Refused(f"device {device} is not enrolled in this fleet", "stranger")

@@ -148,13 +148,39 @@ class UpdateRecord:
 
 @dataclass(frozen=True)
 class RefusalRecord:
-    """The last update of a device that was opened and refused in a round, and why."""
+    """The last update of a device that was opened and refused in a round, and why; `cause` as in `Refused`."""
 
     run: str
     round: int
     device: str
     sha256: bytes
     reason: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class FaultRecord:
+    """A round in which a device's own update was an outlier, or refused for a cause that is a fault, and why."""
+
+    run: str
+    round: int
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class QuarantineRecord:
+    """A device is held, or was until an operator released it: since which round of which run, and why.
+
+    `at` is in seconds since the Unix epoch. Held by an operator, `run` is empty and `round` 0.
+    """
+
+    device: str
+    run: str
+    round: int
+    at: float
+    reason: str
+    held: bool = True
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ from server.errors import NobodyCanError
 from server.evaluation import Evaluator
 from server.event_log import EventKind, closed_words
 from server.known_selections import KnownSelections
+from server.log_format import about
+from server.metrics import Metrics
 from server.model_files import ModelFiles
 from server.model_maker import ModelMaker
 from server.model_offers import ModelOffers, Offer
@@ -37,10 +39,13 @@ from server.records import CarriedRecord, OpeningRecord, RoundRecord
 from server.registry import Registry
 from server.reminder import Reminder
 from server.round_plan import Opening, round_plan
+from server.round_screening import RoundScreening
+from server.round_trace import round_span
 from server.round_work import RoundWork
 from server.run_history import Standing
 from server.run_schedule import schedule_of
 from server.run_status import ACTIVE
+from server.run_watch import RunWatch
 from server.server_optimizers.optimizer import Parameters
 from server.slice_post import SlicePost
 from server.spool import Spool
@@ -74,6 +79,7 @@ class Workplace:
     held_out: tuple[Evaluator, Examples] | None
     clocks: Clocks
     uplink: Uplink
+    metrics: Metrics
 
 
 class Rounds:
@@ -83,8 +89,10 @@ class Rounds:
         self._at = workplace
         self._layout = workplace.bundle.layout
         self._on_round = on_round
-        at = workplace
-        self._maker = ModelMaker(at.config, at.bundle, at.models, at.store.updates, at.held_out)
+        at, clocks = workplace, workplace.clocks
+        self.watch = RunWatch(at.config, at.metrics, at.store.events, clocks.steady, standing.closed)
+        screening = RoundScreening(at.config, self._layout, at.store, clocks.wall, self.watch)
+        self._maker = ModelMaker(at.config, at.bundle, at.models, screening, at.held_out)
         self._model = standing.model
         self._version = standing.version
         self.selections = KnownSelections(standing.selections)
@@ -98,8 +106,9 @@ class Rounds:
         self._slices_are_due = False
         self._roll_back_to = standing.orders.roll_back_to
         self.has_turn = False
+        held = workplace.store.quarantine.holds
         presumed = standing.online | (standing.open_round.expected if standing.open_round else frozenset())
-        online = frozenset(device for device in presumed if workplace.registry.keys(device))
+        online = frozenset(device for device in presumed if workplace.registry.keys(device) and not held(device))
         self._last_resync = standing.last_resync
         resync_round = standing.last_resync.round if standing.last_resync else None
         open_round = self._reopen(standing.open_round)
@@ -128,6 +137,11 @@ class Rounds:
     def resting(self) -> bool:
         """Whether no round is open or being applied."""
         return isinstance(self._state.phase, Waiting)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the run opens no round until it is told to."""
+        return self._state.paused
 
     @property
     def finished(self) -> bool:
@@ -173,8 +187,9 @@ class Rounds:
         if self._roll_back_to is not None and self.resting:
             await self._roll_back(self._roll_back_to)
         commands = self.observe(coordinator.Tick(self._at.clocks.steady(), self.has_turn))
-        for command in commands:
-            await self._carry_out(command)
+        with about(run=self._at.config.run, round=self._state.next_round - 1):
+            for command in commands:
+                await self._carry_out(command)
         if not commands and self.has_turn and self._state.may_open and self._warnings.take("draws"):
             config, online = self._at.config, len(self.online)
             logger.warning(
@@ -242,6 +257,7 @@ class Rounds:
                 await self._close()
             case coordinator.AbandonRound(number):
                 logger.warning("round %d: given up, as no device drawn for it that is online has an update", number)
+                self.watch.given_up()
                 self._say("round-abandoned", number, "given up: nobody drawn for it who is online has an update")
                 await until_written("giving up", self._at.store.abandon_round, self._at.config.run, number)
             case coordinator.DropRound(number):
@@ -375,7 +391,11 @@ class Rounds:
 
     async def _close(self) -> None:
         assert self.work is not None
-        work, number = self.work, self.work.plan.round
+        with round_span(self.work.plan, self._at.clocks.wall_at(self.work.opened)):
+            await self._close_work(self.work)
+
+    async def _close_work(self, work: RoundWork) -> None:
+        number = work.plan.round
         model, compute = await until_written(f"round {number}", self._maker.next_model, self._model, work)
         evaluation = await asyncio.to_thread(self._maker.evaluate, model.parameters)
         traffic = self._at.traffic.total
@@ -390,6 +410,7 @@ class Rounds:
         await until_written(f"round {number}", self._at.spool.delete_others, None)
         self.observe(coordinator.RoundApplied(number))
         self._say("round-closed", number, closed_words(record))
+        self.watch.closed(record)
         self._on_round(record)
 
     def _say(self, kind: EventKind, number: int, text: str) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+
+from prometheus_client import CollectorRegistry
 
 from server.answers import Answers
 from server.bundle import Bundle
@@ -18,6 +20,7 @@ from server.downlink import Downlink
 from server.errors import ServerError
 from server.evaluation import Evaluator
 from server.intake import Desk
+from server.metrics import Metrics
 from server.model_files import ModelFiles
 from server.opening import open_update
 from server.operator_keys import Operator
@@ -51,6 +54,7 @@ class Premises:
     clocks: Clocks
     evaluation_threads: int
     on_round: Callable[[str, RoundRecord], None]
+    metrics: Metrics = field(default_factory=lambda: Metrics(CollectorRegistry()))
 
 
 class RunHost:
@@ -66,7 +70,7 @@ class RunHost:
         self._at = premises
         held_out = None if test is None else open_evaluator(bundle, test, premises.evaluation_threads)
         models = ModelFiles(premises.state, config.run, offered=_models_offered(config))
-        self._uplink = Uplink(
+        self.uplink = Uplink(
             budget_bytes=DEFAULT_BUDGET_BYTES,
             max_payload=max_update_size(bundle.layout, config.codec),
             partial=PartialFiles(premises.state / "partial", config.run),
@@ -80,7 +84,7 @@ class RunHost:
             premises.store.updates,
         )
         self.answers = Answers(self.rounds, counting, premises.store, premises.registry, premises.clocks)
-        self.desk = Desk(self._uplink, self.answers)
+        self.desk = Desk(self.uplink, self.answers)
 
     def _open_rounds(self, config: RunConfig, held_out: tuple[Evaluator, Examples] | None) -> Rounds:
         at, (bundle, models) = self._at, self.offered
@@ -95,7 +99,8 @@ class RunHost:
             traffic=at.traffic,
             held_out=held_out,
             clocks=at.clocks,
-            uplink=self._uplink,
+            uplink=self.uplink,
+            metrics=at.metrics,
         )
         standing = resume(at.store, models, bundle, config, at.clocks.wall(), at.presence.online)
         return Rounds(workplace, standing, partial(at.on_round, config.run))
@@ -112,15 +117,15 @@ class RunHost:
                 self._at.downlink.receipt(device, receipt)
         finally:
             for part in parts:
-                self._uplink.release(part)
+                self.uplink.release(part)
 
     def ask_for_more(self) -> None:
         """Tell devices that may send now; several times a second, and after updates were released."""
-        for device, need in self._uplink.tick():
+        for device, need in self.uplink.tick():
             self._at.downlink.need(device, need)
 
     def _let_go(self, part: Part) -> None:
-        self._uplink.let_go(part)
+        self.uplink.let_go(part)
         self.ask_for_more()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -48,11 +49,22 @@ class Screened:
     values: Arrays
 
 
+RefusalCause = Literal[
+    "declined", "not-drawn", "other-round", "unknown-selection", "malformed", "out-of-range", "not-opened", "stranger"
+]
+FAULTS: frozenset[RefusalCause] = frozenset({"malformed", "out-of-range"})
+"""What no honest device sends: repeated, it ends in quarantine."""
+
+
 @dataclass(frozen=True)
 class Refused:
-    """Why an update must not be counted; the device is told."""
+    """Why an update must not be counted, in words that the device is told, and in a word to count by.
+
+    Values that are not finite are malformed, as no codec has them.
+    """
 
     reason: str
+    cause: RefusalCause = "malformed"
 
 
 def screen(payload: bytes, plan: RoundPlan, layout: Layout, known: SubModel | None = None) -> Screened | Refused:
@@ -64,26 +76,22 @@ def screen(payload: bytes, plan: RoundPlan, layout: Layout, known: SubModel | No
         return declined
     try:
         update = messages.decode(payload, Update)
-        reason = _mismatch(update, plan)
-        if reason:
-            return Refused(reason)
+        if refused := _not_of(plan, update):
+            return refused
         screened = _decoded(_with_bitmaps(update, layout, known), layout)
         if wide := _too_wide(screened.sub_model, plan.largest_widths(layout)):
             return Refused(wide)
     except ProtocolError as error:
-        return Refused(str(error))
-    for name, array in screened.values.items():
-        largest = float(np.abs(array).max(initial=0.0))
-        if largest > LARGEST_MAGNITUDE:
-            return Refused(f"{name} holds a value of magnitude {largest:.3g}, expected at most {LARGEST_MAGNITUDE:g}")
-    return screened
+        return Refused(str(error), "unknown-selection" if str(error) == SELECTION_UNKNOWN else "malformed")
+    return _out_of_range(screened.values) or screened
 
 
 def not_drawn(device: str, plan: RoundPlan) -> Refused | None:
     """The refusal of a device that does not take part in the round, None where it does."""
     if plan.draws(device):
         return None
-    return Refused(f"device {device} was not drawn for round {plan.round} (participation {plan.participation:g})")
+    reason = f"device {device} was not drawn for round {plan.round} (participation {plan.participation:g})"
+    return Refused(reason, "not-drawn")
 
 
 def read_screened(body: bytes, layout: Layout) -> Screened:
@@ -112,7 +120,7 @@ def _declined(payload: bytes) -> Refused | None:
         decline = messages.decode(payload, Decline)
     except ProtocolError:
         return None
-    return Refused(f"no update: {_DECLINED[decline.cause]}; its log says more")
+    return Refused(f"no update: {_DECLINED[decline.cause]}; its log says more", "declined")
 
 
 def _too_wide(sub_model: SubModel, most: Mapping[str, int]) -> str:
@@ -123,11 +131,33 @@ def _too_wide(sub_model: SubModel, most: Mapping[str, int]) -> str:
     return ""
 
 
-def _mismatch(update: Update, plan: RoundPlan) -> str:
-    for field in ("run", "round", "model_version", "precision", "top_k"):
+def _out_of_range(values: Arrays) -> Refused | None:
+    for name, array in values.items():
+        largest = float(np.abs(array).max(initial=0.0))
+        if largest > LARGEST_MAGNITUDE:
+            reason = f"{name} holds a value of magnitude {largest:.3g}, expected at most {LARGEST_MAGNITUDE:g}"
+            return Refused(reason, "out-of-range")
+    return None
+
+
+def _not_of(plan: RoundPlan, update: Update) -> Refused | None:
+    if other := _unlike(update, plan, ("run", "round", "model_version")):
+        return Refused(other, "other-round")
+    reason = _mismatch(update, plan)
+    return Refused(reason) if reason else None
+
+
+def _unlike(update: Update, plan: RoundPlan, fields: tuple[str, ...]) -> str:
+    for field in fields:
         found, expected = getattr(update, field), getattr(plan, field)
         if found != expected:
             return f"update has {field} {found!r}, expected {expected!r}"
+    return ""
+
+
+def _mismatch(update: Update, plan: RoundPlan) -> str:
+    if unlike := _unlike(update, plan, ("precision", "top_k")):
+        return unlike
     if update.scores and not plan.wants_scores:
         return "update has scores, expected none as the plan does not ask for them"
     if update.ledger is not None and plan.privacy is None:

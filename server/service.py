@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
 
 from server import coordinator
 from server.active_runs import ActiveRuns
@@ -33,6 +34,7 @@ from server.fleet.fleet_folder import FleetFolder
 from server.http_server import HttpServer
 from server.inbox import Inbox, StateReport, Waiting
 from server.intake import Intake
+from server.metrics import Levels, Metrics
 from server.mqtt_ingest import MqttLink
 from server.operator_keys import load_operator
 from server.presence import Presence
@@ -77,6 +79,7 @@ class Service:
         self._registry = Registry.load(settings.fleet / REGISTRY_NAME)
         self._traffic = Traffic()
         self._inbox = Inbox()
+        self._metrics = Metrics(CollectorRegistry())
         self._http: HttpServer | None = None
         self._background: list[asyncio.Task[None]] = []
         self._open(on_round)
@@ -122,6 +125,7 @@ class Service:
             self._clocks,
             settings.evaluation_threads,
             on_round,
+            self._metrics,
         )
         self.active = ActiveRuns(premises)
         self._runs = Runs(premises, self.active)
@@ -171,6 +175,17 @@ class Service:
             raise ServerError("the service was started without a bundle, so no run of its own has a model")
         return dict(self._awaited.rounds.parameters)
 
+    def _levels(self) -> Levels:
+        return Levels(
+            inbox_items=len(self._inbox),
+            uplink_bytes=sum(host.uplink.outstanding for host in self.active),
+            uplink_budget=sum(host.uplink.budget_bytes for host in self.active),
+            devices_online=len(self._presence.online),
+            devices_quarantined=len(self.store.quarantine.held),
+            broker_connected=self._link.connected,
+            traffic=self._traffic.total,
+        )
+
     def close(self) -> None:
         """Let go of the state folder; for a service that was never entered. Reading `store` still works."""
         self.store.close()
@@ -188,7 +203,9 @@ class Service:
             fleet=FleetFolder(self._settings.fleet),
             broker=str(self._settings.broker),
             steady=self._clocks.steady,
+            metrics=self._metrics.registry,
         )
+        self._metrics.ask(self._levels)
         try:
             await self.active.prepare()
             self._raise_failure()
@@ -254,6 +271,7 @@ class Service:
         await self._take_states(waiting.states)
         await self.active.take_updates(waiting.updates)
         await self.active.flag_conflicts()
+        self.active.look(len(self._inbox))
 
     async def _next_items(self) -> Waiting:
         for task in self._background:
@@ -274,7 +292,8 @@ class Service:
         self.store.events.presence(arrived, departed)
         for device, state in ((report.device, report.state) for report in known):
             self._presence.note(device, state.online)
-            event = coordinator.DeviceOnline(device) if state.online else coordinator.DeviceOffline(device)
+            waited_for = state.online and not self.store.quarantine.holds(device)
+            event = coordinator.DeviceOnline(device) if waited_for else coordinator.DeviceOffline(device)
             self.active.observe(event)
         in_turn = self.active.in_turn()
         if in_turn is not None and in_turn.rounds.work is not None:

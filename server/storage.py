@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import URL, ColumnElement, RowMapping, func, select, update
+from sqlalchemy import URL, ColumnElement, RowMapping, false, func, select, update
 
 from server import tables
 from server.clocks import SYSTEM_CLOCKS
@@ -29,10 +29,13 @@ from server.device_tags import DeviceTags
 from server.enrolments import Enrolments
 from server.errors import StorageError
 from server.event_log import EventLog
+from server.fault_rows import FaultRows
 from server.ledger_rows import LedgerRows
 from server.model_archive import ArchiveSettings, ModelArchive
 from server.order_rows import OrderRows, note_resync
 from server.participation_rows import ParticipationRows
+from server.quarantine import Quarantine
+from server.quarantine_rows import QuarantineRows
 from server.records import NOTHING_CARRIED, CarriedRecord, DeviceRecord, OpeningRecord, RoundRecord, RunRecord
 from server.replies import Replies
 from server.tokens import Tokens
@@ -58,6 +61,7 @@ class Store:
             state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"state folder {state} cannot be made ({error.strerror})") from error
+        self.folder = state
         self._database = Database(url or sqlite_url(state / DATABASE_NAME))
         self.orders = OrderRows(self._database)
         self.updates = UpdateRows(self._database)
@@ -68,11 +72,18 @@ class Store:
         self.enrolments = Enrolments(self._database, SYSTEM_CLOCKS.wall)
         self.tags = DeviceTags(self._database)
         self.archive = ModelArchive(self._database, blobs, SYSTEM_CLOCKS.wall, archive.keep_models)
+        self.faults = FaultRows(self._database)
+        self.quarantine = Quarantine(QuarantineRows(self._database))
         self.events = EventLog(self._database, SYSTEM_CLOCKS.wall)
 
     def claim(self) -> None:
         """Be the one server on this database from now on; raises `StorageError` where there is another."""
         self._database.claim()
+
+    def require_writable(self) -> None:
+        """Raise `StorageError` where the database takes no writes now; changes nothing."""
+        with self._database.transaction() as connection:
+            connection.execute(update(tables.devices).where(false()).values(online=False))
 
     def close(self) -> None:
         """Close all connections."""

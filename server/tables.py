@@ -97,7 +97,33 @@ updates = Table(
     Column("counted_in", Integer, nullable=False, index=True),
 )
 
-refusals = Table("refusals", metadata, *_of_device_in_round(), Column("reason", String, nullable=False))
+refusals = Table(
+    "refusals",
+    metadata,
+    *_of_device_in_round(),
+    Column("reason", String, nullable=False),
+    Column("cause", String(32), nullable=False),
+)
+
+outliers = Table(
+    "outliers",
+    metadata,
+    Column("run", String(64), primary_key=True),
+    Column("round", Integer, primary_key=True),
+    Column("device", String(64), primary_key=True),
+    Column("reason", String, nullable=False),
+)
+
+quarantines = Table(
+    "quarantines",
+    metadata,
+    Column("device", String(64), primary_key=True),
+    Column("run", String(64), nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("held", Boolean, nullable=False),
+)
 
 conflicts = Table("conflicts", metadata, *_of_device_in_round(), Column("times", BigInteger, nullable=False))
 

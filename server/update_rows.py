@@ -165,7 +165,7 @@ def _refuse(connection: Connection, refusals: Sequence[RefusalRecord]) -> None:
     if not refusals:
         return
     statement = insert(connection, tables.refusals)
-    newest = {name: statement.excluded[name] for name in ("sha256", "reason")}
+    newest = {name: statement.excluded[name] for name in ("sha256", "reason", "cause")}
     connection.execute(
         statement.on_conflict_do_update(index_elements=["run", "round", "device"], set_=newest),
         [asdict(refusal) for refusal in refusals],

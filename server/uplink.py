@@ -81,6 +81,7 @@ class Uplink:
         self, budget_bytes: int, max_payload: int, partial: PartialFiles | None, clock: Callable[[], float]
     ) -> None:
         self._admission = Admission(budget_bytes, clock)
+        self.budget_bytes = budget_bytes
         self._max_payload = max_payload
         self._partial = partial
         self._transfers: dict[str, _Transfer] = {}

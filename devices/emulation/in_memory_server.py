@@ -13,7 +13,9 @@ from server import resync
 from server.adaptive_clipping import ClipQuantile
 from server.aggregation.rule import AggregationRule
 from server.compute_account import Compute
+from server.config import Outliers
 from server.next_model import Combining, Model
+from server.outliers import Kept, find_outliers
 from server.screening import Refused, Screened, not_drawn, read_screened, screen
 from server.server_optimizers.optimizer import Parameters, ServerOptimizer
 from wire_protocol import messages
@@ -61,9 +63,11 @@ class InMemoryServer:
         optimizer: ServerOptimizer,
         parameters: Parameters,
         clipping: ClipQuantile | None = None,
+        outliers: Outliers = "keep",
     ) -> None:
         self.layout = layout
         self._combining = Combining(layout, rule, optimizer, clipping)
+        self._outliers = outliers
         self._model = Model(parameters, optimizer.init(parameters))
 
     @property
@@ -95,5 +99,7 @@ class InMemoryServer:
 
     def close_round(self, closing: InMemoryRound) -> Compute:
         """Make the next model of a round's updates, of which there is at least one; returns what they cost."""
-        self._model, compute = self._combining.next_model(self._model, closing.plan, closing)
+        found = find_outliers(self.layout, closing) if self._outliers == "leave-out" else ()
+        kept = Kept(closing, frozenset(one.place for one in found))
+        self._model, compute = self._combining.next_model(self._model, closing.plan, kept)
         return compute

@@ -118,7 +118,7 @@ def _server(prepared: Prepared) -> InMemoryServer:
     layout, config = prepared.bundle.layout, prepared.config
     rule, optimizer = aggregation_rule(config.aggregation, layout), server_optimizer(config.server_optimizer)
     initial = initial_model(layout, prepared.bundle.weights, config.initial_scale)
-    return InMemoryServer(layout, rule, optimizer, initial, config.clipping)
+    return InMemoryServer(layout, rule, optimizer, initial, config.clipping, config.outliers)
 
 
 def _devices(prepared: Prepared, simulation: Simulation) -> list[DeviceRecord]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry
 
 from server.control import Control
 from server.errors import UnknownRunError
@@ -19,7 +21,7 @@ from server.traffic import Traffic
 @dataclass(frozen=True)
 class Sources:
     """`broker_connected` tells whether the link to the broker is up, `broker` is its URL as the server reaches it,
-    without a password. `steady` gives seconds and never goes back.
+    without a password. `steady` gives seconds and never goes back; `metrics` are what Prometheus reads.
     """
 
     store: Store
@@ -32,6 +34,7 @@ class Sources:
     fleet: FleetFolder
     broker: str
     steady: Callable[[], float]
+    metrics: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     def require_run(self, run: str) -> RunRecord:
         """The run of this name; raises `UnknownRunError`."""

@@ -17,15 +17,26 @@ def run_words(config: RunConfig) -> str:
     privacy = config.privacy
     if privacy is None:
         return NOT_PRIVATE
-    from server.privacy.calibration import ledger_epsilon  # noqa: PLC0415 - dp-accounting takes a second to load
-
-    releases = schedule_of_run(config, privacy).releases(privacy.noise_multiplier, config.rounds)
+    epsilon = epsilon_after(config, config.rounds)
     what = "any one record" if isinstance(privacy, RecordPrivacy) else "any one device"
     return (
-        f"Private for {what}: epsilon {ledger_epsilon(releases, DELTA):.3g} at delta {DELTA:g} for a device that takes "
+        f"Private for {what}: epsilon {epsilon:.3g} at delta {DELTA:g} for a device that takes "
         f"part in all {config.rounds} rounds, by its own ledger (clip norm {privacy.clip_norm:g}{_moving(config)}, "
         f"noise multiplier {privacy.noise_multiplier:g})."
     )
+
+
+def epsilon_after(config: RunConfig, rounds: int) -> float:
+    """What a device's own ledger says at `DELTA` after it took part in the first `rounds` rounds, at least 1.
+
+    0 where the run is not private; the first time it takes a second or two.
+    """
+    if config.privacy is None:
+        return 0.0
+    from server.privacy.calibration import ledger_epsilon  # noqa: PLC0415 - dp-accounting takes a second to load
+
+    releases = schedule_of_run(config, config.privacy).releases(config.privacy.noise_multiplier, rounds)
+    return ledger_epsilon(releases, DELTA)
 
 
 def schedule_of_run(config: RunConfig, privacy: Privacy) -> Schedule:

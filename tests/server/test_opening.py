@@ -52,19 +52,19 @@ def test_an_update_by_any_valid_key_for_any_valid_key_opens(registry: Registry, 
 def test_an_update_of_anywhere_else_is_refused(registry: Registry, context: Context) -> None:
     payload = seal(BODY, context, (KITCHEN,), OPERATOR.public)
     verdict = open_update(complete(payload), OPERATORS, registry)
-    assert verdict == Refused("the update cannot be opened: it was altered or belongs elsewhere")
+    assert verdict == Refused("the update cannot be opened: it was altered or belongs elsewhere", "not-opened")
 
 
 def test_an_update_signed_by_someone_else_is_refused(registry: Registry) -> None:
     payload = seal(BODY, CONTEXT, (ATTIC,), OPERATOR.public)
     verdict = open_update(complete(payload), OPERATORS, registry)
-    assert verdict == Refused("the update bears no valid signature of a trusted key")
+    assert verdict == Refused("the update bears no valid signature of a trusted key", "not-opened")
 
 
 def test_an_update_sealed_for_someone_else_is_refused(registry: Registry) -> None:
     payload = seal(BODY, CONTEXT, (KITCHEN,), ATTIC.public)
     verdict = open_update(complete(payload), OPERATORS, registry)
-    assert verdict == Refused("the update is sealed for a key that is not known here")
+    assert verdict == Refused("the update is sealed for a key that is not known here", "not-opened")
 
 
 def test_any_altered_byte_is_refused(registry: Registry) -> None:

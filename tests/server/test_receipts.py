@@ -73,7 +73,7 @@ def test_a_book_made_from_rows_gives_the_same_answers(book: ReceiptBook) -> None
         1,
         (),
         [UpdateRecord("run", 1, "a", FIRST, 0, 10, 1)],
-        [RefusalRecord("run", 1, "b", SECOND, "no")],
+        [RefusalRecord("run", 1, "b", SECOND, "no", "malformed")],
         [ConflictRecord("run", 1, "a", SECOND, times=3)],
     )
     assert [restored.standing(PART, FIRST), restored.standing(other, SECOND)] == given

@@ -55,7 +55,7 @@ def test_neurons_that_the_server_does_not_know_are_refused_with_a_reason_of_thei
 ) -> None:
     brief = msgspec.structs.replace(update, kept={}, selection=selection_id(layout, keeping(0, 2)))
     verdict = screen(messages.encode(brief), make_plan(), layout, keeping(*others) if others else None)
-    assert verdict == Refused(SELECTION_UNKNOWN)
+    assert verdict == Refused(SELECTION_UNKNOWN, "unknown-selection")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from server.update_rows import UpdateRows
 UPDATE = UpdateRecord("run", 1, "a", b"1" * 32, 0, 10, 1)
 OTHER = UpdateRecord("run", 1, "b", b"2" * 32, 10, 5, 1)
 KEPT = Selection("a", 1, 1, {"hidden": b"\xa0"}, {"hidden": 2})
-REFUSAL = RefusalRecord("run", 1, "c", b"3" * 32, "no")
+REFUSAL = RefusalRecord("run", 1, "c", b"3" * 32, "no", "malformed")
 
 
 def batch(*updates: UpdateRecord, kept: tuple = (), refused: tuple = ()) -> Batch:

@@ -54,6 +54,7 @@ def sources(premises: Premises, bundle: Bundle, models: ModelFiles, files: RunFi
         fleet=FleetFolder(fleet.folder),
         broker="mqtt://127.0.0.1:1883",
         steady=lambda: 0.0,
+        metrics=premises.metrics.registry,
     )
 
 

@@ -25,7 +25,7 @@ export async function render(root) {
       ? h("button", { type: "button", id: "more", click: () => { shown += SHOWN; draw(); } }, `Show more (${count(found.length - shown)} left)`)
       : null;
     const empty = all.length ? "No device is like that." : "No device has been heard yet.";
-    refill(devices, table("Devices", columns(all), found.slice(0, shown), empty), more);
+    refill(devices, table("Devices", COLUMNS, found.slice(0, shown), empty), more);
   }
 
   async function refresh() {
@@ -48,24 +48,16 @@ function cards(all) {
   ];
 }
 
-function columns(all) {
-  const said = (name) => all.some((one) => one.heard?.[name] !== null && one.heard?.[name] !== undefined);
-  const optional = [
-    { field: "temperature", name: "Temperature", number: true, cell: (one) => (one.heard?.temperature == null ? NONE : `${one.heard.temperature.toFixed(0)} \u00b0C`) },
-    { field: "budget_left", name: "Privacy left", number: true, cell: (one) => (one.heard?.budget_left == null ? NONE : `epsilon ${one.heard.budget_left.toFixed(2)}`) },
-  ];
-  return [
-    { name: "Device", cell: (one) => [one.id, (one.tags ?? []).map((tag) => h("span", { class: "tag" }, tag))] },
-    { name: "Status", cell: (one) => badge(one.standing === "enrolled" || !one.standing ? (one.online ? "online" : "offline") : one.standing) },
-    { name: "Last seen", cell: (one) => (one.heard ? h("span", { title: moment(one.heard.last_seen) }, one.online ? "now" : ago(one.heard.last_seen)) : "never") },
-    { name: "Client", cell: (one) => one.heard?.client || NONE },
-    { name: "Runtime", cell: (one) => one.heard?.runtime || NONE },
-    { name: "Examples", number: true, cell: (one) => (one.heard ? count(one.heard.examples) : NONE) },
-    ...optional.filter((one) => said(one.field)),
-    { name: "Neurons kept", cell: (one) => kept(one.heard?.kept ?? {}) },
-    { name: "Faults", cell: faults },
-  ];
-}
+const COLUMNS = [
+  { name: "Device", cell: (one) => [one.id, (one.tags ?? []).map((tag) => h("span", { class: "tag" }, tag))] },
+  { name: "Status", cell: (one) => badge(one.standing === "enrolled" || !one.standing ? (one.online ? "online" : "offline") : one.standing) },
+  { name: "Last seen", cell: (one) => (one.heard ? h("span", { title: moment(one.heard.last_seen) }, one.online ? "now" : ago(one.heard.last_seen)) : "never") },
+  { name: "Client", cell: (one) => one.heard?.client || NONE },
+  { name: "Runtime", cell: (one) => one.heard?.runtime || NONE },
+  { name: "Examples", number: true, cell: (one) => (one.heard ? count(one.heard.examples) : NONE) },
+  { name: "Neurons kept", cell: (one) => kept(one.heard?.kept ?? {}) },
+  { name: "Faults", cell: faults },
+];
 
 function kept(widths) {
   const groups = Object.entries(widths);

@@ -1,0 +1,140 @@
+"""Outliers among a round's counted updates, by robust distance. Pure.
+
+Two things are asked of an update, each by the modified z-score of Iglewicz and Hoaglin 1993, "How to Detect and Handle
+Outliers", which has the median for the mean and 1.4826 times the median absolute deviation (MAD) for the deviation:
+
+- Is it too long? The logarithm of its L2 norm lies more than `MOST_DEVIATIONS` above the median of those that train
+  about as much of the model as it (a class for each power of two of the share), and its norm is `LARGEST_FACTOR` times
+  the median or more. A short update moves the model little and is left alone.
+- Does it point away from where the others go? Its cosine to the sum of all others, each at length 1, at the entries
+  that it trains, lies more than `MOST_DEVIATIONS` below the median and is negative. Munoz-Gonzalez, Co and Lupu 2019,
+  "Byzantine-Robust Federated Machine Learning through Adaptive Model Averaging", take such cosines to the mean.
+
+Both limits hold together, so fleets that agree closely and fleets that hardly agree are judged alike. At length 1 every
+device has the same say, whatever it multiplies its numbers by. A coordinate-wise median in place of the sum is 0
+nearly everywhere where devices send few of their values. Fewer than `FEWEST` updates say nothing about each other.
+
+At least a quarter of the updates are kept, as a median is never far from itself. Sums are made in the order given, so
+equal updates in an equal order give equal verdicts. Memory is 8 bytes an entry of the model.
+
+In a private run all this is of noised values: what is computed from them costs no further privacy (Dwork and Roth 2014,
+"The Algorithmic Foundations of Differential Privacy", proposition 2.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import exp, log, log2
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.aggregation.flat_model import FlatModel, Placement
+from server.aggregation.flat_sums import FlatSums
+from server.aggregation.fold import CountedUpdates
+from server.aggregation.norm_bound import l2_norm
+from server.screening import Screened
+from wire_protocol.layout import Layout
+
+FEWEST = 5
+"""Updates that are compared at least."""
+MOST_DEVIATIONS = 3.5
+"""What Iglewicz and Hoaglin recommend."""
+LARGEST_FACTOR = 3.0
+"""Times the median, up to which a norm is never too long."""
+_DEVIATION = 1.4826
+"""Of a normal distribution, in MADs."""
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """The update at this place among the round's, from 0, is to be left out; `reason` is fit for its operator."""
+
+    place: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Updates without those at some places, read anew each time they are iterated over."""
+
+    updates: CountedUpdates
+    left_out: frozenset[int]
+
+    def __len__(self) -> int:
+        return len(self.updates) - len(self.left_out)
+
+    def __iter__(self) -> Iterator[Screened]:
+        return (update for place, update in enumerate(self.updates) if place not in self.left_out)
+
+
+def find_outliers(layout: Layout, updates: CountedUpdates) -> tuple[Outlier, ...]:
+    """The outliers by place; reads the updates twice."""
+    if len(updates) < FEWEST:
+        return ()
+    flat = FlatModel(layout)
+    sums, norms, classes = FlatSums(flat), [], []
+    for one in updates:
+        placement = flat.place(one.sub_model)
+        values = flat.flatten(placement, one.values)
+        norms.append(l2_norm(one.values))
+        classes.append(round(log2(flat.size / len(values))))
+        if norms[-1] > 0:
+            sums.add(placement, values, 1 / norms[-1])
+    long = _too_long(norms, classes)
+    cosines = [_cosine(flat, sums.total, one, norm) for one, norm in zip(updates, norms, strict=True)]
+    rest = [place for place in range(len(norms)) if place not in long]
+    found = long | _pointing_away([cosines[place] for place in rest], rest)
+    return tuple(Outlier(place, found[place]) for place in sorted(found))
+
+
+def _too_long(norms: Sequence[float], classes: Sequence[int]) -> dict[int, str]:
+    found = {}
+    for kind in sorted(set(classes)):
+        places = [place for place, other in enumerate(classes) if other == kind and norms[place] > 0]
+        if len(places) < FEWEST:
+            continue
+        median, deviation = _centre([log(norms[place]) for place in places])
+        most = max(median + MOST_DEVIATIONS * deviation, median + log(LARGEST_FACTOR))
+        for place in places:
+            if log(norms[place]) > most:
+                found[place] = (
+                    f"outlier: its norm {norms[place]:.3g} is {norms[place] / exp(median):.3g} times the median of "
+                    f"{len(places)} updates of its size, expected at most {exp(most - median):.3g} times"
+                )
+    return found
+
+
+def _pointing_away(cosines: Sequence[float], places: Sequence[int]) -> dict[int, str]:
+    if len(cosines) < FEWEST:
+        return {}
+    median, deviation = _centre(cosines)
+    least = min(0.0, median - MOST_DEVIATIONS * deviation)
+    return {
+        place: f"outlier: it points away from the others' updates (cosine {cosine:.2f}, expected at least {least:.2f}; "
+        f"the median of {len(cosines)} is {median:.2f})"
+        for place, cosine in zip(places, cosines, strict=True)
+        if cosine < least
+    }
+
+
+def _centre(values: Sequence[float]) -> tuple[float, float]:
+    """The median, and the deviation by the median absolute deviation."""
+    median = float(np.median(values))
+    return median, _DEVIATION * float(np.median(np.abs(np.asarray(values) - median)))
+
+
+def _cosine(flat: FlatModel, sums: NDArray[np.float64], one: Screened, norm: float) -> float:
+    """To the sum of the others at unit length; 0 where either is 0."""
+    if norm == 0:
+        return 0.0
+    placement = flat.place(one.sub_model)
+    own = flat.flatten(placement, one.values) / norm
+    others = _entries(sums, placement) - own
+    length = float(np.sqrt(np.square(others).sum()))
+    return float((own * others).sum()) / length if length > 0 else 0.0
+
+
+def _entries(sums: NDArray[np.float64], placement: Placement) -> NDArray[np.float64]:
+    return sums if placement.positions is None else sums[placement.positions]
