@@ -13,30 +13,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 import msgspec
 
 from server import coordinator
 from server.allowance import Allowance
-from server.bundle import Bundle
-from server.clocks import Clocks
-from server.config import RunConfig
 from server.coordinator import Collecting, Event, Finished, Past, Waiting
-from server.downlink import Downlink
 from server.errors import NobodyCanError
-from server.evaluation import Evaluator
 from server.event_log import EventKind, closed_words
 from server.known_selections import KnownSelections
 from server.log_format import about
-from server.metrics import Metrics
-from server.model_files import ModelFiles
 from server.model_maker import ModelMaker
 from server.model_offers import ModelOffers, Offer
 from server.patience import until_written
 from server.receipts import ReceiptBook
 from server.records import CarriedRecord, OpeningRecord, RoundRecord
-from server.registry import Registry
 from server.reminder import Reminder
 from server.round_plan import Opening, round_plan
 from server.round_screening import RoundScreening
@@ -48,38 +39,13 @@ from server.run_status import ACTIVE
 from server.run_watch import RunWatch
 from server.server_optimizers.optimizer import Parameters
 from server.slice_post import SlicePost
-from server.spool import Spool
-from server.storage import Store
-from server.traffic import Traffic
 from server.turns import Claim
-from server.uplink import Uplink
-from wire_protocol.examples import Examples
+from server.workplace import Workplace
 from wire_protocol.messages import RoundPlan
 
 logger = logging.getLogger(__name__)
 
 _WARNINGS_A_SECOND = 1 / 60
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """What rounds need: where to read and write, whom to tell, what forgets all that is not of the open round.
-
-    `held_out` evaluates a model, None for no evaluation.
-    """
-
-    config: RunConfig
-    bundle: Bundle
-    store: Store
-    models: ModelFiles
-    spool: Spool
-    registry: Registry
-    downlink: Downlink
-    traffic: Traffic
-    held_out: tuple[Evaluator, Examples] | None
-    clocks: Clocks
-    uplink: Uplink
-    metrics: Metrics
 
 
 class Rounds:

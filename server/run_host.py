@@ -28,13 +28,14 @@ from server.partial_files import PartialFiles
 from server.presence import Presence
 from server.records import RoundRecord
 from server.registry import Registry
-from server.rounds import Rounds, Workplace
+from server.rounds import Rounds
 from server.run_history import resume
 from server.shelf import Offered
 from server.spool import Spool
 from server.storage import Store
 from server.traffic import Traffic
 from server.uplink import DEFAULT_BUDGET_BYTES, Complete, Uplink, max_update_size
+from server.workplace import Workplace
 from wire_protocol import bundle_manifest
 from wire_protocol.examples import Examples, fit_examples
 from wire_protocol.topics import Part

@@ -1,8 +1,9 @@
-"""What comes to the server by HTTP and is not JSON: a certificate request, a bundle's archive."""
+"""What comes to the server by HTTP: a certificate request, a bundle's archive, a run's configuration."""
 
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import tarfile
 import zipfile
@@ -16,13 +17,16 @@ from cryptography.x509.oid import NameOID
 from msgspec.structs import replace
 
 from server.bundle_archive import unpack_bundle
+from server.config import RunConfig
 from server.errors import BundleError
 from server.fleet.membership import read_request
+from server.run_codec import read_run, run_values
 from tests.fuzz.files import MEGABYTE, file_of, target_of
-from tests.fuzz.mutations import of_bytes, of_text
+from tests.fuzz.mutations import of_bytes, of_json, of_text
 from tests.fuzz.seeds import bundle_manifest, scratch
 from wire_protocol.bundle_manifest import BundleFile, decode_manifest, encode_manifest
 from wire_protocol.errors import InvalidValueError
+from wire_protocol.privacy import RecordPrivacy
 
 REQUEST_WORDS = ("-----BEGIN CERTIFICATE REQUEST-----\n", "-----END CERTIFICATE REQUEST-----\n", "MII", "=", "\n")
 
@@ -52,6 +56,21 @@ def _archives() -> list[bytes]:
     return [zipped.getvalue(), packed.getvalue()]
 
 
+@cache
+def _configurations() -> list[bytes]:
+    private = RunConfig(selection="full", privacy=RecordPrivacy(clip_norm=1.0, noise_multiplier=2.0, sampling_rate=0.1))
+    return [json.dumps(run_values(config)).encode() for config in (RunConfig(), private)]
+
+
+def _read_run(content: bytes) -> None:
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError):
+        return  # as the web framework, which answers for it
+    if isinstance(values, dict):
+        read_run("run", values)
+
+
 def _unpack(content: bytes) -> None:
     folder = scratch() / "unpacked"
     shutil.rmtree(folder, ignore_errors=True)
@@ -65,6 +84,15 @@ API_TARGETS = (
         _requests,
         of_text(REQUEST_WORDS),
         lambda content: read_request("kitchen", content.decode(errors="replace")),
+        InvalidValueError,
+        cost=10,
+    ),
+    target_of(
+        "run configuration",
+        ["server.run_codec.read_run"],
+        _configurations,
+        of_json,
+        _read_run,
         InvalidValueError,
         cost=10,
     ),
