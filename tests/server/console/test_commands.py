@@ -55,6 +55,10 @@ async def test_devices_are_found_tagged_and_revoked(typed, read, store, fleet) -
     assert [one["id"] for one in await read("devices", "list", "--tag", "pi")] == ["a"]
     assert "attic" in (await typed("devices", "show", "a"))[1]
     assert (await typed("devices", "list"))[1].splitlines()[2].split()[:3] == ["b", "enrolled", "yes"]
+    held = await typed("devices", "quarantine", "b", "--reason", "loose cable")
+    assert held[1] == "b is quarantined: loose cable\n"
+    assert [one["id"] for one in await read("devices", "list", "--standing", "quarantined")] == ["b"]
+    assert (await typed("devices", "release", "b"))[1] == "b is enrolled\n"
     status, _, error = await typed("devices", "revoke", "nobody")
     assert (status, "'nobody'" in error) == (2, True)
     assert (await typed("devices", "profiles"))[0] == 0
