@@ -34,6 +34,7 @@ COMMANDS = {
     "broker-config": Command("devices.brokers.__main__", "write an MQTT broker's configuration and access rules"),
     "doctor": Command("devices.doctor.__main__", "try whether a broker does what a fleet needs"),
     "device": Command("edge_client.__main__", "take part in trainings as a device (also: fisherfleet-edge)"),
+    "completion": Command("devices.completion", "what makes your shell complete these commands: bash, zsh"),
 }
 USAGE_ERROR = 2
 INTERRUPTED = 130

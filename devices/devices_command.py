@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from devices.profiles.listing import add_profiles, print_profiles
-from server.console.arguments import command_parser
+from server.console.arguments import new_command
 from server.console.devices import add_commands
 from server.console.link import with_link
 
@@ -16,15 +16,15 @@ _PROGRAM = "fisherfleet devices"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    arguments = parser().parse_args(argv)
+    arguments = command_parser().parse_args(argv)
     if "server" not in arguments:
         return print_profiles(arguments)
     return with_link(_PROGRAM, arguments.server, lambda link: arguments.action(link, arguments))
 
 
-def parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    made, commands = command_parser(_PROGRAM, "Devices of a server's fleet, and profiles of kinds of devices.")
+    made, commands = new_command(_PROGRAM, "Devices of a server's fleet, and profiles of kinds of devices.")
     add_commands(commands)
     add_profiles(commands)
     return made

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge") -> i
         from edge_client.enrolment import main as enrol  # noqa: PLC0415 - loads cryptography
 
         return enrol(words[1:], f"{prog} enrol")
-    arguments = _parser(prog).parse_args(words)
+    arguments = command_parser(prog).parse_args(words)
     logging.basicConfig(
         level=logging.DEBUG if arguments.verbose else logging.INFO,
         format="%(asctime)s %(levelname)-7s %(message)s",
@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge") -> i
     return 0
 
 
-def _parser(prog: str) -> argparse.ArgumentParser:
+def command_parser(prog: str) -> argparse.ArgumentParser:
+    """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Train on this device's own data and send what changed to a Fisherfleet server.",

@@ -85,7 +85,7 @@ class Enrolment:
 
 def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge enrol") -> int:
     """Run the command; returns its exit status."""
-    arguments = parser(prog).parse_args(argv)
+    arguments = command_parser(prog).parse_args(argv)
     try:
         server = require_server_url(arguments.server)
         words = enrol(Enrolment(server, arguments.device, arguments.out, arguments.ca_file), arguments.token)
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge enrol"
     return 0
 
 
-def parser(prog: str) -> argparse.ArgumentParser:
+def command_parser(prog: str) -> argparse.ArgumentParser:
     """The command's arguments."""
     made = argparse.ArgumentParser(
         prog=prog, description="Enrol this device in a fleet: make its keys here and write its device.toml."

@@ -30,7 +30,7 @@ USAGE_ERROR = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    options = _parser().parse_args(argv)
+    options = command_parser().parse_args(argv)
     console = Console()
     try:
         return _export(options, console)
@@ -59,7 +59,8 @@ def _export(options: argparse.Namespace, console: Console) -> int:
     return 0 if all(comparison.agrees for comparison in comparisons) else DISAGREES
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="fisherfleet export",
         description="Turn a PyTorch model into a bundle: training graphs, layout, initial weights, manifest.",

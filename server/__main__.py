@@ -52,7 +52,7 @@ logger = logging.getLogger("server")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    parser = _parser()
+    parser = command_parser()
     arguments = parser.parse_args(argv)
     configure_logging(arguments.log_format)
     logger.setLevel(logging.INFO)
@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="fisherfleet serve",
         description="Train a fleet: serve runs to the devices that a broker connects. With --bundle one run that is "

@@ -34,7 +34,7 @@ class Order:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the files; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = command_parser().parse_args(argv)
     try:
         order = _order(arguments)
         sys.stdout.write(f"{_WRITERS[arguments.kind](order)}\n")
@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="fisherfleet broker-config",
         description="Write an MQTT broker's configuration and access rules for a fleet: TLS with a certificate for "

@@ -28,7 +28,7 @@ DEFAULT_SECONDS = 5.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Examine a broker; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = command_parser().parse_args(argv)
     logging.getLogger("devices.doctor.participant.paho").setLevel(logging.CRITICAL)
     try:
         require(arguments.timeout > 0, "timeout", arguments.timeout, "above 0")
@@ -45,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_status(made)
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="fisherfleet doctor",
         description="Try whether an MQTT broker does what a fleet needs. Exit status 0: it does; 1: it works, with a "

@@ -32,7 +32,7 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    options = vars(_parser().parse_args(argv))
+    options = vars(command_parser().parse_args(argv))
     json_target = options.pop("json")
     mode = {name: options.pop(name) for name in MODE_OPTIONS}
     console = Console(stderr=json_target == PRINT, highlight=False)
@@ -106,7 +106,8 @@ def _show(prepared: Prepared, view: LiveView) -> OnRound:
     return show
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="fisherfleet emulate",
         description="Train a fleet of simulated devices on this machine: a real MQTT broker, the real server, and the "

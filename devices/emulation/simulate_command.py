@@ -35,7 +35,7 @@ _FACTORS = {"": 1.0, "k": 1e3, "M": 1e6}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    options = vars(_parser().parse_args(argv))
+    options = vars(command_parser().parse_args(argv))
     json_target = options.pop("json")
     if options.pop("full"):
         options |= {"selection": "full", "fit": False}
@@ -124,7 +124,8 @@ def _link(text: str) -> LinkRange | None:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="fisherfleet simulate",
         description="Train thousands of virtual devices: real training and the server's and devices' own decisions, "

@@ -46,7 +46,7 @@ Words = str
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command of `fisherfleet fleet`; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = command_parser().parse_args(argv)
     try:
         days = getattr(arguments, "days", 1.0)
         require(0 < days <= _MOST_DAYS, "days", days, f"above 0, at most {_MOST_DAYS:g}")
@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="fisherfleet fleet", description="Keys and certificates of a fleet, kept in one folder of the operator's."
     )

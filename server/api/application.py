@@ -48,6 +48,7 @@ class _TooLargeIsAProblem:
 
 
 def _name_problems(responses: dict[str, Any]) -> None:
-    for status, response in responses.items():
-        if status >= "400" and "application/json" in response.get("content", {}):
+    for response in responses.values():
+        described = response.get("content", {}).get("application/json", {}).get("schema", {})
+        if described.get("$ref", "").endswith("/Problem"):
             response["content"][MEDIA_TYPE] = response["content"].pop("application/json")

@@ -16,18 +16,20 @@ from server.api.names import AfterName, DeviceName, Identifier
 from server.api.pages import Limit, Page, page_of
 from server.api.problems import problems
 from server.api.sources import Sources
+from server.clocks import SYSTEM_CLOCKS
 from server.device_tags import MOST_TAGS
 from server.fleet.durable_files import locked
 from server.fleet.membership import revoke_device
-from server.records import DeviceRecord
+from server.records import DeviceRecord, QuarantineRecord
 from server.registry import Enrolled
 
-Standing = Literal["enrolled", "revoked", "unknown"]
+Standing = Literal["enrolled", "quarantined", "revoked", "unknown"]
 """`unknown` is a device that was heard once and is no longer in the fleet's registry."""
 
 _DEVICE: dict[str, Any] = {
     "id": "kitchen",
     "standing": "enrolled",
+    "reason": "",
     "tags": ["floor-2", "pi-4"],
     "online": True,
     "heard": {
@@ -41,15 +43,19 @@ _DEVICE: dict[str, Any] = {
         "conflicts": 0,
     },
 }
+_HELD = {"standing": "quarantined", "reason": "a sensor hangs loose"}
 _TAGS = {"tags": _DEVICE["tags"]}
 
 
 @dataclass(frozen=True)
 class DeviceView:
-    """A device of the fleet; `heard` is what it last said of itself, null before it was ever on line."""
+    """A device of the fleet; `heard` is what it last said of itself, null before it was ever on line. `reason` says why
+    it is in quarantine.
+    """
 
     id: str
     standing: Standing
+    reason: str
     tags: tuple[str, ...]
     online: bool
     heard: DeviceRecord | None
@@ -59,6 +65,12 @@ class Tags(BaseModel):
     """All tags of a device."""
 
     tags: list[Identifier] = Field(max_length=MOST_TAGS, examples=[["floor-2", "pi-4"]])
+
+
+class Hold(BaseModel):
+    """Why a device is put into quarantine."""
+
+    reason: str = Field(min_length=1, max_length=200, description="for people", examples=["a sensor hangs loose"])
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,7 @@ def router(sources: Sources) -> APIRouter:
     routes = guarded_router(sources, "devices")
     _add_reading(routes, sources)
     _add_tags(routes, sources)
+    _add_quarantine(routes, sources)
     _add_revoking(routes, sources)
     return routes
 
@@ -123,6 +136,25 @@ def _add_tags(routes: APIRouter, sources: Sources) -> None:
         return Tags(tags=list(fresh))
 
 
+def _add_quarantine(routes: APIRouter, sources: Sources) -> None:
+    quarantine = sources.store.quarantine
+
+    @routes.post("/devices/{device}/quarantine", responses=problems(404) | shown(_DEVICE | _HELD))
+    def quarantine_device(device: DeviceName, hold: Hold) -> DeviceView:
+        """Count nothing from a device and wait for it no more, until it is released. May be repeated."""
+        _require_known(sources, device)
+        if quarantine.hold([QuarantineRecord(device, "", 0, SYSTEM_CLOCKS.wall(), hold.reason)]):
+            sources.store.events.add("device-quarantined", hold.reason, device=device)
+        return _views(sources, [device])[0]
+
+    @routes.post("/devices/{device}/release", responses=problems(404) | shown(_DEVICE))
+    def release_device(device: DeviceName) -> DeviceView:
+        """Let a device take part again and forgive what it did before. May be repeated."""
+        _require_known(sources, device)
+        quarantine.release(device)
+        return _views(sources, [device])[0]
+
+
 def _add_revoking(routes: APIRouter, sources: Sources) -> None:
     @routes.post("/devices/{device}/revoke", responses=problems(404, 409) | shown(_DEVICE | {"standing": "revoked"}))
     def revoke(device: DeviceName) -> DeviceView:
@@ -152,7 +184,8 @@ def _names(sources: Sources, wanted: Wanted) -> set[str]:
     if wanted.tag is not None:
         names &= sources.store.tags.with_tag(wanted.tag)
     if wanted.standing is not None:
-        names = {name for name in names if _standing(enrolled.get(name)) == wanted.standing}
+        held = {one.device for one in sources.store.quarantine.held}
+        names = {name for name in names if _standing(enrolled.get(name), name in held) == wanted.standing}
     return names
 
 
@@ -160,10 +193,12 @@ def _views(sources: Sources, names: list[str]) -> list[DeviceView]:
     enrolled = sources.registry.devices()
     heard = {record.id: record for record in sources.store.devices(names)}
     tags = sources.store.tags.of(names)
+    held = {one.device: one.reason for one in sources.store.quarantine.held}
     return [
         DeviceView(
             id=name,
-            standing=_standing(enrolled.get(name)),
+            standing=_standing(enrolled.get(name), name in held),
+            reason=held.get(name, ""),
             tags=tags.get(name, ()),
             online=name in heard and heard[name].online,
             heard=heard.get(name),
@@ -172,10 +207,12 @@ def _views(sources: Sources, names: list[str]) -> list[DeviceView]:
     ]
 
 
-def _standing(one: Enrolled | None) -> Standing:
+def _standing(one: Enrolled | None, held: bool) -> Standing:
     if one is None:
         return "unknown"
-    return "revoked" if one.revoked else "enrolled"
+    if one.revoked:
+        return "revoked"
+    return "quarantined" if held else "enrolled"
 
 
 def _require_known(sources: Sources, device: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import FileResponse
 
+from server.api.files import FILE
 from server.api.sources import Sources
 
 PREFIXES = ("/bundles/", "/models/", "/differences/")
@@ -18,7 +19,7 @@ _FOR_EVER = "public, max-age=31536000, immutable"
 
 def router(sources: Sources) -> APIRouter:
     """`GET /bundles/{bundle}/{path}`, `GET /models/{sha256}` and `GET /differences/{sha256}`."""
-    routes = APIRouter(tags=["downloads"])
+    routes = APIRouter(tags=["downloads"], responses=FILE)
 
     @routes.get("/bundles/{bundle}/{path:path}", response_class=FileResponse)
     def bundle_file(request: Request, bundle: str, path: str) -> Response:

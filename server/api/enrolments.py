@@ -43,7 +43,16 @@ _ENROLMENT = {
     "expires": 1764412800.0,
     "actor": "anna",
 }
-_KEY = "MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQ="
+_VERIFYING = "2tsiQMc6tcyX4nicBLo+KmO/90L1dRtdZT4Z7Ohf9/w="
+_SEALING = "HedSIqG/gHbccc9Z/eVM7UT7P3aP6habzRMtzNpviH4="
+_REQUEST = """-----BEGIN CERTIFICATE REQUEST-----
+MIHLMHQCAQAwEjEQMA4GA1UEAwwHa2l0Y2hlbjBZMBMGByqGSM49AgEGCCqGSM49
+AwEHA0IABJmI2OMaiGj1uo6nTdkiV03JaLK8WcdA8cxN5P1/0U1libzFUeVxnk87
+u/tmZLj2o+QLr4kH1Vu4KDSeBZPuypmgADAKBggqhkjOPQQDAgNHADBEAiAr2jUF
+p3isb7i2OAhpnlVr++G0+6cnBOnXa7qHdneAywIgN5UnuCndCuV6sosyIbIBE0zl
+q6NYsUvU4rDrsMZm4Nc=
+-----END CERTIFICATE REQUEST-----
+"""
 
 
 class NewEnrolment(BaseModel):
@@ -70,11 +79,13 @@ class MadeEnrolment(BaseModel):
 class Enrol(BaseModel):
     """Who wants to be in the fleet."""
 
-    token: str = Field(max_length=200, description="the token's secret: what stands before its point")
+    token: str = Field(max_length=200, description="the token up to its point", examples=["ffe_Zkd1o0m2vW3xq8Jt"])
     device: Identifier = Field(description="the device's name", examples=["kitchen"])
-    verifying: str = Field(max_length=64, description="its Ed25519 public key, base64", examples=[_KEY])
-    sealing: str = Field(max_length=64, description="its X25519 public key, base64", examples=[_KEY])
-    csr: str = Field(max_length=8192, description="PKCS #10 request in PEM for a P-256 key, its name as common name")
+    verifying: str = Field(max_length=64, description="its Ed25519 public key, base64", examples=[_VERIFYING])
+    sealing: str = Field(max_length=64, description="its X25519 public key, base64", examples=[_SEALING])
+    csr: str = Field(
+        max_length=8192, description="PKCS #10 in PEM for a P-256 key, the name as common name", examples=[_REQUEST]
+    )
 
 
 class Enrolled(BaseModel):
@@ -130,7 +141,7 @@ def _add_tokens(routes: APIRouter, sources: Sources) -> None:
 
 
 def _add_enrol(routes: APIRouter, sources: Sources, allowance: Allowance) -> None:
-    @routes.post("/enrol", status_code=201, responses=problems(403, 409, 422, 429, 503))
+    @routes.post("/enrol", status_code=201, responses=problems(400, 403, 409, 422, 429, 503))
     def enrol(request: Request, wanted: Enrol, response: Response) -> Enrolled:
         """Take the device in that shows a token. The same device may ask again with the same keys and another token."""
         address = request.client.host if request.client else ""

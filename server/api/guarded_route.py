@@ -48,7 +48,7 @@ def guarded_router(sources: Sources, tag: str, *, reading: Role = "viewer", keep
             return guard.around(super().get_route_handler())
 
     return APIRouter(
-        tags=[tag], route_class=GuardedRoute, dependencies=access.DESCRIBED, responses=problems(401, 403, 422, 503)
+        tags=[tag], route_class=GuardedRoute, dependencies=access.DESCRIBED, responses=problems(400, 401, 403, 422, 503)
     )
 
 

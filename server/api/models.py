@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse
@@ -13,6 +13,7 @@ from starlette.background import BackgroundTask
 
 from model_export.trained_model import TRAINED_WEIGHTS, predict_model
 from server.api.examples import shown
+from server.api.files import FILE
 from server.api.guarded_route import guarded_router, names_etag
 from server.api.names import RunName, Version
 from server.api.pages import Limit, Page, page_of
@@ -31,12 +32,6 @@ _MODEL = {
     "sha256": "6ac3c336e4094835293a3fed8a4b5fedde1b5e2626d9838fed50693bba00af0e",
     "size": 412_160,
     "promoted": True,
-}
-_FILE: dict[int | str, dict[str, Any]] = {
-    **problems(404, 416),
-    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
-    206: {"description": "the range asked for"},
-    304: {"description": "it is what If-None-Match names"},
 }
 
 
@@ -83,7 +78,7 @@ def _add_versions(routes: APIRouter, sources: Sources) -> None:
 
 
 def _add_files(routes: APIRouter, sources: Sources) -> None:
-    @routes.get(f"/runs/{{run}}/models/{{version}}/{TRAINED_WEIGHTS}", response_class=FileResponse, responses=_FILE)
+    @routes.get(f"/runs/{{run}}/models/{{version}}/{TRAINED_WEIGHTS}", response_class=FileResponse, responses=FILE)
     def download_weights(request: Request, run: RunName, version: Version) -> Response:
         """Send a version's weights as safetensors, float32, whole or in ranges."""
         record = _version(sources, run, version)
@@ -91,7 +86,7 @@ def _add_files(routes: APIRouter, sources: Sources) -> None:
             return Response(status_code=304, headers={"ETag": f'"{record.sha256}"'})
         return _file(sources.store.archive.open(run, version), f"{run}-{version}.safetensors", record.sha256)
 
-    @routes.get(f"/runs/{{run}}/models/{{version}}/{PREDICT}", response_class=FileResponse, responses=_FILE)
+    @routes.get(f"/runs/{{run}}/models/{{version}}/{PREDICT}", response_class=FileResponse, responses=FILE)
     def download_predict(request: Request, run: RunName, version: Version) -> Response:
         """Send a version as an ONNX model for any runtime, whole or in ranges."""
         record = _version(sources, run, version)

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from server.control import ConflictError, UnknownRunError
 from server.errors import (
@@ -108,7 +109,20 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     response = answer(error.status_code, _plainly(error, request))
     response.headers.update(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        response.headers["Allow"] = ", ".join(sorted(_methods(request)))
     return response
+
+
+def _methods(request: Request) -> set[str]:
+    """All methods of a path; Starlette names those of its first route only."""
+    described: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    path = request.scope["path"]
+    found: set[str] = set()
+    for pattern, operations in described.items():
+        if compile_path(pattern)[0].match(path):
+            found |= {name.upper() for name in operations}
+    return found
 
 
 def _plainly(error: HTTPException, request: Request) -> str:

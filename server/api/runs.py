@@ -61,7 +61,6 @@ class NewRun(BaseModel):
     run: Identifier = Field(description="its name", examples=["digits"])
     bundle: Sha256 = Field(description="id of a bundle that is here: GET /api/v1/bundles", examples=[_RUN["bundle"]])
     config: dict[str, Any] = Field(
-        default={},
         description="how it trains, by `RunConfig`'s names; `privacy` must be said, `none` if there is to be none",
         examples=[{"rounds": 40, "keep": 0.5, "privacy": "none"}],
     )

@@ -25,7 +25,7 @@ def router(sources: Sources) -> APIRouter:
     """`POST /login` and `POST /logout`."""
     routes = APIRouter(tags=["session"])
 
-    @routes.post("/login", responses=problems(401, 422, 503))
+    @routes.post("/login", responses=problems(400, 401, 422, 503))
     async def login(login: Login, request: Request, response: Response) -> TokenRecord:
         """Log a browser in with a token, for 12 hours; answers who that is."""
         record = await run_in_threadpool(sources.store.tokens.holder, login.token)

@@ -17,7 +17,7 @@ _EXIT_MISTAKE = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = command_parser().parse_args(argv)
     try:
         database = None if arguments.database is None else parse_database_url(arguments.database)
         subject = Subject(arguments.state, database, arguments.fleet, arguments.with_keys)
@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="fisherfleet backup", description="Put all that a server knows into one file. It may go on working."
     )

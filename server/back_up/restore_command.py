@@ -16,7 +16,7 @@ _EXIT_MISTAKE = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = command_parser().parse_args(argv)
     try:
         database = None if arguments.database is None else parse_database_url(arguments.database)
         restore(arguments.file, Place(arguments.state, database, arguments.fleet))
@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="fisherfleet restore",
         description="Make a state folder and a database of a back-up: SQLite or PostgreSQL, whatever it was made of.",

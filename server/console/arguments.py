@@ -11,7 +11,7 @@ from server.console.link import DEFAULT_SERVER, SERVER_VARIABLE, TOKEN_VARIABLE,
 Action = Callable[[Link, argparse.Namespace], None]
 
 
-def command_parser(program: str, description: str) -> tuple[argparse.ArgumentParser, Any]:
+def new_command(program: str, description: str) -> tuple[argparse.ArgumentParser, Any]:
     """A command and where its own commands are to be added."""
     made = argparse.ArgumentParser(
         prog=program,

@@ -18,11 +18,14 @@ def add_commands(commands: Any) -> None:
     there.add_argument("--online", action="store_const", const="true", dest="online", help="only those on line")
     there.add_argument("--offline", action="store_const", const="false", dest="online", help="only the others")
     listing.add_argument("--tag", help="only those with this tag")
-    standings = ("enrolled", "revoked", "unknown")
+    standings = ("enrolled", "quarantined", "revoked", "unknown")
     listing.add_argument("--standing", choices=standings, help="only those that stand so")
     add_command(commands, "show", _show, "show a device", "device")
     tag = add_command(commands, "tag", _tag, "give a device these tags and no others", "device")
     tag.add_argument("tags", nargs="*", metavar="TAG", help="a word to find it by")
+    hold = add_command(commands, "quarantine", _quarantine, "count nothing of a device until its release", "device")
+    hold.add_argument("--reason", required=True, help="why, for people")
+    add_command(commands, "release", _release, "let a device in quarantine take part again", "device")
     add_command(commands, "revoke", _revoke, "take a lost or stolen device out of the fleet for good", "device")
     _add_enrol_token(commands)
 
@@ -76,6 +79,22 @@ def _tag(link: Link, arguments: argparse.Namespace) -> None:
         print_json(tags)
     else:
         sys.stdout.write(f"{arguments.device} has {', '.join(tags['tags']) or 'no tags'}\n")
+
+
+def _quarantine(link: Link, arguments: argparse.Namespace) -> None:
+    _print_standing(link.post(f"devices/{arguments.device}/quarantine", {"reason": arguments.reason}), arguments)
+
+
+def _release(link: Link, arguments: argparse.Namespace) -> None:
+    _print_standing(link.post(f"devices/{arguments.device}/release"), arguments)
+
+
+def _print_standing(device: Any, arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        print_json(device)
+    else:
+        reason = f": {device['reason']}" if device["reason"] else ""
+        sys.stdout.write(f"{device['id']} is {device['standing']}{reason}\n")
 
 
 def _revoke(link: Link, arguments: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from server.console.arguments import Action, add_command, command_parser
+from server.console.arguments import Action, add_command, new_command
 from server.console.link import Link, with_link
 from server.console.output import moment, print_json, print_table
 
@@ -18,13 +18,13 @@ _FILES = {"onnx": "predict.onnx", "safetensors": "model.safetensors"}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    arguments = parser().parse_args(argv)
+    arguments = command_parser().parse_args(argv)
     return with_link(_PROGRAM, arguments.server, lambda link: arguments.action(link, arguments))
 
 
-def parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    made, commands = command_parser(_PROGRAM, "Versions of a run's model that the server has archived.")
+    made, commands = new_command(_PROGRAM, "Versions of a run's model that the server has archived.")
     add_command(commands, "list", _list, "list a run's archived versions", "run")
     download = _of_version(commands, "download", _download, "fetch a version")
     download.add_argument("--format", choices=tuple(_FILES), default="onnx", help="default: %(default)s")

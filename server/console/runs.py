@@ -13,7 +13,7 @@ from typing import Any
 
 import tomllib
 
-from server.console.arguments import add_command, command_parser
+from server.console.arguments import add_command, new_command
 from server.console.link import Json, Link, with_link
 from server.console.output import moment, print_json, print_table
 from wire_protocol.errors import InvalidValueError, require
@@ -33,13 +33,13 @@ _SHOWN_ID = 12
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    arguments = parser().parse_args(argv)
+    arguments = command_parser().parse_args(argv)
     return with_link(_PROGRAM, arguments.server, lambda link: arguments.action(link, arguments))
 
 
-def parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    made, commands = command_parser(_PROGRAM, "Runs of a server: trainings of one model by the fleet.")
+    made, commands = new_command(_PROGRAM, "Runs of a server: trainings of one model by the fleet.")
     add_command(commands, "list", _list, "list runs, the newest first")
     add_command(commands, "show", _show, "show a run with its configuration", "run")
     _add_create(commands)

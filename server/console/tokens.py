@@ -27,7 +27,7 @@ _MOST_DAYS = 20 * 365.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    arguments = parser().parse_args(argv)
+    arguments = command_parser().parse_args(argv)
     try:
         url = None if arguments.database is None else parse_database_url(arguments.database)
         store = Store(arguments.state, url)
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     made = argparse.ArgumentParser(
         prog="fisherfleet tokens",

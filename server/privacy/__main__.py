@@ -24,7 +24,7 @@ _OF_RECORDS = ("local_steps", "sampling_rate", "score_noise_multiplier", "resync
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = command_parser().parse_args(argv)
     try:
         _plan(arguments)
     except FisherfleetError as error:
@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
     parser = argparse.ArgumentParser(prog="fisherfleet privacy", description="Differential privacy of a run.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     text = "how much noise keeps a run within (epsilon, delta), and how epsilon grows by round"

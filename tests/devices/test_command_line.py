@@ -1,5 +1,6 @@
 """`fisherfleet COMMAND`: the commands around a fleet and its broker are there, and load nothing heavy."""
 
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from server.registry import Registry
 HEAVY = {"torch", "onnx", "onnxruntime", "fastapi", "sklearn", "sqlalchemy", "matplotlib", "scipy", "dp_accounting"}
 
 
-@pytest.mark.parametrize("command", ["fleet", "broker-config", "doctor", "privacy"])
+@pytest.mark.parametrize("command", ["fleet", "broker-config", "doctor", "privacy", "runs", "devices", "models"])
 def test_a_command_explains_itself_without_heavy_modules(command):
     program = (
         "import sys; from devices.command_line import main\n"
@@ -37,3 +38,23 @@ def test_the_way_from_nothing_to_a_revoked_device(tmp_path, capsys):
     assert registry.keys("kitchen") == ()
     assert len(registry.keys("garden")) == 1
     assert (tmp_path / "home/broker/mosquitto.conf").exists()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_completes_all_commands_and_their_options(shell, tmp_path, capsys):
+    assert main(["completion", shell]) == 0
+    script = tmp_path / "completion"
+    script.write_text(capsys.readouterr().out)
+    for word in ("runs", "enrol-token", "--participation", "roll-back", "--replace", "promote", "--ca-file"):
+        assert word in script.read_text()
+    if shutil.which(shell):
+        subprocess.run([shell, "-n", str(script)], check=True)
+
+
+def test_bash_offers_what_may_follow(tmp_path, capsys):
+    main(["completion", "bash"])
+    program = capsys.readouterr().out + (
+        "COMP_WORDS=(fisherfleet runs st); COMP_CWORD=2; _shtab_fisherfleet; echo ${COMPREPLY[@]}"
+    )
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {"start", "stop"}

@@ -59,3 +59,15 @@ def test_tags_are_not_replaced_where_they_are_others(store) -> None:
     assert store.tags.replace("a", ["x", "y"], was=[]) == ("x", "y")
     assert store.tags.replace("a", ["z"], was=["x"]) is None
     assert store.tags.of(["a", "b"]) == {"a": ("x", "y")}
+
+
+@pytest.mark.usefixtures("heard")
+async def test_a_device_is_held_until_it_is_released(client: httpx.AsyncClient, store) -> None:
+    for reason in ("a loose cable", "another"):
+        held = (await client.post("/api/v1/devices/b/quarantine", json={"reason": reason})).json()
+        assert (held["standing"], held["reason"]) == ("quarantined", "a loose cable")
+    assert store.quarantine.holds("b")
+    for _ in range(2):
+        assert (await client.post("/api/v1/devices/b/release")).json()["standing"] == "enrolled"
+    assert not store.quarantine.holds("b")
+    assert (await client.post("/api/v1/devices/nobody/release")).status_code == 404
