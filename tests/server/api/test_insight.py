@@ -49,7 +49,7 @@ def run(store: Store, bundle: Bundle, make_plan: Callable[..., RoundPlan], keepi
     closed(2, 8.0)
     opened(3)
     counted(3, "a", 1, 3)
-    store.updates.commit(Batch((), (), (RefusalRecord("run", 3, "c", b"c" * 32, "too big"),), 2.0))
+    store.updates.commit(Batch((), (), (RefusalRecord("run", 3, "c", b"c" * 32, "too big", "out-of-range"),), 2.0))
     return "run"
 
 
