@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from math import prod
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -69,15 +68,15 @@ def sub_shape(parameter: Parameter, widths: Mapping[str, int]) -> tuple[int, ...
     return tuple(shape)
 
 
-def sub_shapes(layout: Layout, widths: Mapping[str, int]) -> Mapping[str, tuple[int, ...]]:
+def sub_shapes(layout: Layout, widths: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
     """Shapes of all parameters, in wire order, at the given widths."""
-    return _sub_shapes(layout, tuple([widths[group.name] for group in layout.groups]))
+    return dict(_sub_shapes(layout, tuple([widths[group.name] for group in layout.groups])))
 
 
 @lru_cache(_REMEMBERED_SHAPES)
-def _sub_shapes(layout: Layout, widths: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
+def _sub_shapes(layout: Layout, widths: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     of = dict(zip(layout.group_sizes, widths, strict=True))
-    return MappingProxyType({parameter.name: sub_shape(parameter, of) for parameter in layout.parameters})
+    return {parameter.name: sub_shape(parameter, of) for parameter in layout.parameters}
 
 
 def positions(parameter: Parameter, sub_model: SubModel) -> tuple[Indices, ...]:
