@@ -12,7 +12,7 @@ import pytest
 
 from server.config import ServiceSettings
 from server.control import Control
-from server.errors import ConflictError, UnknownRunError, UnknownVersionError
+from server.errors import ConflictError, UnknownRunError
 from server.records import RunRecord
 from server.runs import Runs
 from server.service import Service
@@ -164,7 +164,7 @@ async def test_a_resync_and_a_roll_back_are_made_by_the_next_round(
             assert not plan.resync
             await control.resync("one")
             await control.roll_back("one", 1)
-            with pytest.raises(UnknownVersionError, match="version 99 of run one is not archived"):
+            with pytest.raises(UnknownRunError, match="version 99 of run one is not archived"):
                 await control.roll_back("one", 99)
             await answer(a, plan, keeping)
             plan = await plan_of(a, "one", 4)
