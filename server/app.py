@@ -13,6 +13,7 @@ from server.api import (
     enrolments,
     events,
     health,
+    held_out,
     insight,
     me,
     metrics,
@@ -51,7 +52,7 @@ def create_app(sources: Sources) -> FastAPI:
     )
     for section in (health, metrics, session):
         app.include_router(section.router(sources))
-    for section in (me, runs, models, bundles, devices, enrolments, tokens, events, insight, downloads):
+    for section in (me, runs, held_out, models, bundles, devices, enrolments, tokens, events, insight, downloads):
         app.include_router(section.router(sources), prefix=API_ROOT)
     add_dashboard(app)
     add_problem_handlers(app)

@@ -31,6 +31,13 @@ class Control(Protocol):
         """
         ...
 
+    async def hold_out(self, run: str, test: Path) -> RunRecord:
+        """Evaluate the run's versions on the examples of a file, in place of those it had; before it is started.
+
+        Raises `InvalidValueError` where they are none, or none that the bundle's model takes.
+        """
+        ...
+
     async def start(self, run: str) -> RunRecord:
         """Open rounds."""
         ...

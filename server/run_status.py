@@ -15,7 +15,7 @@ from typing import Literal
 from server.errors import ConflictError
 
 RunStatus = Literal["created", "running", "paused", "finished", "stopped", "failed"]
-Order = Literal["start", "pause", "resume", "stop", "resync", "roll back"]
+Order = Literal["start", "pause", "resume", "stop", "resync", "roll back", "hold out"]
 
 ACTIVE: tuple[RunStatus, ...] = ("running", "paused")
 """A service has these at hand: their updates count and their rounds go on."""
@@ -29,6 +29,7 @@ AFTER: Mapping[Order, Mapping[RunStatus, RunStatus]] = {
     "stop": {"created": "stopped", "running": "stopped", "paused": "stopped", "failed": "stopped"},
     "resync": {"running": "running", "paused": "paused"},
     "roll back": {"running": "running", "paused": "paused"},
+    "hold out": {"created": "created"},
 }
 """The status after an order; one that is not here is refused."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,11 @@ class Runs:
         """See `Control`."""
         wanted = read_run(run, config)
         return await self._make_new(wanted, bundle, test)
+
+    async def hold_out(self, run: str, test: Path) -> RunRecord:
+        """See `Control`."""
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._hold_out, run, test)
 
     async def start(self, run: str) -> RunRecord:
         """See `Control`."""
@@ -175,12 +181,10 @@ class Runs:
         def make() -> RunRecord:
             if self._at.store.run(config.run) is not None:
                 raise ConflictError(f"there is a run {config.run} already: choose another name")
-            try:
+            with _naming_test():
                 examples = None if test is None else load_examples(test, labelled=False)
                 self._make(config, self._files.bundle(bundle), examples)
-                self._at.store.events.add("run-created", f"of bundle {bundle[:8]}", run=config.run)
-            except ExamplesError as error:
-                raise InvalidValueError(f"test: {error}") from error
+            self._at.store.events.add("run-created", f"of bundle {bundle[:8]}", run=config.run)
             return self._record(config.run)
 
         async with self._one_at_a_time:
@@ -188,9 +192,19 @@ class Runs:
 
     def _make(self, config: RunConfig, bundle: Bundle, test: Examples | None) -> None:
         if test is not None:
-            open_evaluator(bundle, test, self._at.evaluation_threads)
-            self._files.save_test(config.run, test)
+            self._save_test(config.run, bundle, test)
         self._at.store.begin_run(RunRecord(config.run, bundle.id, self._at.clocks.wall(), run_values(config)))
+
+    def _hold_out(self, run: str, test: Path) -> RunRecord:
+        record = self._record(run)
+        status_after("hold out", run, record.status)
+        with _naming_test():
+            self._save_test(run, self._files.bundle(record.bundle), load_examples(test, labelled=False))
+        return record
+
+    def _save_test(self, run: str, bundle: Bundle, test: Examples) -> None:
+        open_evaluator(bundle, test, self._at.evaluation_threads)
+        self._files.save_test(run, test)
 
     def _open(self, record: RunRecord) -> RunHost:
         config, bundle = read_run(record.run, record.config), self._files.bundle(record.bundle)
@@ -201,3 +215,11 @@ class Runs:
         if record is None:
             raise UnknownRunError(f"there is no run {run!r}")
         return record
+
+
+@contextmanager
+def _naming_test() -> Iterator[None]:
+    try:
+        yield
+    except ExamplesError as error:
+        raise InvalidValueError(f"test: {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
@@ -17,6 +17,7 @@ from server.api.names import Sha256
 from server.api.pages import Limit, Page, page_of
 from server.api.problems import problems
 from server.api.sources import Sources
+from server.api.uploads import binary_body, receive
 from server.bundle_archive import LARGEST_ARCHIVE, unpack_bundle
 
 _BUNDLE = {
@@ -26,15 +27,7 @@ _BUNDLE = {
     "parameters": 61_706,
     "bytes": 1_204_114,
 }
-_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            kind: {"schema": {"type": "string", "format": "binary"}}
-            for kind in ("application/zip", "application/x-tar", "application/octet-stream")
-        },
-    }
-}
+_BODY = binary_body("application/zip", "application/x-tar", "application/octet-stream")
 
 
 class BundleView(BaseModel):
@@ -71,10 +64,7 @@ def router(sources: Sources) -> APIRouter:
     async def add_bundle(request: Request, response: Response) -> BundleView:
         """Add a bundle: a .zip or .tar (also .tar.gz) of its folder. It is verified; again is as good as once."""
         with TemporaryDirectory() as folder:
-            archive = Path(folder) / "archive"
-            with archive.open("wb") as file:
-                async for block in request.stream():
-                    await run_in_threadpool(file.write, block)
+            archive = await receive(request, Path(folder) / "archive")
             unpacked = await run_in_threadpool(unpack_bundle, archive, Path(folder) / "bundle")
             bundle = await sources.control.add_bundle(unpacked)
         response.headers["Location"] = f"/api/v1/bundles/{bundle}/manifest.json"

@@ -68,6 +68,9 @@ def _add_create(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="one value, such as rounds=20, privacy=none or training.momentum=0.5; before those of the file",
     )
+    create.add_argument(
+        "--test", type=Path, metavar="FILE.npz", help="held-out examples, arrays x and y, to test every version on"
+    )
     create.add_argument("--start", action="store_true", help="let it begin at once")
 
 
@@ -89,6 +92,9 @@ def _create(link: Link, arguments: argparse.Namespace) -> None:
     folder = Path(arguments.bundle)
     bundle = _upload(link, folder) if folder.is_dir() else arguments.bundle
     run = link.post("runs", {"run": arguments.run, "bundle": bundle, "config": config})
+    if arguments.test is not None:
+        with arguments.test.open("rb") as file:
+            run = link.upload(f"runs/{arguments.run}/held-out", file)
     if arguments.start:
         run = link.post(f"runs/{arguments.run}/start")
     _print_run(run, arguments)

@@ -1,4 +1,7 @@
+import io
+
 import httpx
+import numpy as np
 import pytest
 
 from server.records import RunRecord
@@ -54,3 +57,25 @@ async def test_clone_and_roll_back(client: httpx.AsyncClient, digits) -> None:
     absent = await client.post("/api/v1/runs/digits/roll-back", json={"version": 7})
     assert (absent.status_code, "version 7" in absent.json()["detail"]) == (404, True)
     assert (await client.post("/api/v1/runs/digits/roll-back", json={"version": -1})).status_code == 422
+
+
+def file_of(**arrays: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    return content.getvalue()
+
+
+async def test_held_out_examples_are_taken_until_the_run_starts(client: httpx.AsyncClient, digits, sources) -> None:
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    good = file_of(x=x, y=np.array([0, 1, 1, 0]))
+    for wrong in (b"not an archive", file_of(x=x[:, :2], y=np.zeros(4, int))):
+        answer = await client.post("/api/v1/runs/digits/held-out", content=wrong)
+        assert (answer.status_code, answer.json()["detail"][:6]) == (422, "test: ")
+    assert sources.files.test("digits") is None
+    assert (await client.post("/api/v1/runs/nobody/held-out", content=good)).status_code == 404
+    assert (await client.post("/api/v1/runs/digits/held-out", content=good)).json()["run"] == "digits"
+    kept = sources.files.test("digits")
+    assert kept is not None
+    assert (kept.x == x).all()
+    await client.post("/api/v1/runs/digits/start")
+    assert (await client.post("/api/v1/runs/digits/held-out", content=good)).status_code == 409

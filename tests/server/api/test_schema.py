@@ -27,6 +27,7 @@ SAYS_MORE = {
     "/api/v1/enrolments": "a broker's URL",
     "/api/v1/tokens": "an end that lies ahead",
     "/api/v1/bundles": "an archive",
+    "/api/v1/runs/{run}/held-out": "examples",
     "/api/v1/runs": "a configuration that trains",
 }
 """What no schema can say of a body, by path: it is refused as not legal, with a reason."""

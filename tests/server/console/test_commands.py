@@ -1,5 +1,6 @@
 """`fisherfleet runs | devices | models` over HTTP."""
 
+import numpy as np
 import safetensors.numpy
 
 from server.records import DeviceRecord, OpeningRecord, RoundRecord
@@ -13,7 +14,7 @@ def _closed(number: int) -> RoundRecord:
     return RoundRecord(number, True, 0.5, None, **counts, **macs, seconds=1.0, model_version=number)
 
 
-async def test_a_run_is_made_and_ordered_about(typed, read, bundle_folder, bundle, tmp_path) -> None:
+async def test_a_run_is_made_and_ordered_about(typed, read, sources, bundle_folder, bundle, tmp_path) -> None:
     config = tmp_path / "run.toml"
     config.write_text('rounds = 7\nprivacy = "none"\n[training]\nmomentum = 0.5\n')
     create = ("runs", "create", "digits", "--bundle", str(bundle_folder), "--config", str(config), "--set", "rounds=3")
@@ -24,8 +25,11 @@ async def test_a_run_is_made_and_ordered_about(typed, read, bundle_folder, bundl
     assert (await typed("runs", "start", "digits"))[1] == "run digits is running; 0 of 3 rounds are closed\n"
     for order, status in (("pause", "paused"), ("resume", "running"), ("resync", "running"), ("stop", "stopped")):
         assert (await read("runs", order, "digits"))["status"] == status
-    again = await read("runs", "create", "more", "--bundle", bundle.id, "--set", "privacy=none", "--start")
+    np.savez(tmp_path / "test.npz", x=np.zeros((2, 3), np.float32), y=[0, 1])
+    more = ("runs", "create", "more", "--bundle", bundle.id, "--set", "privacy=none")
+    again = await read(*more, "--test", str(tmp_path / "test.npz"), "--start")
     assert again["status"] == "running"
+    assert len(sources.files.test("more")) == 2
     assert (await read("runs", "clone", "digits", "digits-2"))["config"]["rounds"] == 3
     assert [one["run"] for one in await read("runs", "list")] == ["digits-2", "more", "digits"]
     table = (await typed("runs", "list"))[1].splitlines()
