@@ -86,7 +86,7 @@ class RunConfig:
     buffer: BufferRule | None = None
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     server_optimizer: ServerOptimizerConfig = field(default_factory=ServerOptimizerConfig)
-    outliers: Outliers = "leave-out"
+    outliers: Outliers = "keep"
     quarantine: QuarantineRule | None = field(default_factory=QuarantineRule)
 
     def __post_init__(self) -> None:
