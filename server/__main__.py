@@ -18,14 +18,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
-from sqlalchemy import URL
-
 from model_export.trained_model import trained_files
 from server.bundle import open_bundle
 from server.clipping_options import add_clipping_options, take_clipping
 from server.combining_options import add_combining_options, chosen_aggregation, chosen_optimizer
 from server.config import Difference, RunConfig, ServiceSettings
-from server.database_url import parse_database_url
+from server.database_url import given_database
 from server.durable_files import write_durably
 from server.log_format import LogFormat, configure_logging
 from server.mode_options import add_mode_options, take_buffer
@@ -44,7 +42,6 @@ from wire_protocol.examples import load_examples
 from wire_protocol.messages import SelectionPolicy
 from wire_protocol.tensor_codec import DownlinkPrecision, Precision
 
-_SERVICE_OPTIONS = ("bundle", "broker", "fleet", "ca_file", "host", "port", "state", "database")
 _EXIT_MISTAKE, _EXIT_INTERRUPTED, _EXIT_TERMINATED = 2, 130, 143
 
 logger = logging.getLogger("server")
@@ -76,16 +73,12 @@ def command_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="fisherfleet serve",
+        parents=[_service_options()],
         description="Train a fleet: serve runs to the devices that a broker connects. With --bundle one run that is "
         "begun or gone on with, and then the end; without, the runs of the state folder, until stopped.",
     )
 
-    def add(flag: str, text: str, **settings: Any) -> None:
-        shown = " (default: %(default)s)" if settings.get("default") is not None else ""
-        parser.add_argument(flag, help=text + shown, **settings)
-
-    _add_service_options(add)
-    _add_run_options(add, RunConfig())
+    _add_run_options(_adding_to(parser), RunConfig())
     add_mode_options(parser)
     add_screening_options(parser)
     add_training_options(parser, RunConfig().training)
@@ -94,7 +87,18 @@ def command_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_service_options(add: Callable[..., None]) -> None:
+def _adding_to(parser: argparse.ArgumentParser) -> Callable[..., None]:
+    def add(flag: str, text: str, **settings: Any) -> None:
+        shown = " (default: %(default)s)" if settings.get("default") is not None else ""
+        parser.add_argument(flag, help=text + shown, **settings)
+
+    return add
+
+
+def _service_options() -> argparse.ArgumentParser:
+    """Those that are of no run."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add = _adding_to(parser)
     broker = "mqtt://127.0.0.1:1883"
     add("--bundle", "folder made by `fisherfleet export`, of the run to begin or to go on with", type=Path)
     add("--broker", "mqtt://[user[:password]@]host[:port], or mqtts:// for TLS", metavar="URL", default=broker)
@@ -112,11 +116,12 @@ def _add_service_options(add: Callable[..., None]) -> None:
     add("--blobs", "where versions of models are kept: file:///, s3://bucket/; else the state folder", metavar="URL")
     add("--keep-models", "versions of a run's model that are kept", type=int, default=ArchiveSettings.keep_models)
     add("--log-format", "of the log on stderr", choices=get_args(LogFormat), default="text")
-    add("--test", "held-out examples, arrays x and y, to evaluate every round on", type=Path, metavar="FILE.npz")
+    return parser
 
 
 def _add_run_options(add: Callable[..., None], default: RunConfig) -> None:
     policies, precisions, differences = get_args(SelectionPolicy), get_args(Precision), get_args(Difference)
+    add("--test", "held-out examples, arrays x and y, to evaluate every round on", type=Path, metavar="FILE.npz")
     add("--run", "name of the run; else the bundle's unfinished run in the state folder, else a new one")
     add("--rounds", "rounds to train", type=int, default=default.rounds)
     add("--keep", "fraction of neurons a device keeps, in (0, 1]", type=float, default=default.keep)
@@ -162,19 +167,16 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         port=arguments.port,
         test=load_examples(arguments.test, labelled=False) if arguments.test else None,
         run=RunConfig() if arguments.bundle is None else _run_config(arguments),
-        database=_database(arguments),
+        database=given_database(arguments.database),
         archive=ArchiveSettings(arguments.blobs, arguments.keep_models),
     )
 
 
-def _database(arguments: argparse.Namespace) -> URL | None:
-    return None if arguments.database is None else parse_database_url(arguments.database)
-
-
 def _require_no_run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Without a bundle there is no run that options could be of."""
+    of_the_service = vars(_service_options().parse_args([]))
     for name, value in vars(arguments).items():
-        if name not in _SERVICE_OPTIONS and value != parser.get_default(name):
+        if name not in of_the_service and value != parser.get_default(name):
             raise InvalidValueError(f"{name} must be left out without --bundle, got {value}")
 
 
@@ -196,7 +198,7 @@ def _run_config(arguments: argparse.Namespace) -> RunConfig:
 
 def _run_name(arguments: argparse.Namespace) -> str:
     bundle = open_bundle(arguments.bundle).id
-    store = Store(arguments.state, _database(arguments))
+    store = Store(arguments.state, given_database(arguments.database))
     try:
         for record in store.runs():
             if record.bundle == bundle and _is_unfinished(record, arguments.rounds):

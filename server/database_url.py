@@ -41,6 +41,11 @@ def parse_database_url(text: str) -> URL:
     return url.set(drivername="postgresql+psycopg") if _DRIVERS[url.drivername] == POSTGRESQL else url
 
 
+def given_database(text: str | None) -> URL | None:
+    """The URL of an option that may be left out; raises as `parse_database_url`."""
+    return None if text is None else parse_database_url(text)
+
+
 def shown_database(url: URL) -> str:
     """A SQLite file's path, or the URL without its password."""
     return str(url.database) if url.get_backend_name() == SQLITE else url.render_as_string(hide_password=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from server.back_up.back_up import Subject, back_up
-from server.database_url import parse_database_url
+from server.database_url import given_database
 from wire_protocol.errors import FisherfleetError
 
 _EXIT_MISTAKE = 2
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = command_parser().parse_args(argv)
     try:
-        database = None if arguments.database is None else parse_database_url(arguments.database)
+        database = given_database(arguments.database)
         subject = Subject(arguments.state, database, arguments.fleet, arguments.with_keys)
         back_up(subject, arguments.out, time.time())
     except FisherfleetError as error:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from server.back_up.restore import Place, restore
-from server.database_url import parse_database_url
+from server.database_url import given_database
 from wire_protocol.errors import FisherfleetError
 
 _EXIT_MISTAKE = 2
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = command_parser().parse_args(argv)
     try:
-        database = None if arguments.database is None else parse_database_url(arguments.database)
+        database = given_database(arguments.database)
         restore(arguments.file, Place(arguments.state, database, arguments.fleet))
     except FisherfleetError as error:
         sys.stderr.write(f"fisherfleet restore: {error}\n")

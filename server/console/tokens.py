@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from server.console.output import moment, print_json, print_table
-from server.database_url import parse_database_url
+from server.database_url import given_database
 from server.storage import Store
 from server.tokens import Role, TokenRecord, Tokens
 from wire_protocol.errors import FisherfleetError, InvalidValueError, require
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = command_parser().parse_args(argv)
     try:
-        url = None if arguments.database is None else parse_database_url(arguments.database)
+        url = given_database(arguments.database)
         store = Store(arguments.state, url)
         try:
             arguments.run(store.tokens, arguments)

@@ -95,7 +95,7 @@ async def test_without_a_bundle_it_serves_the_runs_it_has_until_a_signal(options
         process.terminate()
         await process.communicate()
     of_the_service = [one for one in options if one.split("=")[0] in ("--fleet", "--broker", "--state", "--port")]
-    async with command(of_the_service) as process:
+    async with command([*of_the_service, "--keep-models=4", "--log-format=json"]) as process:
         assert process.stderr is not None
         line = await anext(line async for line in process.stderr if b"serving" in line)
         process.terminate()
