@@ -39,6 +39,7 @@ from devices.emulation.splits import dirichlet_split
 from model_export.export import export_bundle
 from server.privacy.calibration import Target, noise_multiplier_for
 from server.privacy.schedule import DeviceSchedule, RecordSchedule
+from server.run_schedule import has_trial_round
 from server.server_optimizers.fed_avg_m import FedAvgM
 from wire_protocol.messages import SelectionPolicy
 from wire_protocol.privacy import DevicePrivacy, Privacy, RecordPrivacy
@@ -54,6 +55,15 @@ MethodName = Literal[
     "fisher, true positions",
 ]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
+POLICIES: dict[MethodName, SelectionPolicy] = {
+    "dense": "full",
+    "narrow": "full",
+    "magnitude": "magnitude",
+    "random": "random",
+    "fisher, noised scores": "fisher",
+    "fisher-cohort, noised scores": "fisher-cohort",
+    "fisher, true positions": "random",  # what the plan says, as it may not ask for what this is
+}
 EPSILONS = (1.0, 2.0, 3.0, 4.0, 8.0)
 DELTA = 1e-5
 LAST_ROUNDS = 3
@@ -128,7 +138,12 @@ def privacy_of(case: Case) -> Privacy | None:
         return DevicePrivacy(mode.clip_norm, noise_multiplier_for(target, DeviceSchedule(mode.rounds)))
     scores = mode.score_noise if "noised" in case.method else 0.0
     schedule = RecordSchedule(
-        mode.rounds, mode.local_steps, mode.sampling_rate, scores, mode.resync_every, _policy(case) == "fisher-cohort"
+        mode.rounds,
+        mode.local_steps,
+        mode.sampling_rate,
+        scores,
+        mode.resync_every,
+        has_trial_round(POLICIES[case.method]),
     )
     return RecordPrivacy(mode.clip_norm, noise_multiplier_for(target, schedule), mode.sampling_rate, scores)
 
@@ -161,7 +176,7 @@ def method_of(case: Case, share: int) -> Method:
     return Method(
         rounds=mode.rounds,
         keep=1.0 if case.method in {"dense", "narrow"} else mode.keep,
-        selection=_policy(case),
+        selection=POLICIES[case.method],
         resync_every=mode.resync_every,
         local_steps=mode.local_steps,
         batch_size=max(1, round(mode.sampling_rate * share)),
@@ -170,15 +185,6 @@ def method_of(case: Case, share: int) -> Method:
         privacy=privacy_of(case),
         true_positions=case.method == "fisher, true positions",
     )
-
-
-def _policy(case: Case) -> SelectionPolicy:
-    if case.method in {"dense", "narrow"}:
-        return "full"
-    if case.method == "fisher, true positions":
-        return "random"  # what the plan says, as it may not ask for what this is
-    policy: SelectionPolicy = case.method.removesuffix(", noised scores")  # type: ignore[assignment]
-    return policy
 
 
 def main() -> None:

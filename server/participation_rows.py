@@ -64,7 +64,7 @@ class ParticipationRows:
 
     def open_round(self, run: str) -> OpenRound | None:
         """Who has answered in the open round; None where none is open."""
-        query = select(tables.rounds).where(_rounds.run == run, _rounds.status == "open")
+        query = select(tables.rounds).where(_rounds.run == run, _rounds.status == tables.OPEN)
         with self._database.transaction() as connection:
             row = connection.execute(query.limit(1)).mappings().one_or_none()
             if row is None:
@@ -85,7 +85,7 @@ class ParticipationRows:
 
     def results(self) -> tuple[Result, ...]:
         """The last closed round of every run that has one."""
-        closed = tables.rounds.c.status == "closed"
+        closed = tables.rounds.c.status == tables.CLOSED
         last = (
             select(_rounds.run, func.max(_rounds.round).label("round")).where(closed).group_by(_rounds.run).subquery()
         )
@@ -96,13 +96,13 @@ class ParticipationRows:
 
     def recent_seconds(self, run: str, last: int) -> tuple[float, ...]:
         """How long the `last` closed rounds took, the newest first."""
-        closed = select(_rounds.seconds).where(_rounds.run == run, _rounds.status == "closed")
+        closed = select(_rounds.seconds).where(_rounds.run == run, _rounds.status == tables.CLOSED)
         with self._database.transaction() as connection:
             return tuple(connection.scalars(closed.order_by(_rounds.round.desc()).limit(last)))
 
     def punctuality(self, run: str, last: int = RECENT_ROUNDS) -> tuple[Punctuality, ...]:
         """Every device expected in the `last` closed rounds, those that missed most first."""
-        closed = select(_rounds.round, _rounds.expected).where(_rounds.run == run, _rounds.status == "closed")
+        closed = select(_rounds.round, _rounds.expected).where(_rounds.run == run, _rounds.status == tables.CLOSED)
         with self._database.transaction() as connection:
             rows = connection.execute(closed.order_by(_rounds.round.desc()).limit(last)).all()
             heard = _heard(connection, run, min((number for number, _ in rows), default=0))

@@ -46,7 +46,6 @@ from wire_protocol.messages import RoundPlan
 DATABASE_NAME = "fisherfleet.sqlite"
 DEFAULT_ARCHIVE = ArchiveSettings()
 _RUN_COLUMNS = ("run", "bundle", "started", "config", "status", "reason")
-_OPEN, _CLOSED, _ABANDONED = "open", "closed", "abandoned"
 
 
 class Store:
@@ -111,7 +110,7 @@ class Store:
         """All runs, the newest first."""
         closed = (
             select(func.count())
-            .where(tables.rounds.c.run == tables.runs.c.run, tables.rounds.c.status == _CLOSED)
+            .where(tables.rounds.c.run == tables.runs.c.run, tables.rounds.c.status == tables.CLOSED)
             .scalar_subquery()
         )
         columns = (tables.runs.c[name] for name in _RUN_COLUMNS)
@@ -129,7 +128,7 @@ class Store:
         values = {
             "run": plan.run,
             "round": plan.round,
-            "status": _OPEN,
+            "status": tables.OPEN,
             "resync": plan.resync,
             "plan": messages.encode(plan),
             "expected": sorted(opening.expected),
@@ -144,13 +143,13 @@ class Store:
 
     def extend_round(self, plan: RoundPlan) -> None:
         """Note that the plan of an open round has another deadline, before it is published."""
-        is_open = _is_round(plan.run, plan.round) & (tables.rounds.c.status == _OPEN)
+        is_open = _is_round(plan.run, plan.round) & (tables.rounds.c.status == tables.OPEN)
         with self._database.transaction() as connection:
             connection.execute(update(tables.rounds).where(is_open).values(plan=messages.encode(plan)))
 
     def opening(self, run: str) -> OpeningRecord | None:
         """The round that is open, None without one."""
-        query = select(tables.rounds).where(tables.rounds.c.run == run, tables.rounds.c.status == _OPEN)
+        query = select(tables.rounds).where(tables.rounds.c.run == run, tables.rounds.c.status == tables.OPEN)
         with self._database.transaction() as connection:
             row = connection.execute(query).mappings().one_or_none()
         if row is None:
@@ -187,8 +186,8 @@ class Store:
     def abandon_round(self, run: str, number: int) -> None:
         """Forget an open round in which nobody was counted."""
         with self._database.transaction() as connection:
-            is_open = _is_round(run, number) & (tables.rounds.c.status == _OPEN)
-            connection.execute(update(tables.rounds).where(is_open).values(status=_ABANDONED))
+            is_open = _is_round(run, number) & (tables.rounds.c.status == tables.OPEN)
+            connection.execute(update(tables.rounds).where(is_open).values(status=tables.ABANDONED))
 
     def close_round(self, run: str, record: RoundRecord, carried: CarriedRecord = NOTHING_CARRIED) -> None:
         """Make an open round's result durable, and what it says for the next ones' plans."""
@@ -196,13 +195,13 @@ class Store:
         values |= {"ranking": msgspec.msgpack.encode(dict(carried.ranking)), "clip_norm": carried.clip_norm}
         with self._database.transaction() as connection:
             connection.execute(
-                update(tables.rounds).where(_is_round(run, record.round)).values(**values, status=_CLOSED)
+                update(tables.rounds).where(_is_round(run, record.round)).values(**values, status=tables.CLOSED)
             )
 
     def ranking(self, run: str) -> dict[str, bytes]:
         """The ranking that the run's last closed resync round made, empty without one."""
         query = select(tables.rounds.c.ranking).where(
-            tables.rounds.c.run == run, tables.rounds.c.status == _CLOSED, tables.rounds.c.resync
+            tables.rounds.c.run == run, tables.rounds.c.status == tables.CLOSED, tables.rounds.c.resync
         )
         with self._database.transaction() as connection:
             ranking = connection.execute(query.order_by(tables.rounds.c.round.desc()).limit(1)).scalar_one_or_none()
@@ -210,7 +209,9 @@ class Store:
 
     def clip_norm(self, run: str) -> float | None:
         """The clip norm that the run's last closed round left for the next; None where it left none."""
-        query = select(tables.rounds.c.clip_norm).where(tables.rounds.c.run == run, tables.rounds.c.status == _CLOSED)
+        query = select(tables.rounds.c.clip_norm).where(
+            tables.rounds.c.run == run, tables.rounds.c.status == tables.CLOSED
+        )
         with self._database.transaction() as connection:
             return connection.execute(query.order_by(tables.rounds.c.round.desc()).limit(1)).scalar_one_or_none()
 
@@ -218,7 +219,7 @@ class Store:
         """The run's closed rounds in order, those with numbers above `after`, at most so many."""
         query = (
             select(*(tables.rounds.c[field.name] for field in fields(RoundRecord)))
-            .where(tables.rounds.c.run == run, tables.rounds.c.status == _CLOSED, tables.rounds.c.round > after)
+            .where(tables.rounds.c.run == run, tables.rounds.c.status == tables.CLOSED, tables.rounds.c.round > after)
             .order_by(tables.rounds.c.round)
             .limit(most)
         )

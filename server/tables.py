@@ -19,6 +19,9 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
+OPEN, CLOSED, ABANDONED = "open", "closed", "abandoned"
+"""Of a round: its status."""
+
 runs = Table(
     "runs",
     metadata,
