@@ -38,6 +38,8 @@ def read_run(run: str, values: Mapping[str, Any]) -> RunConfig:
         return msgspec.convert({**values, "run": run, "privacy": privacy}, RunConfig)
     except msgspec.ValidationError as error:
         raise InvalidValueError(_plainly(str(error))) from error
+    except UnicodeEncodeError as error:  # JSON's \ud800 alone, which msgspec cannot read
+        raise InvalidValueError(f"a text has {error.object!r:.100}, which is not Unicode") from error
 
 
 def _require_known(kind: type[Any], values: Mapping[str, Any], within: str) -> None:

@@ -64,6 +64,7 @@ def test_what_is_left_out_is_the_default_but_for_privacy() -> None:
         ({"buffer": {"goal": 2, "stale": 1}}, "buffer.stale must be left out: there are goal,"),
         ({"aggregation": {"trim": 0.2}}, "trim must be left out, as aggregation is mean"),
         ({"training": {"optimiser": "adam"}}, "training: Object contains unknown field `optimiser`"),
+        ({"selection": "\ud800"}, "a text has '.ud800', which is not Unicode"),
     ],
 )
 def test_mistakes_name_the_field(values: dict[str, Any], text: str) -> None:
