@@ -12,7 +12,6 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from math import inf
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,6 +19,7 @@ import numpy as np
 
 from edge_client.bundle_store import BundleStore
 from edge_client.config import DeviceConfig, load_config
+from edge_client.config_option import add_config_option
 from edge_client.durable_files import read_checked
 from edge_client.errors import BundleError, DamagedFileError
 from edge_client.fit_report import Report, as_json, as_table
@@ -136,7 +136,7 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description="Say what this device would train, and why.")
-    parser.add_argument("--config", type=Path, required=True, help="the device's TOML file")
+    add_config_option(parser)
     parser.add_argument("--json", action="store_true", help="print figures as JSON")
     parser.add_argument("--steps", type=int, help="local steps, in place of the last plan's (10 where none was seen)")
     parser.add_argument("--batch", type=int, help="examples a step, in place of the last plan's (32)")

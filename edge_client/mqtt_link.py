@@ -106,9 +106,11 @@ class MqttLink:
     """Keeps one device connected; `run` and `publish` belong to one event loop."""
 
     def __init__(self, settings: LinkSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._client: aiomqtt.Client | None = None
         self._trouble = _SocketTrouble()
+        self.why_down = ""
+        """Why there was no link the last time that there was none."""
 
     async def run(self, handle: Handle) -> None:
         """Stay connected until cancelled, then say goodbye. What `handle` raises is logged and goes no further.
@@ -138,10 +140,20 @@ class MqttLink:
                 delay = full_jitter(
                     failures, random.random(), base=BACKOFF_BASE_SECONDS, ceiling=BACKOFF_CEILING_SECONDS
                 )
-                name, broker = self._settings.client_id, self._settings.broker
-                logger.warning("%s: no link to %s (%s); trying again in %.1f s", name, broker, self._why(error), delay)
+                name, broker, self.why_down = self.settings.client_id, self.settings.broker, self._why(error)
+                logger.warning("%s: no link to %s (%s); trying again in %.1f s", name, broker, self.why_down, delay)
                 await asyncio.sleep(delay)
                 failures += 1
+
+    async def try_once(self) -> None:
+        """Connect, subscribe and leave, publishing nothing; raises `LinkError` that says what is refused."""
+        try:
+            async with self._new_client() as client:
+                refused = await self._refused(client)
+        except (aiomqtt.MqttError, OSError, UnicodeError) as error:
+            raise LinkError(self._why(error)) from error
+        if refused:
+            raise LinkError(f"the broker refuses a subscription to {', '.join(refused)}")
 
     async def publish(self, topic: str, payload: bytes) -> None:
         """Hand a message to the broker and wait for its acknowledgement; raises `LinkError`."""
@@ -153,9 +165,10 @@ class MqttLink:
             raise LinkError(f"the broker did not take a message: {error}") from error
 
     async def _session(self, handle: Handle) -> None:
-        settings = self._settings
+        settings = self.settings
         async with self._new_client() as client:
-            await self._subscribe(client)
+            for name in await self._refused(client):
+                logger.error("%s: the broker refuses a subscription to %s", settings.client_id, name)
             await client.publish(settings.state_topic, settings.birth, qos=QOS, retain=True)
             logger.info("%s: connected to %s", settings.client_id, settings.broker)
             self._client = client
@@ -174,7 +187,7 @@ class MqttLink:
                 self._deliver(handle, LinkDown())
 
     async def _repeat_birth(self, client: aiomqtt.Client) -> None:
-        settings = self._settings
+        settings = self.settings
         with suppress(aiomqtt.MqttError):
             for attempt in count():
                 wait = longest_wait(attempt, base=BIRTH_AGAIN_SECONDS, ceiling=BIRTH_AGAIN_CEILING_SECONDS)
@@ -187,7 +200,7 @@ class MqttLink:
         return explain(socket_error if isinstance(socket_error, ssl.SSLError) else error, "the broker")
 
     def _new_client(self) -> aiomqtt.Client:
-        settings = self._settings
+        settings = self.settings
         return aiomqtt.Client(
             settings.broker.host,
             settings.broker.port,
@@ -202,15 +215,14 @@ class MqttLink:
             logger=self._trouble.logger,
         )
 
-    async def _subscribe(self, client: aiomqtt.Client) -> None:
-        granted = await client.subscribe([(name, QOS) for name in self._settings.filters])
+    async def _refused(self, client: aiomqtt.Client) -> list[str]:
+        """Subscribe, and name what the broker refuses."""
+        granted = await client.subscribe([(name, QOS) for name in self.settings.filters])
         codes = [code if isinstance(code, int) else code.value for code in granted]
-        for name, code in zip(self._settings.filters, codes, strict=True):
-            if code >= _SUBACK_FAILURE:
-                logger.error("%s: the broker refuses a subscription to %s", self._settings.client_id, name)
+        return [name for name, code in zip(self.settings.filters, codes, strict=True) if code >= _SUBACK_FAILURE]
 
     async def _say_goodbye(self, client: aiomqtt.Client) -> None:
-        settings = self._settings
+        settings = self.settings
         with suppress(aiomqtt.MqttError):
             await client.publish(settings.state_topic, settings.will, qos=QOS, retain=True, timeout=GOODBYE_SECONDS)
 
@@ -218,7 +230,7 @@ class MqttLink:
         try:
             handle(event)
         except Exception:
-            logger.exception("%s: %s was not handled", self._settings.client_id, type(event).__name__)
+            logger.exception("%s: %s was not handled", self.settings.client_id, type(event).__name__)
 
 
 def _arrived(message: aiomqtt.Message) -> MessageArrived:

@@ -68,6 +68,11 @@ class RoundRunner:
         self._job_lock = asyncio.Lock()
         self._limit = LogLimit(logger, logging.INFO)
 
+    @property
+    def phase(self) -> Phase:
+        """Where it stands."""
+        return self._host.state
+
     def plan_arrived(self, plan: RoundPlan, remaining: float) -> None:
         """A plan came, with so many seconds until its deadline."""
         newest, drawn = self._host.state.memory.newest.get(plan.run, 0), plan.draws(self._name)

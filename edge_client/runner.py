@@ -9,14 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_client.config import DeviceConfig
 from edge_client.courier import Courier
 from edge_client.credentials import Credentials, broker_tls, load_credentials, server_tls
 from edge_client.delivery_runner import DeliveryRunner
+from edge_client.device_status import Round, Status
 from edge_client.device_store import DeviceStore, Stored
 from edge_client.device_work import DeviceWork
 from edge_client.downlink import Downlink
@@ -26,14 +30,16 @@ from edge_client.link_account import LinkAccount
 from edge_client.log_limit import LogLimit
 from edge_client.machine_sensors import Sensors, require_sensors
 from edge_client.mqtt_link import LinkDown, LinkEvent, LinkSettings, LinkUp, MessageArrived, MqttLink
+from edge_client.outbox import Parcel
 from edge_client.plan_clock import remaining_seconds
+from edge_client.round_phases import Busy, in_words
 from edge_client.round_runner import RoundRunner, Tools
 from edge_client.training.choose import OpenRuntime, require_installed
 from edge_client.training.choose import open_runtime as open_installed_runtime
 from wire_protocol import topics
 from wire_protocol.errors import ProtocolError
 from wire_protocol.examples import Examples, load_examples
-from wire_protocol.messages import DeviceState, Need, Receipt, RoundPlan, Slice, encode
+from wire_protocol.messages import DeviceState, Need, Receipt, RoundPlan, Slice, decode, encode
 
 if TYPE_CHECKING:
     from edge_client.round_fitting import Fitter
@@ -42,6 +48,9 @@ logger = logging.getLogger(__name__)
 
 BYTES_PER_MB = 1_000_000
 
+Answering = Callable[[Path, Callable[[], Status]], AbstractAsyncContextManager[None]]
+"""Lets others ask for the status of the device whose state is in a folder."""
+
 
 async def run_device(
     config: DeviceConfig,
@@ -49,10 +58,12 @@ async def run_device(
     open_runtime: OpenRuntime = open_installed_runtime,
     executor: Executor | None = None,
     sensors: Sensors = Sensors(),  # noqa: B008 - a frozen value
+    answering: Answering = lambda _state, _status: nullcontext(),
 ) -> None:
     """Take part in every round until cancelled, then leave cleanly.
 
-    Training and downloads run in `executor` (None: the event loop's own). Raises `ConfigError`, `IdentityError`,
+    Training and downloads run in `executor` (None: the event loop's own); `answering` is held open meanwhile and may
+    ask for the device's status at any time. Raises `ConfigError`, `IdentityError`,
     `ExamplesError` or `TrainingError` at once where the device could never take part; afterwards it only logs.
     """
     require_installed(config.runtime)
@@ -71,7 +82,9 @@ async def run_device(
             work.recall(selection.bundle)
         tools = Tools(credentials, work, store, Downlink(credentials, config.run), executor)
         account = LinkAccount(None, sensors.local_time) if fitter is None else fitter.account
-        await _Device(tools, link, account, courier).run()
+        device = _Device(tools, link, account, courier)
+        async with answering(config.state, device.status):
+            await device.run()
 
 
 def make_fitter(config: DeviceConfig, sensors: Sensors) -> Fitter | None:
@@ -115,7 +128,9 @@ class _Device:
         self._account = account
         self._courier = courier
         self._round = RoundRunner(tools, self._on_stored)
-        self._delivery = DeliveryRunner(tools.credentials.device, tools.store, link, self._round.settled, account)
+        self._delivery = DeliveryRunner(tools.credentials.device, tools.store, link, self._on_settled, account)
+        self._started, self._linked = time.time(), False
+        self._last: Round | None = None
         self._limit = LogLimit(logger, logging.WARNING)
 
     async def run(self) -> None:
@@ -125,10 +140,29 @@ class _Device:
             await self._round.close()
             await self._delivery.close()
 
+    def status(self) -> Status:
+        """What it does now."""
+        phase, settings = self._round.phase, self._link.settings
+        return Status(
+            device=self._credentials.device,
+            broker=str(settings.broker),
+            started=self._started,
+            said=decode(settings.birth, DeviceState),
+            linked=self._linked,
+            trouble=self._link.why_down,
+            now=Round(phase.task.plan.run, phase.task.plan.round, in_words(phase)) if isinstance(phase, Busy) else None,
+            last=self._last,
+        )
+
     def _on_stored(self, stored: Stored) -> None:
         self._delivery.stored(stored)
 
+    def _on_settled(self, parcel: Parcel, receipt: Receipt | None) -> None:
+        self._last = Round(parcel.run, parcel.round, _outcome(parcel, receipt))
+        self._round.settled(parcel, receipt)
+
     def _on_link(self, event: LinkEvent) -> None:
+        self._linked = not isinstance(event, LinkDown)
         if isinstance(event, LinkUp):
             self._delivery.link_up()
             self._courier.link_up()
@@ -158,3 +192,11 @@ class _Device:
             self._delivery.need_arrived(incoming)
         elif isinstance(incoming, Receipt):
             self._delivery.receipt_arrived(incoming)
+
+
+def _outcome(parcel: Parcel, receipt: Receipt | None) -> str:
+    if receipt is None:
+        return "its answer was lost: the outbox was full or damaged"
+    if parcel.selection is None:
+        return "the device sat it out, and the server knows"
+    return "its update was counted" if receipt.accepted else f"its update was refused: {receipt.reason}"

@@ -1,0 +1,16 @@
+"""Where a device's configuration is, as every command of a device asks for it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+INSTALLED = Path("/var/lib/fisherfleet-edge/device.toml")
+"""Where the packages and images of a device have it."""
+
+
+def add_config_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--config`."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", default=INSTALLED, help="the device's TOML file (default: %(default)s)"
+    )
