@@ -18,12 +18,16 @@ class Round(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """`said` is what the server was told last; `started` is Unix time; `trouble` says why there is no link."""
+    """`said` is what the server was told last; `started` is Unix time; `trouble` says why there is no link.
+
+    `runtime` is what trained last, as "portable/cuda" on a GPU that passed its check.
+    """
 
     device: str
     broker: str
     started: float
     said: DeviceState
+    runtime: str
     linked: bool
     trouble: str
     now: Round | None
@@ -75,8 +79,7 @@ def _running(report: Report) -> str:
     if running is None:
         return f"{report.device} does not run"
     since = datetime.fromtimestamp(running.started).astimezone()
-    said = running.said
-    return f"{report.device} runs since {since:%Y-%m-%d %H:%M}, {said.client}, {said.runtime}"
+    return f"{report.device} runs since {since:%Y-%m-%d %H:%M}, {running.said.client}, {running.runtime}"
 
 
 def _no_link(running: Status) -> str:

@@ -85,15 +85,16 @@ def _subject(config: DeviceConfig, store: BundleStore, manifest: BundleManifest,
     layout, bundle = manifest.layout, plan.bundle
     examples = fit_examples(load_examples(config.data, labelled=False), manifest, str(config.data))
     folder = store.files(bundle, manifest, files_for(config.runtime, manifest, plan.largest_widths(layout)))
-    runtime = open_runtime(RuntimeSpec(config.runtime, folder, manifest, config.threads))
+    processors = config.processors
+    runtime = open_runtime(RuntimeSpec(config.runtime, folder, manifest, processors))
 
     def open_scorer() -> Scorer:
         from edge_client.fisher import FisherScorer  # noqa: PLC0415 - with the runtime
 
-        return FisherScorer.open(store.files(bundle, manifest, [FISHER]), layout, config.threads)
+        return FisherScorer.open(store.files(bundle, manifest, [FISHER]), layout, processors)
 
     reads_scores = plan.selection == "fisher" and bool(layout.groups)
-    return Subject(plan, layout, examples, runtime, open_scorer, reads_scores, config.threads)
+    return Subject(plan, layout, examples, runtime, open_scorer, reads_scores, processors.threads)
 
 
 def _scores(store: BundleStore, manifest: BundleManifest, subject: Subject) -> Scores | None:

@@ -148,6 +148,7 @@ class _Device:
             broker=str(settings.broker),
             started=self._started,
             said=decode(settings.birth, DeviceState),
+            runtime=self._work.runtime,
             linked=self._linked,
             trouble=self._link.why_down,
             now=Round(phase.task.plan.run, phase.task.plan.round, in_words(phase)) if isinstance(phase, Busy) else None,

@@ -40,6 +40,7 @@ async def test_a_device_tells_of_its_link_its_round_and_what_came_of_it(tmp_path
         await first_round(server, scene)
         ended = await told(config.state, lambda status: status.last is not None)
         assert (ended.last.run, ended.last.round, ended.last.what) == ("digits", 1, "its update was counted")
+        assert (waits.runtime, ended.runtime) == ("auto", "portable")
 
         report = await asyncio.to_thread(make_report, config)
         assert (report.waiting, report.answered, report.epsilon) == (Waiting(0, 0), {"digits": 1}, 0.0)
@@ -56,6 +57,7 @@ def make_status() -> Status:
             "broker": "mqtt://b:1883",
             "started": 0.0,
             "linked": False,
+            "runtime": "auto",
             "trouble": "no route",
             "said": {"type": "state", "online": True},
             "now": {"run": "r", "round": 3, "what": "trains"},
