@@ -222,4 +222,4 @@ def _naming_test() -> Iterator[None]:
     try:
         yield
     except ExamplesError as error:
-        raise InvalidValueError(f"test: {error}") from error
+        raise InvalidValueError(f"test: {error}", "test") from error
