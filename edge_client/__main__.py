@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import NamedTuple
 
 from edge_client.config import DeviceConfig, load_config
@@ -20,6 +21,8 @@ from edge_client.config_option import add_config_option
 from wire_protocol.errors import FisherfleetError
 
 EXIT_REFUSED = 2
+ENROLMENT_FILE = "enrol.toml"
+"""Beside `device.toml`: what a device that has none yet enrols with (`enrolment_file.py`)."""
 
 
 class Command(NamedTuple):
@@ -53,6 +56,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge") -> i
         stream=sys.stderr,
     )
     try:
+        _enrol_at_first_start(arguments.config)
         asyncio.run(_run_until_stopped(load_config(arguments.config)))
     except FisherfleetError as error:
         sys.stderr.write(f"{prog}: error: {error}\n")
@@ -75,6 +79,16 @@ def command_parser(prog: str) -> argparse.ArgumentParser:
     add_config_option(parser)
     parser.add_argument("--verbose", action="store_true", help="log every message")
     return parser
+
+
+def _enrol_at_first_start(config: Path) -> None:
+    waiting = config.with_name(ENROLMENT_FILE)
+    if not waiting.exists():
+        return
+    from edge_client.enrolment_file import enrol_at_first_start  # noqa: PLC0415 - loads cryptography
+
+    for line in (enrol_at_first_start(waiting) or "").splitlines():
+        logging.getLogger(__name__).info("%s", line)
 
 
 async def _run_until_stopped(config: DeviceConfig) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from wire_protocol.messages import DeviceState
+from wire_protocol.device_state import DeviceState
 
 
 class Round(msgspec.Struct, frozen=True):

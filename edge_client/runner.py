@@ -37,9 +37,10 @@ from edge_client.round_runner import RoundRunner, Tools
 from edge_client.training.choose import OpenRuntime, require_installed
 from edge_client.training.choose import open_runtime as open_installed_runtime
 from wire_protocol import topics
+from wire_protocol.device_state import DeviceState
 from wire_protocol.errors import ProtocolError
 from wire_protocol.examples import Examples, load_examples
-from wire_protocol.messages import DeviceState, Need, Receipt, RoundPlan, Slice, decode, encode
+from wire_protocol.messages import Need, Receipt, RoundPlan, Slice, decode, encode
 
 if TYPE_CHECKING:
     from edge_client.round_fitting import Fitter

@@ -18,7 +18,8 @@ from edge_client.mqtt_link import LinkSettings, MqttLink
 from edge_client.status_socket import ask
 from edge_client.tls_words import explain
 from wire_protocol import topics
-from wire_protocol.messages import DeviceState, encode
+from wire_protocol.device_state import DeviceState
+from wire_protocol.messages import encode
 
 LIVE = "/health/live"
 MOST_SKEW_SECONDS = 60.0
