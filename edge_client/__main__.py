@@ -19,6 +19,8 @@ from edge_client.config import DeviceConfig, load_config
 from wire_protocol.errors import FisherfleetError
 
 EXIT_REFUSED = 2
+ENROLMENT_FILE = "enrol.toml"
+"""Beside `device.toml`: what a device that has none yet enrols with (`enrolment_file.py`)."""
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge") -> int:
@@ -43,6 +45,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge") -> i
         stream=sys.stderr,
     )
     try:
+        _enrol_at_first_start(arguments.config)
         asyncio.run(_run_until_stopped(load_config(arguments.config)))
     except FisherfleetError as error:
         sys.stderr.write(f"{prog}: error: {error}\n")
@@ -63,6 +66,16 @@ def command_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, required=True, help="the device's TOML file (see docs)")
     parser.add_argument("--verbose", action="store_true", help="log every message")
     return parser
+
+
+def _enrol_at_first_start(config: Path) -> None:
+    waiting = config.with_name(ENROLMENT_FILE)
+    if not waiting.exists():
+        return
+    from edge_client.enrolment_file import enrol_at_first_start  # noqa: PLC0415 - loads cryptography
+
+    for line in (enrol_at_first_start(waiting) or "").splitlines():
+        logging.getLogger(__name__).info("%s", line)
 
 
 async def _run_until_stopped(config: DeviceConfig) -> None:
