@@ -1,4 +1,4 @@
-"""Small Debian roots in which dpkg installs a package and systemd's tools see units, made without running anything of them.
+"""Small Debian roots in which dpkg installs a package and systemd's tools see units, made without running them.
 
 mmdebstrap unpacks packages and configures none (variant extract), so that a root for a foreign processor takes seconds;
 dpkg's database, the users and what else configuring would have made are written from the packages themselves. Roots are
@@ -11,10 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,14 +23,20 @@ MIRROR = "http://deb.debian.org/debian"
 MERGED = "/usr/share/mmdebstrap/hooks/merged-usr"
 PACKAGES = (
     "base-files", "base-passwd", "bash", "coreutils", "dash", "debianutils", "diffutils", "dpkg", "findutils", "grep",
-    "gzip", "init-system-helpers", "libc-bin", "passwd", "perl-base", "python3", "sed", "systemd", "tar", "zlib1g",
+    "gzip", "init-system-helpers", "libc-bin", "libstdc++6", "passwd", "perl-base", "python3", "sed", "systemd", "tar", "zlib1g",
 )  # fmt: skip
 AS_CONFIGURED = """\
-set -e
+set -eu
+database="$1/var/lib/dpkg"
 for deb in "$1"/var/cache/apt/archives/*.deb; do
     dpkg-deb --field "$deb" | sed '/^Package: /a Status: install ok installed'
     echo
-done > "$1/var/lib/dpkg/status"
+    name=$(dpkg-deb --field "$deb" Package)
+    if test "$(dpkg-deb --field "$deb" Multi-Arch)" = same; then
+        name="$name:$(dpkg-deb --field "$deb" Architecture)"
+    fi
+    dpkg-deb --fsys-tarfile "$deb" | tar --list | sed 's,^\\.,,; s,/$,,; s,^$,/.,' > "$database/info/$name.list"
+done > "$database/status"
 for name in passwd group; do
     cp "$1/usr/share/base-passwd/$name.master" "$1/etc/$name"
 done
