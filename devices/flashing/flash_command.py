@@ -24,6 +24,7 @@ class Way(NamedTuple):
 
 WAYS = {
     "package": Way("devices.flashing.debian_package", "make the client's .deb for a system"),
+    "bundle": Way("devices.flashing.offline_bundle", "make one file that installs a device where there is no network"),
 }
 
 
