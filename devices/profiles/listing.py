@@ -61,3 +61,4 @@ def add_profiles(commands: Any) -> None:
     """Add the command to those of `fisherfleet devices`."""
     profiles = commands.add_parser("profiles", help="list the kinds of devices that can be simulated")
     profiles.add_argument("--json", action="store_true", help="print all figures and their sources as JSON")
+    profiles.set_defaults(run=print_profiles)
