@@ -1,0 +1,67 @@
+"""How a card is divided: a boot partition that any computer can read, and the root file system, which grows at the
+first start. The partition table is of the old kind (MBR), which is what a Raspberry Pi 3 knows. No I/O.
+"""
+
+from __future__ import annotations
+
+BOOT_LABEL, ROOT_LABEL = "FISHERBOOT", "FISHERROOT"
+MIB = 1024 * 1024
+ALIGN_MIB = 4
+"""Cards erase this much at once, or less."""
+
+BOOT_MIB = 512
+BOOT_OFFSET = ALIGN_MIB * MIB
+CARD, BOOT_FOLDER = "card.img", "/boot/firmware"
+_SPARE_MIB = 256
+_CONFIGURATION = """\
+image boot.vfat {{
+    mountpoint = "{boot_folder}"
+    size = {boot}M
+    vfat {{
+        label = "{boot_label}"
+        extraargs = "-F 32"
+    }}
+}}
+image root.ext4 {{
+    mountpoint = "/"
+    size = {root}M
+    ext4 {{
+        label = "{root_label}"
+        use-mke2fs = true
+    }}
+}}
+image {card} {{
+    hdimage {{
+        align = {align}M
+        partition-table-type = "mbr"
+    }}
+    partition boot {{
+        partition-type = 0x0C
+        bootable = true
+        image = "boot.vfat"
+    }}
+    partition root {{
+        partition-type = 0x83
+        image = "root.ext4"
+    }}
+}}
+"""
+
+
+def root_mib(content: int) -> int:
+    """MiB of a root file system for files whose tar has `content` bytes: a third more, and room to start in."""
+    needed = content * 4 // 3 // MIB + _SPARE_MIB
+    return -(-needed // ALIGN_MIB) * ALIGN_MIB
+
+
+def genimage_configuration(content: int) -> str:
+    """What genimage makes a card by, of a root file system whose tar has `content` bytes."""
+    return _CONFIGURATION.format(
+        boot_folder=BOOT_FOLDER,
+        boot=BOOT_MIB,
+        boot_label=BOOT_LABEL,
+        root=root_mib(content),
+        root_label=ROOT_LABEL,
+        align=ALIGN_MIB,
+        card=CARD,
+    )
