@@ -215,6 +215,6 @@ def _keep(enrolment: Enrolment, answer: Answer, tls_key: ec.EllipticCurvePrivate
     files = {FLEET_FILE: answer.fleet, CA_FILE: answer.authority, CERTIFICATE_FILE: answer.certificate}
     for name, content in files.items():
         write_durably(enrolment.identity / name, [content.encode()])
-    known = {"device": enrolment.device, "broker": answer.broker, "server": enrolment.server}
+    known: dict[str, Any] = {"device": enrolment.device, "broker": answer.broker, "server": enrolment.server}
     known |= {"identity": _IDENTITY_FOLDER, "data": "data.npz"}
-    write_durably(enrolment.out / CONFIG_FILE, [toml_text(known | enrolment.settings).encode()])
+    write_durably(enrolment.out / CONFIG_FILE, [toml_text({**known, **enrolment.settings}).encode()])

@@ -18,6 +18,17 @@ _SSH_KEY = re.compile(r"(ssh-[a-z0-9-]+|ecdsa-[a-z0-9-]+|sk-[a-z0-9@.-]+) [A-Za-
 _MOST_SSID_BYTES = 32
 
 
+def require_hostname(name: str) -> None:
+    """Raise `InvalidValueError` where no board can have this name."""
+    legal = "1 to 63 lower-case letters, digits and hyphens, with no hyphen at either end"
+    require(_HOSTNAME.fullmatch(name) is not None, "hostname", name, legal)
+
+
+def require_timezone(name: str) -> None:
+    """Raise `InvalidValueError` where there is no such zone."""
+    require(name in available_timezones(), "timezone", name, "a name of the IANA database, as in Europe/Berlin")
+
+
 @dataclass(frozen=True)
 class Wifi:
     """A wireless network (IEEE 802.11, WPA2 or WPA3 with a passphrase, or none) and whose rules of the air hold.
@@ -56,14 +67,12 @@ class Installation:
     timezone: str = "UTC"
 
     def __post_init__(self) -> None:
-        legal = "1 to 63 lower-case letters, digits and hyphens, with no hyphen at either end"
-        require(_HOSTNAME.fullmatch(self.hostname) is not None, "hostname", self.hostname, legal)
+        require_hostname(self.hostname)
         for key in self.ssh_keys:
             require(
                 _SSH_KEY.fullmatch(key) is not None, "ssh key", key, "a line of a .pub file, as ssh-keygen writes it"
             )
-        known = self.timezone in available_timezones()
-        require(known, "timezone", self.timezone, "a name of the IANA database, as in Europe/Berlin")
+        require_timezone(self.timezone)
 
     @property
     def files(self) -> tuple[DeviceFile, ...]:

@@ -187,9 +187,7 @@ async def test_the_devices_command(client, server, sources, tmp_path, capsys) ->
     assert (await command(token))[0] == 2
 
 
-async def test_a_device_enrols_at_its_first_start_with_the_file_beside_its_configuration(
-    client, server, tmp_path
-) -> None:
+async def test_a_device_enrols_at_its_first_start_with_the_file_it_finds(client, server, tmp_path) -> None:
     file = tmp_path / "enrol.toml"
     token = await _token(client, broker="mqtts://10.0.0.1:8883")
     settings = "threads = 3\n[limits]\nmemory_mb = 150\npause_on_battery = true\n"
