@@ -23,6 +23,7 @@ class Way(NamedTuple):
 
 
 WAYS = {
+    "first-boot": Way("devices.flashing.first_boot_command", "prepare a card with stock Raspberry Pi OS"),
     "package": Way("devices.flashing.debian_package", "make the client's .deb for a system"),
 }
 
