@@ -28,6 +28,7 @@ from devices.flashing.first_boot_files import (
 )
 from devices.flashing.firstrun import FIRSTRUN
 from devices.flashing.systems import System
+from wire_protocol.durable_files import sync_folder
 
 ISSUE, ISSUE_BEGINS = "issue.txt", "Raspberry Pi"
 BEFORE = "before"
@@ -99,9 +100,8 @@ def restore(folder: Path) -> bool:
         for path in sorted(ours.rglob("*"), reverse=True):
             if path.is_file() and BEFORE not in path.relative_to(ours).parts:
                 _wipe(path)
-        os.sync()
         shutil.rmtree(ours)
-        os.sync()
+        sync_folder(folder)
     return True
 
 
@@ -133,7 +133,6 @@ def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, files[name])
-    os.sync()
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -146,6 +145,7 @@ def _write(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
+    sync_folder(path.parent)
 
 
 def _wipe(path: Path) -> None:
