@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -79,6 +80,7 @@ def _enrol_at_first_start(config: Path) -> None:
 
 
 async def _run_until_stopped(config: DeviceConfig) -> None:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's products are small; graphs have threads of their own
     from edge_client.runner import run_device  # noqa: PLC0415 - a wrong file is reported without loading numpy and MQTT
 
     device = asyncio.ensure_future(run_device(config))

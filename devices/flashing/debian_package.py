@@ -116,7 +116,7 @@ def _write_control(root: Path, system: System) -> None:
 
 
 def _pack(root: Path, package: Path) -> None:
-    command = ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", str(root), str(package)]
+    command = ["dpkg-deb", "--root-owner-group", "-Zzstd", "-z10", "--build", str(root), str(package)]
     environment = os.environ | {"SOURCE_DATE_EPOCH": str(source_time())}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
