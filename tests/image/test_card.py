@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from devices.flashing.card.layout import BOOT_MIB, BOOT_OFFSET, MIB
+from devices.flashing.card.layout import ALIGN_MIB, BOOT_MIB, MIB
 from tests.image.board import Board
 from tests.image.headquarters import ROOT, RUN, Headquarters
 
@@ -121,7 +121,7 @@ def assert_nothing_secret_is_left_on_the_boot_partition(board: Board) -> None:
 
 
 def assert_the_file_system_is_clean(board: Board) -> None:
-    offset = BOOT_OFFSET + BOOT_MIB * MIB
+    offset = (ALIGN_MIB + BOOT_MIB) * MIB
     done = subprocess.run(
         ["e2fsck", "-fn", f"{board.card}?offset={offset}"], capture_output=True, text=True, check=False
     )
