@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_client.config import DeviceConfig, load_config
-from edge_client.config_option import add_config_option
+from edge_client.config_option import ENROLMENT_FILE, add_config_option
 from wire_protocol.errors import FisherfleetError
 
 EXIT_REFUSED = 2
-ENROLMENT_FILE = "enrol.toml"
 """Beside `device.toml`: what a device that has none yet enrols with (`enrolment_file.py`)."""
 
 

@@ -12,6 +12,7 @@ import io
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,6 +39,13 @@ PROVIDERS: Mapping[str, tuple[tuple[str, dict[str, str]], ...]] = {
 engines for minutes, so it is never chosen by itself.
 """
 _DRIVER = "libcuda.so.1"
+
+
+@cache
+def _say(provider: str, why: str) -> None:
+    """Once for each reason, however many graphs have it."""
+    level = logging.INFO if provider == "auto" else logging.WARNING
+    logger.log(level, "provider %s is not used, graphs run on the processor: %s", provider, why)
 
 
 class CannotAccelerateError(Exception):
@@ -71,8 +79,7 @@ class CheckedSession:
 
     def give_up(self, why: str) -> Session:
         """From now on the processor; returns its session."""
-        level = logging.INFO if self._provider == "auto" else logging.WARNING
-        logger.log(level, "provider %s is not used, graphs run on the processor: %s", self._provider, why)
+        _say(self._provider, why)
         self._candidate = None
         self._session = self._open_here()
         return self._session

@@ -7,6 +7,8 @@ from pathlib import Path
 
 INSTALLED = Path("/var/lib/fisherfleet-edge/device.toml")
 """Where the packages and images of a device have it."""
+ENROLMENT_FILE = "enrol.toml"
+"""Beside it on a device that enrols at its first start: see `enrolment_file`."""
 
 
 def add_config_option(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ _VERDICTS = Verdicts("can train", "can train", "cannot train as it is")
 def main(argv: Sequence[str], prog: str) -> int:
     """Examine the device; returns the exit status."""
     arguments = _parser(prog).parse_args(argv)
-    logging.getLogger("edge_client").setLevel(logging.CRITICAL)
+    logging.basicConfig(handlers=[logging.NullHandler()])
     made = report(str(arguments.config), examine(arguments.config, arguments.timeout))
     sys.stdout.write((as_json(made) if arguments.json else describe(made, _VERDICTS)) + "\n")
     return exit_status(made)

@@ -6,11 +6,13 @@ A check is loaded when its turn comes, as a package that cannot be loaded is a f
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from edge_client.config import load_config
+from edge_client.config_option import ENROLMENT_FILE
 from edge_client.findings import Finding
 from wire_protocol.errors import FisherfleetError
 
@@ -22,6 +24,7 @@ OF_THE_MACHINE = {
     "temperature": "machine.examine_temperature",
 }
 OF_THE_DEVICE = {
+    "provider": "packages.examine_provider",
     "keys": "folders.examine_keys",
     "owner": "folders.examine_owners",
     "data": "folders.examine_data",
@@ -37,10 +40,19 @@ def examine(path: Path, seconds: float) -> list[Finding]:
     try:
         config = load_config(path)
     except (FisherfleetError, OSError) as error:
-        advice = "mend it, or say by --config where it is; only its owner and root may read what an image installs"
-        return [*findings, Finding("device.toml", "bad", str(error), advice)]
+        return [*findings, _no_configuration(path, error)]
     findings.append(Finding("device.toml", "good", f"{config.device} at {config.broker} and {config.server}"))
     return findings + _carry_out(OF_THE_DEVICE, config) + _carry_out(OF_ITS_PEERS, config, seconds)
+
+
+def _no_configuration(path: Path, error: Exception) -> Finding:
+    waiting = path.with_name(ENROLMENT_FILE)
+    with suppress(OSError):
+        if waiting.exists() and not path.exists():
+            text = f"{waiting} is there: the device has not enrolled yet"
+            return Finding("device.toml", "bad", text, "start the service; fisherfleet-edge logs says what came of it")
+    advice = "mend it, or say by --config where it is; only its owner and root may read what an image installs"
+    return Finding("device.toml", "bad", str(error), advice)
 
 
 def _carry_out(checks: Mapping[str, str], *given: Any) -> list[Finding]:

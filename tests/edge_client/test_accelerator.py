@@ -10,11 +10,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from edge_client import accelerator
 from edge_client.accelerator import CannotAccelerateError, CheckedSession, open_on
 from edge_client.errors import TrainingError
 from edge_client.onnx_session import BoundRun, open_session, provider_of, run
 from edge_client.onnxruntime_import import import_onnxruntime
+from edge_client.privacy.record_training import open_step
 from edge_client.processors import Processors
+from wire_protocol.bundle_manifest import PRIVATE_STEP
 
 ROOT = Path(__file__).parents[2]
 EDGE_PYTHON = ROOT / ".venv-edge" / "bin" / "python"
@@ -52,6 +55,11 @@ def bound(graph):
         runner.run({"x": given["x"]})
         results.append(y.copy())
     return results
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_said():
+    accelerator._say.cache_clear()
 
 
 @pytest.fixture
@@ -160,6 +168,7 @@ import sys
 from functools import partial
 from pathlib import Path
 import numpy as np
+from edge_client import accelerator
 from edge_client.accelerator import CheckedSession, open_with
 from edge_client.onnx_session import open_session, run
 from edge_client.onnxruntime_import import import_onnxruntime
@@ -179,6 +188,19 @@ def test_providers_of_the_devices_own_onnxruntime(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split("\n") == ["another 8.0", "cpu 8.0", ""]
     assert "cannot be loaded: libcuda.so.1" in done.stderr
+
+
+def test_many_graphs_say_it_once(tmp_path, caplog):
+    path = write_graph(tmp_path, float("nan"))
+    for _ in range(3):
+        CheckedSession("cuda", partial(open_session, path), partial(open_session, path)).give_up("it is not there")
+    assert len(caplog.messages) == 1
+
+
+def test_clipping_for_privacy_stays_on_the_processor(tmp_path, caplog):
+    write_graph(tmp_path, 1.0).rename(tmp_path / PRIVATE_STEP)
+    assert not isinstance(open_step(tmp_path, Processors(provider="cuda")), CheckedSession)
+    assert caplog.messages == []
 
 
 def test_a_graph_that_the_processor_refuses_is_refused(tmp_path):

@@ -31,7 +31,7 @@ async def told(state, fits) -> Status:
 
 async def test_a_device_tells_of_its_link_its_round_and_what_came_of_it(tmp_path):
     scene = make_scene(tmp_path)
-    async with surroundings(scene, tmp_path) as (server, config, _asked):
+    async with surroundings(scene, tmp_path, provider="auto") as (server, config, _asked):
         device = asyncio.create_task(run_device(config, answering=answering))
         waits = await told(config.state, lambda status: status.linked)
         assert (waits.device, waits.now, waits.last) == (DEVICE, None, None)

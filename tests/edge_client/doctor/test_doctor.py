@@ -15,7 +15,7 @@ from edge_client.config import load_config
 from edge_client.doctor.examine import examine
 from edge_client.doctor.folders import examine_data, examine_disk, examine_keys, examine_ledger, examine_owners
 from edge_client.doctor.machine import examine_clock
-from edge_client.doctor.packages import examine_onnxruntime, examine_packages
+from edge_client.doctor.packages import examine_onnxruntime, examine_packages, examine_provider
 from edge_client.doctor.peers import examine_broker, examine_server
 from edge_client.privacy.ledger import LEDGER_FILE
 from tests.edge_client.scripted_server import broker, needs_mosquitto, web_server
@@ -151,6 +151,20 @@ def test_a_file_that_cannot_be_read_ends_nothing(tmp_path):
     last = examine(config, SECONDS)[-1]
     assert (last.check, last.level) == ("device.toml", "bad")
     assert "cannot be read as TOML" in last.text
+
+
+def test_a_device_that_has_yet_to_enrol_is_told_from_a_broken_one(tmp_path):
+    (tmp_path / "enrol.toml").touch()
+    assert "has not enrolled yet" in examine(tmp_path / "device.toml", SECONDS)[-1].text
+
+
+@pytest.mark.parametrize(("provider", "levels"), [("cpu", []), ("auto", ["good"]), ("cuda", ["weak"])])
+def test_a_gpu_that_is_asked_for_is_tried(tmp_path, provider, levels):
+    found = examine_provider(load_config(write_device(tmp_path, provider=provider)))
+    if found and "agrees with the processor" in found[0].text:
+        pytest.skip("this machine has a GPU")
+    assert [one.level for one in found] == levels
+    assert all("was built without CUDAExecutionProvider" in one.text for one in found)
 
 
 def test_two_runtimes_in_one_environment_are_named(tmp_path, monkeypatch):
