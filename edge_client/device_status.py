@@ -9,18 +9,11 @@ import msgspec
 from wire_protocol.device_state import DeviceState
 
 
-class Round(msgspec.Struct, frozen=True):
-    """A round of a run, and what the device does for it or what came of it, in words."""
-
-    run: str
-    round: int
-    what: str
-
-
 class Status(msgspec.Struct, frozen=True):
-    """`said` is what the server was told last; `started` is Unix time; `trouble` says why there is no link.
+    """`said` is what the server was told last; `started` is Unix time; `trouble` says why there was no link last.
 
-    `runtime` is what trained last, as "portable/cuda" on a GPU that passed its check.
+    `runtime` is what trained last, as "portable/cuda" on a GPU that passed its check; `last` what came of the round
+    whose answer the server had last, "" where there was none yet.
     """
 
     device: str
@@ -30,8 +23,8 @@ class Status(msgspec.Struct, frozen=True):
     runtime: str
     linked: bool
     trouble: str
-    now: Round | None
-    last: Round | None
+    doing: str
+    last: str
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -62,9 +55,9 @@ def describe(report: Report) -> str:
     running = report.running
     if running is not None:
         lines.append(("link", f"connected to {running.broker}" if running.linked else _no_link(running)))
-        lines.append(("round", "waits for a plan" if running.now is None else _round(running.now)))
-        if running.last is not None:
-            lines.append(("last", _round(running.last)))
+        lines.append(("now", running.doing))
+        if running.last:
+            lines.append(("last", running.last))
     for run, number in report.answered.items():
         lines.append(("answered", f"run {run} up to round {number}"))
     waiting = report.waiting
@@ -84,10 +77,6 @@ def _running(report: Report) -> str:
 
 def _no_link(running: Status) -> str:
     return f"no link to {running.broker}" + (f": {running.trouble}" if running.trouble else "")
-
-
-def _round(one: Round) -> str:
-    return f"run {one.run} round {one.round}: {one.what}"
 
 
 def _privacy(report: Report) -> str:

@@ -128,22 +128,6 @@ class Delivering(Busy):
 Phase = Idle | AwaitingSlice | Fetching | FetchDelayed | Training | Storing | StoreDelayed | Delivering
 
 
-_WORDS: dict[type[Busy], str] = {
-    AwaitingSlice: "waits for the values of its neurons",
-    Fetching: "fetches the model",
-    FetchDelayed: "waits to fetch the model again",
-    Training: "trains",
-    Storing: "keeps its update",
-    StoreDelayed: "waits for room for its update",
-    Delivering: "sends its update, until the server has it",
-}
-
-
-def in_words(phase: Busy) -> str:
-    """What the device does in a round."""
-    return _WORDS[type(phase)]
-
-
 def due(phase: Phase) -> float | None:
     """When the machine wants a `Tick` if nothing else happens, on the clock of events."""
     return phase.due if isinstance(phase, AwaitingSlice | FetchDelayed | StoreDelayed) else None

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from edge_client.config import DeviceConfig
 from edge_client.courier import Courier
 from edge_client.credentials import Credentials, broker_tls, load_credentials, server_tls
 from edge_client.delivery_runner import DeliveryRunner
-from edge_client.device_status import Round, Status
+from edge_client.device_status import Status
 from edge_client.device_store import DeviceStore, Stored
 from edge_client.device_work import DeviceWork
 from edge_client.downlink import Downlink
@@ -29,18 +30,21 @@ from edge_client.file_fetch import FileFetch
 from edge_client.link_account import LinkAccount
 from edge_client.log_limit import LogLimit
 from edge_client.machine_sensors import Sensors, require_sensors
+from edge_client.machine_watch import MachineWatch
 from edge_client.mqtt_link import LinkDown, LinkEvent, LinkSettings, LinkUp, MessageArrived, MqttLink
 from edge_client.outbox import Parcel
 from edge_client.plan_clock import remaining_seconds
-from edge_client.round_phases import Busy, in_words
+from edge_client.progress import Progress
+from edge_client.reporter import Examined, Reporter
 from edge_client.round_runner import RoundRunner, Tools
+from edge_client.service_manager import READY, ServiceManager
 from edge_client.training.choose import OpenRuntime, require_installed
 from edge_client.training.choose import open_runtime as open_installed_runtime
 from wire_protocol import topics
 from wire_protocol.device_state import DeviceState
 from wire_protocol.errors import ProtocolError
 from wire_protocol.examples import Examples, load_examples
-from wire_protocol.messages import Need, Receipt, RoundPlan, Slice, decode, encode
+from wire_protocol.messages import Need, Receipt, RoundPlan, Slice, encode
 
 if TYPE_CHECKING:
     from edge_client.round_fitting import Fitter
@@ -59,12 +63,13 @@ async def run_device(
     open_runtime: OpenRuntime = open_installed_runtime,
     executor: Executor | None = None,
     sensors: Sensors = Sensors(),  # noqa: B008 - a frozen value
+    manager: ServiceManager | None = None,
     answering: Answering = lambda _state, _status: nullcontext(),
 ) -> None:
     """Take part in every round until cancelled, then leave cleanly.
 
-    Training and downloads run in `executor` (None: the event loop's own); `answering` is held open meanwhile and may
-    ask for the device's status at any time. Raises `ConfigError`, `IdentityError`,
+    Training and downloads run in `executor` (None: the event loop's own); `manager` is told how it goes; `answering` is
+    held open meanwhile and may ask for the device's status at any time. Raises `ConfigError`, `IdentityError`,
     `ExamplesError` or `TrainingError` at once where the device could never take part; afterwards it only logs.
     """
     require_installed(config.runtime)
@@ -72,20 +77,23 @@ async def run_device(
         require_sensors(config.limits, sensors)
     credentials = load_credentials(config)
     examples = load_examples(config.data, labelled=False)
-    link = MqttLink(_link_settings(config, examples))
+    watch = MachineWatch(config.limits, sensors)
     with only_user_of(config.state):
         store = DeviceStore(config.state, credentials.fleet.name, config.outbox_mb * BYTES_PER_MB)
         fitter = make_fitter(config, sensors)
+        account = LinkAccount(None, sensors.local_time) if fitter is None else fitter.account
+        reporter = Reporter(_birth(config, examples), config.report, account)
+        link = MqttLink(_link_settings(config, reporter.message))
         courier = Courier(credentials, link.publish)
         fetch = FileFetch(config.download, courier.fetch)
         work = DeviceWork(config, examples, open_runtime, server_tls(config), fitter, fetch)
         for selection in store.memory.selections.values():
             work.recall(selection.bundle)
-        tools = Tools(credentials, work, store, Downlink(credentials, config.run), executor)
-        account = LinkAccount(None, sensors.local_time) if fitter is None else fitter.account
-        device = _Device(tools, link, account, courier)
+        tools = Tools(credentials, work, store, Downlink(credentials, config.run), watch, Progress(), executor)
+        outside = Outside(link, account, courier, reporter, manager or ServiceManager({}))
+        device = _Device(tools, outside)
         async with answering(config.state, device.status):
-            await device.run()
+            await device.run(Examined(watch, sensors, work.budget_left, config.state))
 
 
 def make_fitter(config: DeviceConfig, sensors: Sensors) -> Fitter | None:
@@ -106,65 +114,94 @@ def client_version() -> str:
         return "fisherfleet-edge"
 
 
-def _link_settings(config: DeviceConfig, examples: Examples) -> LinkSettings:
+def _birth(config: DeviceConfig, examples: Examples) -> DeviceState:
     told = len(examples) if config.privacy.tells_size else 0
-    birth = DeviceState(online=True, examples=told, runtime=config.runtime, client=client_version())
+    return DeviceState(online=True, examples=told, runtime=config.runtime, client=client_version())
+
+
+def _link_settings(config: DeviceConfig, birth: Callable[[], bytes]) -> LinkSettings:
     return LinkSettings(
         broker=config.broker,
         client_id=config.device,
         filters=(topics.downlink_filter(config.device), topics.plan(config.run or "+")),
         state_topic=topics.state(config.device),
-        birth=encode(birth),
+        birth=birth,
         will=encode(DeviceState(online=False)),
         tls=broker_tls(config),
     )
 
 
+@dataclass(frozen=True)
+class Outside:
+    """Whom a device has to do with."""
+
+    link: MqttLink
+    account: LinkAccount
+    courier: Courier
+    reporter: Reporter
+    manager: ServiceManager
+
+
 class _Device:
-    def __init__(self, tools: Tools, link: MqttLink, account: LinkAccount, courier: Courier) -> None:
+    def __init__(self, tools: Tools, outside: Outside) -> None:
         self._credentials: Credentials = tools.credentials
         self._work = tools.work
         self._downlink = tools.downlink
-        self._link = link
-        self._account = account
-        self._courier = courier
+        self._progress = tools.progress
+        self._link, self._account, self._courier = outside.link, outside.account, outside.courier
+        self._reporter, self._manager = outside.reporter, outside.manager
         self._round = RoundRunner(tools, self._on_stored)
-        self._delivery = DeliveryRunner(tools.credentials.device, tools.store, link, self._on_settled, account)
-        self._started, self._linked = time.time(), False
-        self._last: Round | None = None
+        self._delivery = DeliveryRunner(
+            tools.credentials.device, tools.store, self._link, self._on_settled, self._account
+        )
+        self._started, self._last = time.time(), ""
         self._limit = LogLimit(logger, logging.WARNING)
 
-    async def run(self) -> None:
+    async def run(self, examined: Examined) -> None:
+        beside = [
+            asyncio.create_task(self._reporter.run(examined, self._link.publish_birth)),
+            asyncio.create_task(self._manager.attend(self._in_a_line, lambda: not self._progress.stuck)),
+        ]
+        self._manager.tell(READY)
         try:
             await self._link.run(self._on_link)
         finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             await self._round.close()
             await self._delivery.close()
 
     def status(self) -> Status:
         """What it does now."""
-        phase, settings = self._round.phase, self._link.settings
         return Status(
             device=self._credentials.device,
-            broker=str(settings.broker),
+            broker=str(self._link.settings.broker),
             started=self._started,
-            said=decode(settings.birth, DeviceState),
+            said=self._reporter.said,
             runtime=self._work.runtime,
-            linked=self._linked,
+            linked=self._link.up,
             trouble=self._link.why_down,
-            now=Round(phase.task.plan.run, phase.task.plan.round, in_words(phase)) if isinstance(phase, Busy) else None,
+            doing=self._doing,
             last=self._last,
         )
+
+    @property
+    def _doing(self) -> str:
+        paused = self._reporter.health.paused
+        return f"rests: {paused}" if paused else self._round.doing
+
+    def _in_a_line(self) -> str:
+        return self._doing if self._link.up else f"no link to the broker; {self._doing}"
 
     def _on_stored(self, stored: Stored) -> None:
         self._delivery.stored(stored)
 
     def _on_settled(self, parcel: Parcel, receipt: Receipt | None) -> None:
-        self._last = Round(parcel.run, parcel.round, _outcome(parcel, receipt))
+        self._last = f"run {parcel.run} round {parcel.round}: {_outcome(parcel, receipt)}"
         self._round.settled(parcel, receipt)
 
     def _on_link(self, event: LinkEvent) -> None:
-        self._linked = not isinstance(event, LinkDown)
         if isinstance(event, LinkUp):
             self._delivery.link_up()
             self._courier.link_up()

@@ -7,6 +7,7 @@ import sys
 import time
 from datetime import datetime
 
+from edge_client.board_sensors import throttled
 from edge_client.findings import Finding
 from edge_client.machine_sensors import hottest
 from edge_client.plan_clock import EARLIEST
@@ -43,11 +44,14 @@ def is_synchronised() -> bool | None:
 
 
 def examine_temperature() -> list[Finding]:
-    """The hottest sensor."""
-    degrees = hottest()
-    if degrees is None:
-        return [Finding("temperature", "unknown", "no sensor tells of the temperature")]
-    text = f"the hottest sensor is at {degrees:.0f} degrees"
-    if degrees < HOT:
-        return [Finding("temperature", "good", text)]
-    return [Finding("temperature", "weak", text, "cool it, or set max_temperature in [limits]: it works slower now")]
+    """The hottest sensor, and whether the board is slowed down."""
+    degrees, slow = hottest(), throttled()
+    shown = (
+        "no sensor tells of the temperature" if degrees is None else f"the hottest sensor is at {degrees:.0f} degrees"
+    )
+    if slow:
+        text = f"the board is slowed down, for heat or weak power; {shown}"
+        return [Finding("temperature", "weak", text, "cool it; give it the power supply made for it")]
+    if degrees is not None and degrees >= HOT:
+        return [Finding("temperature", "weak", shown, "cool it, or set max_temperature in [limits]")]
+    return [Finding("temperature", "unknown" if degrees is None else "good", shown)]

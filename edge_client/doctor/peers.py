@@ -64,7 +64,7 @@ def examine_broker(config: DeviceConfig, seconds: float) -> list[Finding]:
     state = topics.state(config.device)
     gone = encode(DeviceState(online=False))
     filters = (topics.downlink_filter(config.device), topics.plan(config.run or "+"))
-    settings = LinkSettings(config.broker, config.device, filters, state, gone, gone, broker_tls(config))
+    settings = LinkSettings(config.broker, config.device, filters, state, lambda: gone, gone, broker_tls(config))
     try:
         asyncio.run(asyncio.wait_for(MqttLink(settings).try_once(), seconds))
     except (LinkError, TimeoutError, asyncio.TimeoutError) as error:

@@ -51,6 +51,12 @@ def test_what_few_devices_need_is_loaded_by_those_that_do():
     assert not loaded_by("edge_client.runner") & mostly_unneeded
 
 
+@pytest.mark.parametrize("module", ["edge_client.__main__", "edge_client.doctor.command", "edge_client.config"])
+def test_what_says_that_a_package_is_missing_needs_none(module):
+    packages = {"numpy", "msgspec", "cryptography", "zstandard", "paho", "aiomqtt", "psutil"}
+    assert not loaded_by(module) & packages
+
+
 def test_the_package_itself_takes_no_time_to_import():
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", "import edge_client"], capture_output=True, text=True, check=True

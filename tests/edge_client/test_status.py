@@ -34,12 +34,12 @@ async def test_a_device_tells_of_its_link_its_round_and_what_came_of_it(tmp_path
     async with surroundings(scene, tmp_path, provider="auto") as (server, config, _asked):
         device = asyncio.create_task(run_device(config, answering=answering))
         waits = await told(config.state, lambda status: status.linked)
-        assert (waits.device, waits.now, waits.last) == (DEVICE, None, None)
+        assert (waits.device, waits.doing, waits.last) == (DEVICE, "waits for a plan", "")
         assert (waits.said.online, waits.said.examples) == (True, 40)
 
         await first_round(server, scene)
-        ended = await told(config.state, lambda status: status.last is not None)
-        assert (ended.last.run, ended.last.round, ended.last.what) == ("digits", 1, "its update was counted")
+        ended = await told(config.state, lambda status: status.last)
+        assert ended.last == "run digits round 1: its update was counted"
         assert (waits.runtime, ended.runtime) == ("auto", "portable")
 
         report = await asyncio.to_thread(make_report, config)
@@ -60,8 +60,8 @@ def make_status() -> Status:
             "runtime": "auto",
             "trouble": "no route",
             "said": {"type": "state", "online": True},
-            "now": {"run": "r", "round": 3, "what": "trains"},
-            "last": None,
+            "doing": "run r round 3: trains",
+            "last": "",
         },
         Status,
     )

@@ -23,7 +23,8 @@ MIRROR = "http://deb.debian.org/debian"
 MERGED = "/usr/share/mmdebstrap/hooks/merged-usr"
 PACKAGES = (
     "base-files", "base-passwd", "bash", "coreutils", "dash", "debianutils", "diffutils", "dpkg", "findutils", "grep",
-    "gzip", "init-system-helpers", "libc-bin", "libstdc++6", "passwd", "perl-base", "python3", "sed", "systemd", "tar", "zlib1g",
+    "gzip", "init-system-helpers", "libc-bin", "libstdc++6", "passwd", "perl-base", "python3", "sed", "systemd", "tar",
+    "zlib1g",
 )  # fmt: skip
 AS_CONFIGURED = """\
 set -eu

@@ -17,7 +17,7 @@ from edge_client.doctor.folders import examine_data, examine_disk, examine_keys,
 from edge_client.doctor.machine import examine_clock
 from edge_client.doctor.packages import examine_onnxruntime, examine_packages, examine_provider
 from edge_client.doctor.peers import examine_broker, examine_server
-from edge_client.privacy.ledger import LEDGER_FILE
+from edge_client.privacy.ledger_files import LEDGER_FILE
 from tests.edge_client.scripted_server import broker, needs_mosquitto, web_server
 from tests.edge_client.test_command import write_config
 
