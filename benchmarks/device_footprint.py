@@ -36,7 +36,7 @@ from tests.faults.party import INPUT_SHAPE, Party, Plot, fisherfleet, wait_for_p
 
 FLOWER = Path(".venv-flower/bin")
 SYSTEM = "bookworm-x86-64"
-ROUNDS, EXAMPLES, BATCH, STEPS = 3, 512, 32, 20
+ROUNDS, EXAMPLES, BATCH, STEPS = 3, 64, 32, 20
 SETTLING_SECONDS = 2.0
 READY = "connected to"
 
