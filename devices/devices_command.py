@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from devices.flashing.flash_command import add_flash
 from devices.profiles.listing import add_profiles
+from devices.provisioning.provision_command import add_provision
 from server.console.arguments import new_command
 from server.console.devices import add_commands
 from server.console.link import with_link
@@ -32,6 +33,7 @@ def command_parser() -> argparse.ArgumentParser:
     made, commands = new_command(_PROGRAM, "Devices of a server's fleet, their boards, and profiles.")
     add_commands(commands)
     add_profiles(commands)
+    add_provision(commands)
     add_flash(commands)
     return made
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from hashlib import pbkdf2_hmac
 from pathlib import Path
 from zoneinfo import available_timezones
 
@@ -16,6 +17,18 @@ _COUNTRY = re.compile(r"[A-Z]{2}")
 _PASSPHRASE = re.compile(r"[ -~]{8,63}|[0-9a-fA-F]{64}")
 _SSH_KEY = re.compile(r"(ssh-[a-z0-9-]+|ecdsa-[a-z0-9-]+|sk-[a-z0-9@.-]+) [A-Za-z0-9+/]+={0,2}( [^\n\r]*)?")
 _MOST_SSID_BYTES = 32
+_KEY_DIGITS = 64
+
+
+def require_hostname(name: str) -> None:
+    """Raise `InvalidValueError` where no board can have this name."""
+    legal = "1 to 63 lower-case letters, digits and hyphens, with no hyphen at either end"
+    require(_HOSTNAME.fullmatch(name) is not None, "hostname", name, legal)
+
+
+def require_timezone(name: str) -> None:
+    """Raise `InvalidValueError` where there is no such zone."""
+    require(name in available_timezones(), "timezone", name, "a name of the IANA database, as in Europe/Berlin")
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,14 @@ class Wifi:
             _COUNTRY.fullmatch(self.country) is not None, "wifi country", self.country, "two capital letters, as in DE"
         )
 
+    @property
+    def pre_shared_key(self) -> str:
+        """64 hexadecimal digits that open this network and no other (IEEE 802.11, J.4); `password` is not None."""
+        assert self.password is not None
+        if len(self.password) == _KEY_DIGITS:
+            return self.password
+        return pbkdf2_hmac("sha1", self.password.encode(), self.ssid.encode(), 4096, _KEY_DIGITS // 2).hex()
+
 
 @dataclass(frozen=True)
 class Installation:
@@ -56,14 +77,12 @@ class Installation:
     timezone: str = "UTC"
 
     def __post_init__(self) -> None:
-        legal = "1 to 63 lower-case letters, digits and hyphens, with no hyphen at either end"
-        require(_HOSTNAME.fullmatch(self.hostname) is not None, "hostname", self.hostname, legal)
+        require_hostname(self.hostname)
         for key in self.ssh_keys:
             require(
                 _SSH_KEY.fullmatch(key) is not None, "ssh key", key, "a line of a .pub file, as ssh-keygen writes it"
             )
-        known = self.timezone in available_timezones()
-        require(known, "timezone", self.timezone, "a name of the IANA database, as in Europe/Berlin")
+        require_timezone(self.timezone)
 
     @property
     def files(self) -> tuple[DeviceFile, ...]:

@@ -9,6 +9,7 @@ from getpass import getpass
 from pathlib import Path
 
 from devices.errors import FlashError
+from devices.flashing.board_file import read_board
 from devices.flashing.installation import Installation, Wifi
 from devices.flashing.systems import SYSTEMS, system_named
 
@@ -45,20 +46,24 @@ def add_installation(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a public key (.pub) that may log in by SSH; may be repeated",
     )
-    parser.add_argument("--timezone", default="UTC", metavar="ZONE", help="as in Europe/Berlin (default: %(default)s)")
+    parser.add_argument("--timezone", metavar="ZONE", help="as in Europe/Berlin (default: UTC)")
 
 
 def read_installation(arguments: argparse.Namespace) -> Installation:
-    """What the options of `add_installation` say; raises `FlashError` and `InvalidValueError`."""
+    """What the options of `add_installation` say, and `board.toml` where they say nothing.
+
+    Raises `FlashError` and `InvalidValueError`.
+    """
     folder: Path = arguments.device_folder
+    board = read_board(folder)
     by_name = re.sub(r"[^a-z0-9-]+", "-", folder.resolve().name.lower()).strip("-")
     return Installation(
         folder,
         system_named(arguments.system),
-        arguments.hostname or by_name,
-        _wifi(arguments),
+        arguments.hostname or board.hostname or by_name,
+        _wifi(arguments) or board.wifi,
         tuple(key for path in arguments.ssh_key for key in _lines(path, "ssh key")),
-        arguments.timezone,
+        arguments.timezone or board.timezone or "UTC",
     )
 
 
