@@ -24,12 +24,12 @@ _MACHINE = ("-machine", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "1024",
 class Board:
     """A card and what is started from it; the console of all starts is in `console`."""
 
-    def __init__(self, card: Path, folder: Path, ssh_key: Path | None = None) -> None:
+    def __init__(self, card: Path, folder: Path, ssh_key: Path | None = None, login: str = "root") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.card = card
         self.console = folder / "console.log"
         self._folder = folder
-        self._key = ssh_key
+        self._key, self._login = ssh_key, login
         self._seen = 0
         self._qemu: subprocess.Popen[bytes] | None = None
         self._port = 0
@@ -79,9 +79,9 @@ class Board:
             time.sleep(POLL_SECONDS)
 
     def run(self, command: str) -> str:
-        """What a command prints there, by SSH as root."""
+        """What a command prints there, by SSH."""
         options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes")
-        words = ["ssh", "-i", str(self._key), "-p", str(self._port), "root@127.0.0.1"]
+        words = ["ssh", "-i", str(self._key), "-p", str(self._port), f"{self._login}@127.0.0.1"]
         words += [word for option in options for word in ("-o", option)]
         done = subprocess.run([*words, command], capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
@@ -106,7 +106,7 @@ class Board:
     def shut_down(self) -> None:
         """Stop it as `poweroff` does, and wait."""
         assert self._qemu is not None
-        self.run("systemctl --no-block poweroff")
+        self.run(("" if self._login == "root" else "sudo ") + "systemctl --no-block poweroff")
         self._qemu.wait(PATIENCE_SECONDS)
 
     def stop(self) -> None:

@@ -44,6 +44,11 @@ class Headquarters:
         """As a board reaches it."""
         return f"https://{HOST_SEEN_FROM_THE_BOARD}:{self._https}"
 
+    @property
+    def broker_url(self) -> str:
+        """As a board reaches it."""
+        return f"mqtts://{HOST_SEEN_FROM_THE_BOARD}:{self._broker}"
+
     def start(self, serve: Sequence[str]) -> None:
         """Make the fleet and start everything; `serve` are more options of `fisherfleet serve`."""
         self.fisherfleet("fleet", "init", self.fleet, "--host", HOST_SEEN_FROM_THE_BOARD, "--host", "127.0.0.1")
@@ -64,10 +69,12 @@ class Headquarters:
 
     def token(self) -> str:
         """A token with which one device enrols."""
+        return self.operate("devices", "enrol-token", "--broker", self.broker_url).strip()
+
+    def operate(self, *words: object) -> str:
+        """What a command prints that is the operator's."""
         operator = self.fisherfleet("tokens", "create", "me", "--role", "operator", "--state", self.state).strip()
-        broker = f"mqtts://{HOST_SEEN_FROM_THE_BOARD}:{self._broker}"
-        asked = ["--server", f"http://127.0.0.1:{self._http}", "--broker", broker]
-        return self.fisherfleet("devices", "enrol-token", *asked, FISHERFLEET_TOKEN=operator).strip()
+        return self.fisherfleet(*words, "--server", f"http://127.0.0.1:{self._http}", FISHERFLEET_TOKEN=operator)
 
     def rounds(self) -> dict[int, int]:
         """Updates counted in each closed round."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from devices.errors import FlashError
 from devices.flashing.caches import cache_folder
 from devices.flashing.card.base import ARCHIVE, base_image
 from devices.flashing.card.layout import BOOT_MIB, MIB
@@ -20,7 +22,10 @@ _SECRET = "It holds the device's keys, so remove it then."
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_installation(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the card's image, as in card.img")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the card's image, as in card.img (with --write it may be left out)"
+    )
+    add_writing(parser)
     parser.add_argument(
         "--base",
         type=Path,
@@ -39,14 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> str:
     """Make the card; returns what to do with it."""
     installation = read_installation(arguments)
+    if arguments.out is None and arguments.write is None:
+        raise FlashError("say where to: --out FILE, --write DEVICE or both")
     files = boot_partition(installation)
     require_target(arguments, BOOT_MIB * MIB)
     require_programs(("mcopy",))
     base = arguments.base or base_image(installation.system, cache_folder(), _say, arguments.archive)
-    write_card(base, files, arguments.out)
-    if arguments.write is not None:
-        return f"{write_to_card(arguments.out, arguments)} {arguments.out}: {_SECRET}"
-    return f"{arguments.out}: write it to a card, as with Raspberry Pi Imager, and start the board with it. {_SECRET}"
+    with TemporaryDirectory() as folder:
+        out = arguments.out or Path(folder) / f"{installation.hostname}.img"
+        write_card(base, files, out)
+        if arguments.write is not None:
+            return write_to_card(out, arguments)
+    return f"{out}: write it to a card, as with Raspberry Pi Imager, and start the board with it. {_SECRET}"
 
 
 def _say(line: str) -> None:
