@@ -36,10 +36,10 @@ def add_writing(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def require_target(arguments: argparse.Namespace) -> None:
-    """Raise `FlashError` where `--write` names what must not be written to; before minutes go into an image."""
+def require_target(arguments: argparse.Namespace, image_size: int) -> None:
+    """Raise `FlashError` where `--write` names what must not be written to; before the image is made."""
     if arguments.write is not None:
-        require_card(find_disk(arguments.write), 0, any_disk=arguments.any_disk)
+        require_card(find_disk(arguments.write), image_size, any_disk=arguments.any_disk)
 
 
 def write_to_card(image: Path, arguments: argparse.Namespace, ask: Ask = input) -> str:

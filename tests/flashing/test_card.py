@@ -14,7 +14,7 @@ from devices.command_line import main
 from devices.errors import FlashError
 from devices.flashing.card import base as base_module
 from devices.flashing.card.base import FILES, base_image, our_files
-from devices.flashing.card.layout import ALIGN_MIB, BOOT_LABEL, BOOT_MIB, BOOT_OFFSET, CARD, MIB, ROOT_LABEL
+from devices.flashing.card.layout import ALIGN_MIB, BOOT_LABEL, BOOT_MIB, CARD, MIB, ROOT_LABEL, boot_offset
 from devices.flashing.card.programs import BY_PACKAGE, require_programs, search_path
 from devices.flashing.card.settings import wpa_supplicant_configuration
 from devices.flashing.card.write import FIRST_BOOT, boot_partition, write_card
@@ -22,7 +22,8 @@ from devices.flashing.installation import Installation, Wifi
 from devices.flashing.systems import SYSTEMS
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5bXQw6k6vXH0oZ8d1m0C1xk1m3v9m9 me@desk"
-SMALL_BOOT_MIB = 8
+SMALL_BOOT_MIB = 40
+BOOT_OFFSET = ALIGN_MIB * MIB
 
 
 @pytest.fixture(autouse=True)
@@ -48,12 +49,13 @@ def installation(tmp_path: Path) -> Installation:
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     """A card with a boot partition alone, a small one."""
-    image = tmp_path / "base.img"
+    image, environment = tmp_path / "base.img", {"PATH": search_path()}
     with image.open("wb") as file:
         file.truncate(BOOT_OFFSET + SMALL_BOOT_MIB * MIB)
-    sectors = BOOT_OFFSET // 512
-    command = ["mkdosfs", "--offset", str(sectors), image, str(SMALL_BOOT_MIB * 1024)]
-    subprocess.run(command, check=True, capture_output=True, env={"PATH": search_path()})
+    table = f"label: dos\nstart={ALIGN_MIB}MiB, type=c, bootable\n"
+    subprocess.run(["sfdisk", image], input=table, text=True, check=True, capture_output=True, env=environment)
+    command = ["mkdosfs", "-F", "32", "--offset", str(BOOT_OFFSET // 512), image, str(SMALL_BOOT_MIB * 1024)]
+    subprocess.run(command, check=True, capture_output=True, env=environment)
     return image
 
 
@@ -113,6 +115,16 @@ def test_what_does_not_fit_leaves_the_card_that_was_there(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base.img", "card.img", "kitchen"]
 
 
+@pytest.mark.parametrize("content", [b"", bytes(512), bytes(510) + b"\x55\xaa", b"EFI PART" * 64])
+def test_only_cards_are_written_on(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "base.img").write_bytes(content)
+    with pytest.raises(FlashError, match=r"base\.img is no card's image"):
+        write_card(tmp_path / "base.img", {}, tmp_path / "card.img")
+    with pytest.raises(FlashError, match=r"other\.img cannot be read"):
+        write_card(tmp_path / "other.img", {}, tmp_path / "card.img")
+    assert [path.name for path in tmp_path.iterdir()] == ["base.img"]
+
+
 @pytest.mark.parametrize(
     ("wifi", "lines"),
     [
@@ -145,6 +157,8 @@ def test_a_card_is_divided_as_a_raspberry_pi_reads_it(tmp_path: Path) -> None:
     assert (boot["type"], boot["bootable"], boot["start"] * 512) == ("c", True, BOOT_OFFSET)
     assert (rest["type"], rest["start"] * 512) == ("83", BOOT_OFFSET + BOOT_MIB * MIB)
     assert rest["start"] * 512 % (ALIGN_MIB * MIB) == 0
+    with card.open("rb") as image:
+        assert boot_offset(image.read(512)) == BOOT_OFFSET
     assert boot_files(card) == {"config.txt": b"arm_64bit=1\n"}
     assert_root_file_system(card, rest["start"] * 512)
 

@@ -13,7 +13,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from devices.flashing.card.layout import BOOT_OFFSET
+from devices.flashing.card.layout import ALIGN_MIB, MIB
 
 HOST_SEEN_FROM_THE_BOARD = "10.0.2.2"
 PATIENCE_SECONDS = 900.0
@@ -89,12 +89,12 @@ class Board:
 
     def boot_file(self, name: str) -> bytes:
         """A file of the boot partition; the board is off, or has not changed it."""
-        command = ["mcopy", "-i", f"{self.card}@@{BOOT_OFFSET}", f"::{name}", "-"]
+        command = ["mcopy", "-i", f"{self.card}@@{ALIGN_MIB * MIB}", f"::{name}", "-"]
         return subprocess.run(command, capture_output=True, check=True).stdout
 
     def boot_files(self) -> str:
         """Names of all files of the boot partition."""
-        command = ["mdir", "-/", "-b", "-i", f"{self.card}@@{BOOT_OFFSET}", "::"]
+        command = ["mdir", "-/", "-b", "-i", f"{self.card}@@{ALIGN_MIB * MIB}", "::"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def cut_power(self) -> None:

@@ -10,9 +10,13 @@ ALIGN_MIB = 4
 """Cards erase this much at once, or less."""
 
 BOOT_MIB = 512
-BOOT_OFFSET = ALIGN_MIB * MIB
+SECTOR_BYTES = 512
 CARD, BOOT_FOLDER = "card.img", "/boot/firmware"
 _SPARE_MIB = 256
+_SIGNATURE = bytes.fromhex("55 aa")
+_TABLE, _ENTRY_BYTES = 446, 16
+_KIND, _START = 4, 8
+_FAT32 = (0x0B, 0x0C)
 _CONFIGURATION = """\
 image boot.vfat {{
     mountpoint = "{boot_folder}"
@@ -46,6 +50,18 @@ image {card} {{
     }}
 }}
 """
+
+
+def boot_offset(first_sector: bytes) -> int | None:
+    """Where the boot partition of a card begins, in bytes, by its first 512 bytes; None where they say of none.
+
+    It is the first partition of the table that IBM PC DOS 2.0 began with, and a FAT32 file system.
+    """
+    entry = first_sector[_TABLE : _TABLE + _ENTRY_BYTES]
+    signed = first_sector[SECTOR_BYTES - len(_SIGNATURE) : SECTOR_BYTES] == _SIGNATURE
+    if not signed or entry[_KIND] not in _FAT32:
+        return None
+    return int.from_bytes(entry[_START : _START + 4], "little") * SECTOR_BYTES
 
 
 def root_mib(content: int) -> int:

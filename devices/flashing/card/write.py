@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from devices.errors import FlashError
-from devices.flashing.card.layout import BOOT_OFFSET
+from devices.flashing.card.layout import SECTOR_BYTES, boot_offset
 from devices.flashing.card.programs import run_program
 from devices.flashing.card.settings import SETTINGS_FOLDER, settings_files
 from devices.flashing.device_folder import PRIVATE_FILE
@@ -35,8 +35,10 @@ def boot_partition(installation: Installation) -> dict[str, bytes]:
 def write_card(base: Path, files: Mapping[str, bytes], out: Path) -> None:
     """Make `out` the card with these files on its boot partition, readable by this user alone.
 
-    `base` is an image that `base_image` made. Raises `FlashError` and leaves no rest.
+    `base` is an image that `base_image` made, or one whose board has the same services. Raises `FlashError` and leaves
+    no rest.
     """
+    offset = _boot_offset(base)
     with _replacing(out) as card, TemporaryDirectory() as folder:
         run_program(["cp", "--sparse=always", "--no-preserve=mode", str(base), str(card)], f"the card {out}")
         staged = Path(folder)
@@ -45,8 +47,19 @@ def write_card(base: Path, files: Mapping[str, bytes], out: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         # The drive is the partition that begins there; Q: end at what does not fit, in place of asking.
-        command = ["mcopy", "-s", "-Q", "-i", f"{card}@@{BOOT_OFFSET}", *map(str, sorted(staged.iterdir())), "::/"]
+        command = ["mcopy", "-s", "-Q", "-i", f"{card}@@{offset}", *map(str, sorted(staged.iterdir())), "::/"]
         run_program(command, f"the boot partition of {out}")
+
+
+def _boot_offset(base: Path) -> int:
+    try:
+        with base.open("rb") as image:
+            offset = boot_offset(image.read(SECTOR_BYTES))
+    except OSError as error:
+        raise FlashError(f"{base} cannot be read: {error}") from error
+    if offset is None:
+        raise FlashError(f"{base} is no card's image: it has no partition table (MBR) that begins with FAT32")
+    return offset
 
 
 @contextmanager
