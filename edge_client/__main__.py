@@ -21,6 +21,8 @@ from edge_client.config import DeviceConfig, load_config
 from wire_protocol.errors import FisherfleetError
 
 EXIT_REFUSED = 2
+ENROLMENT_FILE = "enrol.toml"
+"""Beside `device.toml`: what a device that has none yet enrols with (`enrolment_file.py`)."""
 STOP_SECONDS = 8.0
 """A training halts at its next step. What hangs longer, as a download from a server that is silent, is left: that a
 kill at any moment does no harm is what the device is built for.
@@ -49,6 +51,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge") -> i
         stream=sys.stderr,
     )
     try:
+        _enrol_at_first_start(arguments.config)
         asyncio.run(_run_until_stopped(load_config(arguments.config)))
     except FisherfleetError as error:
         sys.stderr.write(f"{prog}: error: {error}\n")
@@ -71,7 +74,18 @@ def command_parser(prog: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _enrol_at_first_start(config: Path) -> None:
+    waiting = config.with_name(ENROLMENT_FILE)
+    if not waiting.exists():
+        return
+    from edge_client.enrolment_file import enrol_at_first_start  # noqa: PLC0415 - loads cryptography
+
+    for line in (enrol_at_first_start(waiting) or "").splitlines():
+        logging.getLogger(__name__).info("%s", line)
+
+
 async def _run_until_stopped(config: DeviceConfig) -> None:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's products are small; graphs have threads of their own
     from edge_client.runner import run_device  # noqa: PLC0415 - a wrong file is reported without loading numpy and MQTT
     from edge_client.service_manager import STOPPING, ServiceManager  # noqa: PLC0415 - with the device
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from edge_client.config import DeviceConfig
 from edge_client.courier import Courier
@@ -31,7 +32,6 @@ from edge_client.mqtt_link import LinkDown, LinkEvent, LinkSettings, LinkUp, Mes
 from edge_client.plan_clock import remaining_seconds
 from edge_client.progress import Progress
 from edge_client.reporter import Examined, Reporter
-from edge_client.round_fitting import LINK_FILE, Fitter
 from edge_client.round_runner import RoundRunner, Tools
 from edge_client.service_manager import READY, ServiceManager
 from edge_client.training.choose import OpenRuntime, require_installed
@@ -41,6 +41,9 @@ from wire_protocol.device_state import DeviceState
 from wire_protocol.errors import ProtocolError
 from wire_protocol.examples import Examples, load_examples
 from wire_protocol.messages import Need, Receipt, RoundPlan, Slice, encode
+
+if TYPE_CHECKING:
+    from edge_client.round_fitting import Fitter
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +90,8 @@ def make_fitter(config: DeviceConfig, sensors: Sensors) -> Fitter | None:
     """What fits rounds to this device's limits, None where it has none."""
     if config.limits is None:
         return None
+    from edge_client.round_fitting import LINK_FILE, Fitter  # noqa: PLC0415 - devices without limits need none
+
     account = LinkAccount(config.state / LINK_FILE, sensors.local_time)
     return Fitter(config.limits, config.state, account, sensors)
 

@@ -1,4 +1,7 @@
-"""What stands between a plan and a device's examples: in which runs it takes part, and what they cost its owner."""
+"""What stands between a plan and a device's examples: in which runs it takes part, and what they cost its owner.
+
+The ledger and its accountant are loaded by the first private round.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,17 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from edge_client.errors import LedgerDiskError, LedgerError, NotPrivateError
 from edge_client.privacy.cap import Cap
-from edge_client.privacy.charges import Charge
-from edge_client.privacy.ledger import Ledger
 from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.messages import RoundPlan
 from wire_protocol.privacy import RecordPrivacy
+
+if TYPE_CHECKING:
+    from edge_client.privacy.charges import Charge
+    from edge_client.privacy.ledger import Ledger
 
 
 class PrivacyGuard:
@@ -30,6 +36,8 @@ class PrivacyGuard:
     @property
     def ledger(self) -> Ledger:
         """Opened by who asks first; raises `LedgerError` or `LedgerDiskError`."""
+        from edge_client.privacy.ledger import Ledger  # noqa: PLC0415 - devices without private runs need none
+
         with self._lock:
             if self._ledger is None:
                 self._ledger = Ledger(self._state, self._cap)
@@ -73,6 +81,8 @@ class PrivacyGuard:
 
 
 def _charges(plan: RoundPlan, scores: bool) -> tuple[Charge, ...]:
+    from edge_client.privacy.charges import Charge  # noqa: PLC0415 - with the ledger
+
     privacy = plan.privacy
     if isinstance(privacy, RecordPrivacy):
         steps, *scoring = privacy.releases(plan.local_steps, scores)
