@@ -18,8 +18,9 @@ from edge_client.credentials import Credentials, broker_tls, load_credentials, s
 from edge_client.delivery_runner import DeliveryRunner
 from edge_client.device_store import DeviceStore, Stored
 from edge_client.device_work import DeviceWork
-from edge_client.downlink import Downlink
+from edge_client.downlink import Downlink, Withdrawn
 from edge_client.durable_files import only_user_of
+from edge_client.errors import StartAgainError
 from edge_client.file_fetch import FileFetch
 from edge_client.link_account import LinkAccount
 from edge_client.log_limit import LogLimit
@@ -30,10 +31,13 @@ from edge_client.round_fitting import LINK_FILE, Fitter
 from edge_client.round_runner import RoundRunner, Tools
 from edge_client.training.choose import OpenRuntime, require_installed
 from edge_client.training.choose import open_runtime as open_installed_runtime
+from edge_client.updates.device_updates import DeviceUpdates, require_launched
+from edge_client.updates.spare_fetch import SpareFetch
 from wire_protocol import topics
 from wire_protocol.errors import ProtocolError
 from wire_protocol.examples import Examples, load_examples
 from wire_protocol.messages import DeviceState, Need, Receipt, RoundPlan, Slice, encode
+from wire_protocol.releases import ModelOffer, ReleaseOffer
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +54,11 @@ async def run_device(
     """Take part in every round until cancelled, then leave cleanly.
 
     Training and downloads run in `executor` (None: the event loop's own). Raises `ConfigError`, `IdentityError`,
-    `ExamplesError` or `TrainingError` at once where the device could never take part; afterwards it only logs.
+    `ExamplesError` or `TrainingError` at once where the device could never take part; afterwards it only logs, and
+    raises `StartAgainError` between two rounds where another release of the client is to run.
     """
     require_installed(config.runtime)
+    require_launched(config)
     if config.limits is not None:
         require_sensors(config.limits, sensors)
     credentials = load_credentials(config)
@@ -63,12 +69,15 @@ async def run_device(
         fitter = make_fitter(config, sensors)
         courier = Courier(credentials, link.publish)
         fetch = FileFetch(config.download, courier.fetch)
-        work = DeviceWork(config, examples, open_runtime, server_tls(config), fitter, fetch)
+        tls = server_tls(config)
+        work = DeviceWork(config, examples, open_runtime, tls, fitter, fetch)
         for selection in store.memory.selections.values():
             work.recall(selection.bundle)
         tools = Tools(credentials, work, store, Downlink(credentials, config.run), executor)
         account = LinkAccount(None, sensors.local_time) if fitter is None else fitter.account
-        await _Device(tools, link, account, courier).run()
+        spare = SpareFetch(config.server, tls, fetch, config.limits, account, sensors)
+        updates = DeviceUpdates(config, credentials, client_release(), spare, link.publish)
+        await _Device(tools, link, account, courier, updates).run()
 
 
 def make_fitter(config: DeviceConfig, sensors: Sensors) -> Fitter | None:
@@ -79,21 +88,28 @@ def make_fitter(config: DeviceConfig, sensors: Sensors) -> Fitter | None:
     return Fitter(config.limits, config.state, account, sensors)
 
 
+def client_release() -> str:
+    """Version of this client, "" where its package is not installed."""
+    try:
+        return version("fisherfleet")
+    except PackageNotFoundError:
+        return ""
+
+
 def client_version() -> str:
     """Name and version of this client, as the server shows them."""
-    try:
-        return f"fisherfleet-edge/{version('fisherfleet')}"
-    except PackageNotFoundError:
-        return "fisherfleet-edge"
+    return f"fisherfleet-edge/{client_release()}".rstrip("/")
 
 
 def _link_settings(config: DeviceConfig, examples: Examples) -> LinkSettings:
     told = len(examples) if config.privacy.tells_size else 0
+    run = config.run or "+"
+    models = (topics.model(run),) if config.updates.models else ()
     birth = DeviceState(online=True, examples=told, runtime=config.runtime, client=client_version())
     return LinkSettings(
         broker=config.broker,
         client_id=config.device,
-        filters=(topics.downlink_filter(config.device), topics.plan(config.run or "+")),
+        filters=(topics.downlink_filter(config.device), topics.plan(run), *models),
         state_topic=topics.state(config.device),
         birth=encode(birth),
         will=encode(DeviceState(online=False)),
@@ -102,23 +118,35 @@ def _link_settings(config: DeviceConfig, examples: Examples) -> LinkSettings:
 
 
 class _Device:
-    def __init__(self, tools: Tools, link: MqttLink, account: LinkAccount, courier: Courier) -> None:
+    def __init__(
+        self, tools: Tools, link: MqttLink, account: LinkAccount, courier: Courier, updates: DeviceUpdates
+    ) -> None:
         self._credentials: Credentials = tools.credentials
         self._work = tools.work
         self._downlink = tools.downlink
         self._link = link
         self._account = account
         self._courier = courier
-        self._round = RoundRunner(tools, self._on_stored)
+        self._updates = updates
+        self._round = RoundRunner(tools, self._on_stored, updates)
         self._delivery = DeliveryRunner(tools.credentials.device, tools.store, link, self._round.settled, account)
         self._limit = LogLimit(logger, logging.WARNING)
 
     async def run(self) -> None:
+        linking = asyncio.ensure_future(self._link.run(self._on_link))
+        leaving = asyncio.ensure_future(self._updates.leaving())
         try:
-            await self._link.run(self._on_link)
+            await asyncio.wait((linking, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done():
+                raise StartAgainError(await leaving)
+            await linking
         finally:
+            for task in (linking, leaving):
+                task.cancel()
+            await asyncio.gather(linking, leaving, return_exceptions=True)
             await self._round.close()
             await self._delivery.close()
+            await self._updates.close()
 
     def _on_stored(self, stored: Stored) -> None:
         self._delivery.stored(stored)
@@ -127,13 +155,16 @@ class _Device:
         if isinstance(event, LinkUp):
             self._delivery.link_up()
             self._courier.link_up()
+            self._updates.link_changed(True)
         elif isinstance(event, LinkDown):
             self._delivery.link_down()
+            self._updates.link_changed(False)
         else:
             self._on_message(event)
 
     def _on_message(self, message: MessageArrived) -> None:
         self._account.carried(len(message.topic) + len(message.payload))
+        self._updates.bytes_came()
         try:
             if topics.is_file(message.topic, self._credentials.device):
                 self._courier.piece_arrived(message.topic, message.payload)
@@ -153,3 +184,7 @@ class _Device:
             self._delivery.need_arrived(incoming)
         elif isinstance(incoming, Receipt):
             self._delivery.receipt_arrived(incoming)
+        elif isinstance(incoming, ReleaseOffer | ModelOffer):
+            self._updates.offer_arrived(incoming)
+        elif isinstance(incoming, Withdrawn):
+            self._updates.offer_arrived(None)
