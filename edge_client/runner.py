@@ -34,9 +34,10 @@ from edge_client.training.choose import open_runtime as open_installed_runtime
 from edge_client.updates.device_updates import DeviceUpdates, require_launched
 from edge_client.updates.spare_fetch import SpareFetch
 from wire_protocol import topics
+from wire_protocol.device_state import DeviceState
 from wire_protocol.errors import ProtocolError
 from wire_protocol.examples import Examples, load_examples
-from wire_protocol.messages import DeviceState, Need, Receipt, RoundPlan, Slice, encode
+from wire_protocol.messages import Need, Receipt, RoundPlan, Slice, encode
 from wire_protocol.releases import ModelOffer, ReleaseOffer
 
 logger = logging.getLogger(__name__)

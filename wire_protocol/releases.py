@@ -16,7 +16,7 @@ import msgspec
 
 from wire_protocol import topics
 from wire_protocol.errors import require, require_hex_sha256
-from wire_protocol.messages import MAX_COUNT, Message
+from wire_protocol.messages import Message, require_count
 from wire_protocol.release_version import require_version
 
 ReleaseStatus = Literal["none", "refused", "waiting", "fetching", "ready", "trial", "confirmed", "failed"]
@@ -101,8 +101,8 @@ class ModelOffer(Message, frozen=True, tag="model-offer"):
 
     def __post_init__(self) -> None:
         topics.require_identifier("run", self.run)
-        require(0 <= self.version <= MAX_COUNT, "version", self.version, "0 to 2^53")
-        require(1 <= self.promotion <= MAX_COUNT, "promotion", self.promotion, "1 to 2^53")
+        require_count("version", self.version)
+        require_count("promotion", self.promotion, least=1)
         require_hex_sha256("sha256", self.sha256)
         require(1 <= self.size <= MAX_MODEL_BYTES, "size", self.size, f"1 to {MAX_MODEL_BYTES}")
 
@@ -130,4 +130,4 @@ class ReleaseReport(Message, frozen=True, tag="release-report"):
         require(len(self.models) <= MAX_MODELS, "models", len(self.models), f"at most {MAX_MODELS}")
         for run, version in self.models.items():
             topics.require_identifier("run", run)
-            require(0 <= version <= MAX_COUNT, "models", version, "0 to 2^53")
+            require_count("models", version)

@@ -65,4 +65,3 @@ def _member(packed: tarfile.TarFile, name: str, most: int) -> bytes:
     content: IO[bytes] | None = packed.extractfile(member)
     assert content is not None, "a regular member has content"
     return content.read()
-

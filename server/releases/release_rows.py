@@ -1,4 +1,4 @@
-"""Releases of the client, how they are rolled out, and what devices say of them, in the database.
+"""Releases of the client, how they are rolled out, and what devices say of them: in the database, archives on disk.
 
 Every method is one transaction and may be called from any thread.
 """
@@ -7,16 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from server import tables
+from server.content_files import ContentFiles
 from server.database import Database, insert
 from server.errors import ConflictError, UnknownReleaseError
 from server.releases.release_file import SignedRelease
 from server.releases.rollout import Rollout, RolloutStatus
 from wire_protocol.releases import MAX_RELEASES, ReleaseReport, ReleaseStatus
+
+MOST_KEPT = 32
+"""Archives, those that came last: some versions for some systems."""
 
 _releases, _rollouts, _reports = tables.releases.c, tables.rollouts.c, tables.release_reports.c
 
@@ -61,18 +66,21 @@ class ReportRecord:
 
 
 class ReleaseRows:
-    """The rows in `database`; `clock` gives seconds since the Unix epoch."""
+    """The rows in `database`, and the `archives` in `folder`; `clock` gives seconds since the Unix epoch."""
 
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, folder: Path, clock: Callable[[], float]) -> None:
         self._database = database
         self._clock = clock
+        self.archives = ContentFiles(folder, MOST_KEPT)
+        self.archives.resume(record.sha256 for record in reversed(self.releases()))
 
-    def add(self, signed: SignedRelease) -> ReleaseRecord:
-        """Note a release, in place of another one of its version for the same system.
+    def add(self, signed: SignedRelease, archive: bytes) -> ReleaseRecord:
+        """Keep a release, in place of another one of its version for the same system.
 
-        Raises `ConflictError` where the version has too many.
+        Raises `ConflictError` where the version has too many, and `StorageError`.
         """
         release = signed.release
+        self.archives.publish(archive)
         row: dict[str, Any] = {
             field.name: getattr(release, field.name) for field in fields(ReleaseRecord) if field.name != "at"
         }
@@ -81,6 +89,12 @@ class ReleaseRows:
             statement = insert(connection, tables.releases).values(row)
             changed = {name: statement.excluded[name] for name in row if name not in ("version", "system")}
             connection.execute(statement.on_conflict_do_update(index_elements=["version", "system"], set_=changed))
+            gone = [
+                digest
+                for digest in connection.execute(select(_releases.sha256)).scalars()
+                if self.archives.path_of(digest) is None
+            ]
+            connection.execute(delete(tables.releases).where(_releases.sha256.in_(gone)))
             count = select(func.count()).where(_releases.version == release.version)
             if connection.execute(count).scalar_one() > MAX_RELEASES:
                 connection.rollback()

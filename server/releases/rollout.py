@@ -74,10 +74,12 @@ class Said:
 
 @dataclass(frozen=True)
 class Progress:
-    """How a rollout stands: whom it is `offered` to now, counts of what they said, and why it must halt, "" if not."""
+    """How a rollout stands: whom it is for, whom it is `offered` to now, counts of what they said, and why it must
+    halt, "" if it need not.
+    """
 
+    everybody: tuple[str, ...]
     offered: frozenset[str]
-    members: int
     confirmed: int
     failed: int
     trying: int
@@ -97,8 +99,8 @@ def progress(rollout: Rollout, members: tuple[str, ...], said: Mapping[str, Said
     needed = ceil(PROVEN_SHARE * sum(mine.get(device) != "refused" for device in first))
     proven = sum(mine.get(device) == "confirmed" for device in first) >= needed
     return Progress(
+        everybody=members,
         offered=frozenset(members if proven else first),
-        members=len(members),
         confirmed=confirmed,
         failed=failed,
         trying=took - confirmed - failed,
