@@ -47,7 +47,7 @@ install-benchmarks: .venv/benchmarks.installed
 
 .venv-edge/installed: requirements-edge.txt pyproject.toml
 	@$(PYTHON) -m venv .venv-edge
-	@.venv-edge/bin/python $(PIP) -r requirements-edge.txt
+	@.venv-edge/bin/python $(PIP) --no-deps -r requirements-edge.txt
 	@.venv-edge/bin/python $(PIP) --no-deps --editable .
 	@touch $@
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from wire_protocol.errors import FisherfleetError
 EXIT_REFUSED = 2
 EXIT_AGAIN = 75
 """Asks to be started again at once, for another release: `RestartForceExitStatus=` of the unit; EX_TEMPFAIL."""
+ENROLMENT_FILE = "enrol.toml"
+"""Beside `device.toml`: what a device that has none yet enrols with (`enrolment_file.py`)."""
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge") -> int:
@@ -46,6 +49,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge") -> i
         stream=sys.stderr,
     )
     try:
+        _enrol_at_first_start(arguments.config)
         asyncio.run(_run_until_stopped(load_config(arguments.config)))
     except StartAgainError:
         return EXIT_AGAIN
@@ -70,7 +74,18 @@ def command_parser(prog: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _enrol_at_first_start(config: Path) -> None:
+    waiting = config.with_name(ENROLMENT_FILE)
+    if not waiting.exists():
+        return
+    from edge_client.enrolment_file import enrol_at_first_start  # noqa: PLC0415 - loads cryptography
+
+    for line in (enrol_at_first_start(waiting) or "").splitlines():
+        logging.getLogger(__name__).info("%s", line)
+
+
 async def _run_until_stopped(config: DeviceConfig) -> None:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's products are small; graphs have threads of their own
     from edge_client.runner import run_device  # noqa: PLC0415 - a wrong file is reported without loading numpy and MQTT
 
     device = asyncio.ensure_future(run_device(config))

@@ -100,14 +100,15 @@ class DeviceConfig:
 
 def load_config(path: Path) -> DeviceConfig:
     """Read a device's TOML file; raises `ConfigError` that names file, field, value and what is legal."""
-    table = _read(path)
+    table = read_toml(path)
     try:
-        return _config(table, path.parent)
+        return check_config(table, path.parent)
     except InvalidValueError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's content; raises `ConfigError`."""
     try:
         with path.open("rb") as file:
             table: dict[str, Any] = tomllib.load(file)
@@ -118,7 +119,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
 
 
-def _config(table: dict[str, Any], folder: Path) -> DeviceConfig:
+def check_config(table: dict[str, Any], folder: Path) -> DeviceConfig:
+    """What the keys of a `device.toml` in this folder say; raises `InvalidValueError`."""
     legal = (*REQUIRED, *OPTIONAL)
     for key in table:
         require(key in legal, "key", key, _one_of(legal))

@@ -14,7 +14,7 @@ from functools import partial
 from math import inf
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,7 +30,6 @@ from edge_client.privacy.guard import PrivacyGuard
 from edge_client.privacy.mechanism import Mechanism
 from edge_client.residual_store import ResidualStore
 from edge_client.round_events import Fetch, Selection, Train
-from edge_client.round_fitting import Fitter, RoundFitting, Subject
 from edge_client.selection.policies import may_score
 from edge_client.training.choose import OpenRuntime, RuntimeSpec, files_for
 from edge_client.training.interruptible import InterruptibleRuntime, InterruptibleScorer
@@ -45,6 +44,9 @@ from wire_protocol.messages import RoundPlan, Slice, Update
 from wire_protocol.privacy import RecordPrivacy
 from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, gather, sub_shapes
 from wire_protocol.tensor_codec import Codec, Shapes, decode, largest_size
+
+if TYPE_CHECKING:
+    from edge_client.round_fitting import Fitter, RoundFitting
 
 logger = logging.getLogger(__name__)
 
@@ -202,6 +204,8 @@ class DeviceWork:
         """How the round is fitted, None without limits; neurons chosen before are checked against them at once."""
         if self._fitter is None:
             return None
+        from edge_client.round_fitting import Subject  # noqa: PLC0415 - devices without limits need none
+
         plan = command.plan
         scores = command.selection is None and plan.selection == "fisher" and bool(work.layout.groups)
         subject = Subject(plan, work.layout, work.examples, runtime, open_scorer, scores, self._config.threads)

@@ -11,6 +11,7 @@ import logging
 import time
 from concurrent.futures import Executor
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from edge_client.config import DeviceConfig
 from edge_client.courier import Courier
@@ -27,7 +28,6 @@ from edge_client.log_limit import LogLimit
 from edge_client.machine_sensors import Sensors, require_sensors
 from edge_client.mqtt_link import LinkDown, LinkEvent, LinkSettings, LinkUp, MessageArrived, MqttLink
 from edge_client.plan_clock import remaining_seconds
-from edge_client.round_fitting import LINK_FILE, Fitter
 from edge_client.round_runner import RoundRunner, Tools
 from edge_client.training.choose import OpenRuntime, require_installed
 from edge_client.training.choose import open_runtime as open_installed_runtime
@@ -39,6 +39,9 @@ from wire_protocol.errors import ProtocolError
 from wire_protocol.examples import Examples, load_examples
 from wire_protocol.messages import Need, Receipt, RoundPlan, Slice, encode
 from wire_protocol.releases import ModelOffer, ReleaseOffer
+
+if TYPE_CHECKING:
+    from edge_client.round_fitting import Fitter
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +88,8 @@ def make_fitter(config: DeviceConfig, sensors: Sensors) -> Fitter | None:
     """What fits rounds to this device's limits, None where it has none."""
     if config.limits is None:
         return None
+    from edge_client.round_fitting import LINK_FILE, Fitter  # noqa: PLC0415 - devices without limits need none
+
     account = LinkAccount(config.state / LINK_FILE, sensors.local_time)
     return Fitter(config.limits, config.state, account, sensors)
 

@@ -1,4 +1,7 @@
-"""What stands between a plan and a device's examples: in which runs it takes part, and what they cost its owner."""
+"""What stands between a plan and a device's examples: in which runs it takes part, and what they cost its owner.
+
+The ledger and its accountant are loaded by the first private round.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,17 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_client.errors import LedgerError, NotPrivateError
 from edge_client.privacy.cap import Cap
-from edge_client.privacy.charges import Charge
-from edge_client.privacy.ledger import Ledger
 from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.messages import RoundPlan
 from wire_protocol.privacy import RecordPrivacy
+
+if TYPE_CHECKING:
+    from edge_client.privacy.charges import Charge
+    from edge_client.privacy.ledger import Ledger
 
 
 class PrivacyGuard:
@@ -25,6 +31,8 @@ class PrivacyGuard:
     @cached_property
     def ledger(self) -> Ledger:
         """Opened by the first private round; raises `LedgerError` or `LedgerDiskError`."""
+        from edge_client.privacy.ledger import Ledger  # noqa: PLC0415 - devices without private runs need none
+
         return Ledger(self._state, self._cap)
 
     def require_allowed(self, plan: RoundPlan, scores: bool) -> None:
@@ -58,6 +66,8 @@ class PrivacyGuard:
 
 
 def _charges(plan: RoundPlan, scores: bool) -> tuple[Charge, ...]:
+    from edge_client.privacy.charges import Charge  # noqa: PLC0415 - with the ledger
+
     privacy = plan.privacy
     if isinstance(privacy, RecordPrivacy):
         steps, *scoring = privacy.releases(plan.local_steps, scores)
