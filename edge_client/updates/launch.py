@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def releases_of(words: Sequence[str]) -> Path:
     """The folder of releases of the device whose `--config` is in a command's words."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         if word == "--config" and following:
             return Path(following).resolve().parent / RELEASES
         if word.startswith("--config="):
@@ -109,6 +109,7 @@ def _loaded(tree: Path, runs_device: bool) -> Main | None:
     try:
         entry = _load(tree)
         if runs_device:
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as `edge_client.__main__` does before it imports it
             import_module(_RUNNER)
     except Exception:
         traceback.print_exc()
@@ -117,11 +118,14 @@ def _loaded(tree: Path, runs_device: bool) -> Main | None:
 
 
 def _load(tree: Path) -> Main:
-    """The client from this folder of packages and nowhere else."""
+    """The client from this folder of packages and nowhere else; raises `ImportError` where it is not in it."""
     for name in [name for name in sys.modules if name.partition(".")[0] in _PACKAGES]:
         del sys.modules[name]
     sys.path[0] = str(tree)
-    loaded: Main = import_module(_ENTRY).main
+    module = import_module(_ENTRY)
+    if not Path(module.__file__ or "").is_relative_to(tree):
+        raise ImportError(f"there is no client in {tree}")
+    loaded: Main = module.main
     return loaded
 
 

@@ -28,6 +28,7 @@ _PIECE = r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*"
 _NAME = re.compile(rf"{_PIECE}(/{_PIECE})*")
 _BLOCK_BYTES = 256 * 1024
 _LARGEST_WINDOW = 2**27
+_UNREADABLE = (tarfile.TarError, zstandard.ZstdError, EOFError, ValueError, RecursionError)
 _FOLDER_MODE, _FILE_MODE = 0o755, 0o644
 
 
@@ -42,7 +43,7 @@ def unpack(archive: Path, release: Release, folder: Path) -> None:
             reader = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).stream_reader(packed)
             with reader, tarfile.open(fileobj=reader, mode="r|") as members:
                 _extract(members, release, folder)
-    except (tarfile.TarError, zstandard.ZstdError, EOFError, ValueError, RecursionError) as error:
+    except (*_UNREADABLE, FileExistsError, NotADirectoryError) as error:
         raise ReleaseError(f"the archive of release {release.version} cannot be read: {error}") from error
     if version_of(folder) != release.version or not (folder / "edge_client" / "__main__.py").is_file():
         raise ReleaseError(f"the archive does not hold release {release.version}, but {version_of(folder)!r:.50}")

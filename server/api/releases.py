@@ -130,7 +130,7 @@ def _add_releases(routes: APIRouter, sources: Sources) -> None:
         max_body_size=LARGEST_FILE,
     )
     async def add_release(request: Request) -> ReleaseRecord:
-        """Add a release that `fisherfleet devices release` made; nobody is offered it yet. Again is as good as once."""
+        """Add what `fisherfleet devices make-release` made; nobody is offered it yet. Again is as good as once."""
         with TemporaryDirectory() as folder:
             file = await receive(request, Path(folder) / "release")
             return await run_in_threadpool(_add, sources, file)

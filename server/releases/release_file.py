@@ -1,4 +1,4 @@
-"""A release of the client as one file, which `fisherfleet devices release` writes and a server takes.
+"""A release of the client as one file, which `fisherfleet devices make-release` writes and a server takes.
 
 A tar of two members, in this order: `release`, the signed `Release`, and `archive`, whose SHA-256 and size it has.
 Nothing else is legal, so that what was read is what was signed.
