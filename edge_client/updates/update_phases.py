@@ -97,11 +97,16 @@ class Leaving(Phase):
 
 @dataclass(frozen=True)
 class Proving(Phase):
-    """What runs is on trial since `began`, linked since `linked`, and without a round since `idle`."""
+    """What runs is on trial since `began`, without a round since `idle`; linked since `changed`, or not, since then.
+
+    `counted`: the server counted an update of it.
+    """
 
     began: float
     idle: float
-    linked: float | None = None
+    changed: float
+    linked: bool = False
+    counted: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
        |                  v    |                                                                          Leaving
        |                  Delayed                                                                            :
        |                                                                                          (a start, on trial)
-       +-- written -- Confirming <-- a round was counted, or 10 minutes linked and idle -- Proving <.........:
+       +-- written -- Confirming <-- ran 10 minutes, and had a round counted or idled -- Proving <...........:
                                                                                              |
                                                               no link for an hour, a fault: Leaving
 
@@ -31,8 +31,8 @@ from wire_protocol.release_version import is_newer
 from wire_protocol.releases import ReleaseStatus
 
 AGAIN_SECONDS, AGAIN_CEILING_SECONDS = 60.0, 3600.0
-IDLE_SECONDS = 600.0
-"""Linked and without a round: a release that crashes within minutes has not proven itself."""
+PROOF_SECONDS = 600.0
+"""A release that crashes within minutes has not proven itself, whatever it did before."""
 UNLINKED_SECONDS = 3600.0
 """Without a link a release on trial is started again, which counts as a start."""
 
@@ -47,7 +47,7 @@ def begin(own: str, running: str, choice: Choice, now: float) -> Step:
     known = Known(own, running, choice)
     if choice.trial and choice.trial == running:
         outcome = Outcome(running, choice.attempt, "trial")
-        return up.Proving(replace(known, outcome=outcome), now, now), ()
+        return up.Proving(replace(known, outcome=outcome), now, now, now), ()
     if choice.starts and is_newer(choice.trial, own):
         fresh = choice.failed_trial()
         reason = f"it did not prove itself in {choice.starts} starts; {running} runs again"
@@ -201,20 +201,26 @@ def _leave_after_round(phase: up.Leaving, event: up.RoundChanged) -> Step:
 
 
 def _note_link(phase: up.Proving, event: up.LinkChanged) -> Step:
-    began = phase.began if event.up else event.now
-    return replace(phase, linked=event.now if event.up else None, began=began), ()
+    return replace(phase, linked=event.up, changed=event.now), ()
 
 
 def _note_trial_round(phase: up.Proving, event: up.RoundChanged) -> Step:
     return replace(phase, known=replace(phase.known, busy=event.busy), idle=event.now), ()
 
 
+def _note_counted(phase: up.Proving, event: up.RoundCounted) -> Step:
+    return _prove_when_due(replace(phase, counted=True), event)
+
+
 def _proven_at(phase: up.Proving) -> float:
-    return inf if phase.linked is None else max(phase.linked, phase.idle) + IDLE_SECONDS
+    if not phase.linked:
+        return inf
+    since = phase.began if phase.counted else max(phase.began, phase.idle, phase.changed)
+    return since + PROOF_SECONDS
 
 
 def _hopeless_at(phase: up.Proving) -> float:
-    return phase.began + UNLINKED_SECONDS if phase.linked is None else inf
+    return inf if phase.linked else phase.changed + UNLINKED_SECONDS
 
 
 def _prove_when_due(phase: up.Proving, event: Event) -> Step:
@@ -278,7 +284,7 @@ TABLE: Mapping[type[Phase], Mapping[type[Event], Handler]] = {
     up.Proving: {
         up.LinkChanged: _note_link,
         up.RoundChanged: _note_trial_round,
-        up.RoundCounted: _confirm,
+        up.RoundCounted: _note_counted,
         up.FaultSeen: _see_fault,
         Tick: _prove_when_due,
     },

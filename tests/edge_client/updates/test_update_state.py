@@ -12,7 +12,7 @@ from edge_client.updates.choice import Choice
 from edge_client.updates.update_phases import Known, Offered, Outcome
 from edge_client.updates.update_state import (
     AGAIN_SECONDS,
-    IDLE_SECONDS,
+    PROOF_SECONDS,
     UNLINKED_SECONDS,
     advance,
     begin,
@@ -128,21 +128,24 @@ def test_another_offer_takes_the_place_of_the_one_on_its_way_and_none_ends_it():
     assert after(unpacking, up.Unpacked(now=3))[1] == (up.Fetch(other.release),)
 
 
-def test_on_trial_a_counted_round_or_ten_idle_minutes_with_a_link_prove_it():
+def test_ten_minutes_on_trial_with_a_counted_round_or_idle_with_a_link_prove_it():
     start, commands = begin(OWN, "0.3.0", TRIAL, 100.0)
     assert (type(start), commands, outcome_of(start).status) == (up.Proving, (), "trial")
     proven = (up.Write(TRIAL.proven()),)
-    assert after(start, up.RoundCounted(now=101))[1] == proven
-    linked, commands = after(start, up.LinkChanged(now=110, up=True), Tick(now=110 + IDLE_SECONDS - 1))
-    assert (commands, due(linked)) == ((), 110 + IDLE_SECONDS)
-    assert after(linked, Tick(now=110 + IDLE_SECONDS))[1] == proven
+    linked, commands = after(start, up.LinkChanged(now=110, up=True), Tick(now=110 + PROOF_SECONDS - 1))
+    assert (commands, due(linked)) == ((), 110 + PROOF_SECONDS)
+    assert after(linked, Tick(now=110 + PROOF_SECONDS))[1] == proven
     busy, _ = after(linked, up.RoundChanged(now=120, busy=True))
     assert (due(busy), after(busy, Tick(now=1e6))[1]) == (None, ())
     idle, _ = after(busy, up.RoundChanged(now=900, busy=False))
-    assert due(idle) == 900 + IDLE_SECONDS
-    done, _ = after(start, up.RoundCounted(now=101), up.NotNow(now=102, reason="full"))
-    assert after(done, Tick(now=102 + AGAIN_SECONDS))[1] == proven
-    confirmed, _ = after(done, up.Written(now=103, choice=TRIAL.proven()))
+    assert due(idle) == 900 + PROOF_SECONDS
+    counted, commands = after(linked, up.RoundCounted(now=130), Tick(now=100 + PROOF_SECONDS - 1))
+    assert (commands, due(counted)) == ((), 100 + PROOF_SECONDS)
+    assert after(idle, up.RoundCounted(now=901))[1] == proven
+    assert after(counted, up.LinkChanged(now=140, up=False), Tick(now=100 + PROOF_SECONDS))[1] == ()
+    done, _ = after(counted, Tick(now=1000), up.NotNow(now=1002, reason="full"))
+    assert after(done, Tick(now=1002 + AGAIN_SECONDS))[1] == proven
+    confirmed, _ = after(done, up.Written(now=1003, choice=TRIAL.proven()))
     assert outcome_of(confirmed) == Outcome("0.3.0", 1, "confirmed")
 
 
