@@ -16,6 +16,7 @@
     # [limits]             what the device may spend: see edge_client/limits.py
     # [privacy]            what it may reveal: see edge_client/privacy/cap.py
     # [updates]            what the operator may put on it: see edge_client/updates/consent.py
+    # [report]             what it says of how it is: see edge_client/report.py
 
 Paths are relative to the folder of the file. Unknown keys are refused, so that a misspelt one is not lost.
 """
@@ -31,6 +32,7 @@ from urllib.parse import urlsplit
 from edge_client.errors import ConfigError
 from edge_client.limits import Limits, read_limits
 from edge_client.privacy.cap import Cap, read_cap
+from edge_client.report import Report, read_report
 from edge_client.updates.consent import Consent, read_consent
 from edge_client.updates.launch import RELEASES
 from wire_protocol.broker_url import BrokerUrl, parse_broker_url
@@ -48,7 +50,7 @@ DownloadMode = Literal["auto", "http", "mqtt"]
 REQUIRED = ("device", "broker", "server", "data")
 OPTIONAL = (
     "identity", "state", "outbox_mb", "run", "runtime", "download", "threads", "seed", "ca_file", "limits", "privacy",
-    "updates",
+    "report", "updates",
 )  # fmt: skip
 MAX_THREADS = 256
 MAX_OUTBOX_MB = 1_000_000
@@ -79,6 +81,7 @@ class DeviceConfig:
     privacy: Cap = field(default_factory=Cap)
     updates: Consent = field(default_factory=Consent)
     releases: Path = Path(RELEASES)
+    report: Report = field(default_factory=Report)
 
     def __post_init__(self) -> None:
         require_identifier("device", self.device)
@@ -146,6 +149,7 @@ def check_config(table: dict[str, Any], folder: Path) -> DeviceConfig:
         privacy=read_cap(table["privacy"]) if "privacy" in table else Cap(),
         updates=read_consent(table["updates"]) if "updates" in table else Consent(),
         releases=folder / RELEASES,
+        report=read_report(table["report"]) if "report" in table else Report(),
     )
 
 

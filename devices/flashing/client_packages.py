@@ -1,8 +1,8 @@
 """The packages that the client needs, for a system that need not be this machine's.
 
 Their versions are those of requirements-edge.txt, its markers evaluated for the system. pip fetches their wheels and
-unpacks them; nothing is compiled, here or there. What serves only who builds on them is left out: tests, type stubs, C
-headers, and the parts of onnxruntime that write models. They are kept in a cache, so that the network is needed once.
+unpacks them; nothing is compiled. What serves only who builds on them is left out: tests, type stubs, C headers, what
+onnxruntime makes models with, and cffi's own compiler. They are kept in a cache, so that the network is needed once.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ LEFT_OUT = (
     "*.dist-info/RECORD",
     "*.dist-info/INSTALLER",
     "*.dist-info/REQUESTED",
+    "cffi",
     "numpy/f2py",
     "onnxruntime/backend",
     "onnxruntime/datasets",

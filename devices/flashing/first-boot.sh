@@ -59,8 +59,12 @@ wipe() {
 
 main() {
     install_package
-    test ! -d "$folder/device" || settle
-    test ! -d "$folder/device" || wipe "$folder/device"
+    if test -d "$folder/device"; then
+        settle
+        mv "$folder/device" "$folder/settled" # what is half wiped must not be settled again
+        sync
+    fi
+    test ! -d "$folder/settled" || wipe "$folder/settled"
     network="${folder%/*}/network-config"
     test ! -f "$network" || ! grep -q "^$ours" "$network" || wipe "$network"
     rm -rf "$folder"

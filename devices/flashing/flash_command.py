@@ -23,7 +23,10 @@ class Way(NamedTuple):
 
 
 WAYS = {
+    "first-boot": Way("devices.flashing.first_boot_command", "prepare a card with stock Raspberry Pi OS"),
+    "image": Way("devices.flashing.card.command", "make the complete card of a device for a Raspberry Pi 3 or 4"),
     "package": Way("devices.flashing.debian_package", "make the client's .deb for a system"),
+    "bundle": Way("devices.flashing.offline_bundle", "make one file that installs a device where there is no network"),
 }
 
 

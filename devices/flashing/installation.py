@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from hashlib import pbkdf2_hmac
 from pathlib import Path
 from zoneinfo import available_timezones
 
@@ -16,6 +17,7 @@ _COUNTRY = re.compile(r"[A-Z]{2}")
 _PASSPHRASE = re.compile(r"[ -~]{8,63}|[0-9a-fA-F]{64}")
 _SSH_KEY = re.compile(r"(ssh-[a-z0-9-]+|ecdsa-[a-z0-9-]+|sk-[a-z0-9@.-]+) [A-Za-z0-9+/]+={0,2}( [^\n\r]*)?")
 _MOST_SSID_BYTES = 32
+_KEY_DIGITS = 64
 
 
 def require_hostname(name: str) -> None:
@@ -49,6 +51,14 @@ class Wifi:
         require(
             _COUNTRY.fullmatch(self.country) is not None, "wifi country", self.country, "two capital letters, as in DE"
         )
+
+    @property
+    def pre_shared_key(self) -> str:
+        """64 hexadecimal digits that open this network and no other (IEEE 802.11, J.4); `password` is not None."""
+        assert self.password is not None
+        if len(self.password) == _KEY_DIGITS:
+            return self.password
+        return pbkdf2_hmac("sha1", self.password.encode(), self.ssid.encode(), 4096, _KEY_DIGITS // 2).hex()
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,11 @@ def require_launched(config: DeviceConfig, environment: Mapping[str, str] = os.e
         )
 
 
+def release_of(running: str, environment: Mapping[str, str] = os.environ) -> str:
+    """The release that came over the air and runs, "" where it is the package's own code."""
+    return running if environment.get(OWN_VERSION, running) != running else ""
+
+
 class DeviceUpdates:
     """Updates of one device; belongs to one event loop. `running` is the version that runs."""
 

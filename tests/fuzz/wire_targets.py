@@ -129,6 +129,23 @@ def _tensor_examples() -> tuple[bytes, ...]:
     return *(golden(f"tensors_{precision}") for precision in get_args(Precision)), golden("tensors_float32") * 500
 
 
+def _tensors_alike(content: bytes) -> None:
+    """Beside good ones it is refused where it is alone, and else all are what they are alone."""
+    for precision in get_args(Precision):
+        codec, good = Codec(precision), golden(f"tensors_{precision}")
+        payloads = [good, content, good]
+        try:
+            alone = [tensor_codec.decode(payload, SHAPES, codec).vector for payload in payloads]
+        except ProtocolError:
+            with suppress(ProtocolError):
+                tensor_codec.decode_alike(payloads, SHAPES, codec)
+                raise ValueError("taken beside others, refused alone") from None
+            continue
+        together = [one.vector for one in tensor_codec.decode_alike(payloads, SHAPES, codec)]
+        if not all(map(np.array_equal, alone, together)):
+            raise ValueError("values are others beside others")
+
+
 SPARSE = {"x": (4000,)}
 
 
@@ -263,10 +280,10 @@ WIRE_TARGETS = (
     ),
     Target(
         name="read_screened",
-        covers=("server.screening.read_screened",),
+        covers=("server.screening.read_screened", "server.update_values.decode_values"),
         seeds=lambda: (golden("update"),),
         mutate=of_messagepack,
-        run=lambda content: read_screened(content, LAYOUT),
+        run=lambda content: read_screened([golden("update"), content], LAYOUT),
         refusals=(ProtocolError,),
         cost=2,
     ),
@@ -278,6 +295,15 @@ WIRE_TARGETS = (
         run=_tensors,
         refusals=(),
         limit=LARGE,
+        cost=4,
+    ),
+    Target(
+        name="tensor_codec, several",
+        covers=("wire_protocol.tensor_codec.codec.decode_alike",),
+        seeds=_tensor_examples,
+        mutate=of_bytes,
+        run=_tensors_alike,
+        refusals=(),
         cost=4,
     ),
     Target(
