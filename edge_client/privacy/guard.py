@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from edge_client.privacy.charges import Charge
     from edge_client.privacy.ledger import Ledger
 
+LEDGER_FILE = "ledger"
+"""In the device's state, once anything was charged; named here, as the ledger itself is loaded by who needs it."""
+
 
 class PrivacyGuard:
     """Charges private rounds to the ledger in `state`; `clock` gives the time, None where it was never set.
@@ -67,7 +70,8 @@ class PrivacyGuard:
     def budget_left(self) -> float | None:
         """Epsilon between what is spent and the cap, None where nothing was charged yet or the ledger is refused."""
         try:
-            return max(0.0, self._cap.epsilon - self.ledger.epsilon) if Ledger.is_in(self._state) else None
+            charged = (self._state / LEDGER_FILE).exists()
+            return max(0.0, self._cap.epsilon - self.ledger.epsilon) if charged else None
         except (LedgerError, LedgerDiskError):
             return None
 
