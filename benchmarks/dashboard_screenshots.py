@@ -54,6 +54,7 @@ def all_pictures(run: str) -> Iterator[Picture]:
         "fleet": "/",
         "runs": "/runs",
         "run": f"/runs/{run}",
+        "new-run": "/new-run",
         "models": f"/models?run={run}",
         "events": f"/events?run={run}",
         "login": "/login",

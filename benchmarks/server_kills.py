@@ -2,11 +2,12 @@
 
     python -m benchmarks.server_kills --kills 200
     python -m benchmarks.server_kills --kills 200 --postgresql
+    python -m benchmarks.server_kills --kills 200 --runs 2
 
 A real broker and real devices in processes of their own. Each server is a fork of a process that has its modules
-loaded, is killed from outside a random time after it began, and the next one begins at once. A run that ends before it
-was killed often enough is followed by another; one that nobody disturbs is the oracle, bit for bit. `--postgresql`
-makes a PostgreSQL for it, with the disk's syncs.
+loaded, is killed from outside a random time after it began, and the next one begins at once. A service whose runs end
+before it was killed often enough is followed by another; one that nobody disturbs is the oracle, bit for bit.
+`--postgresql` makes a PostgreSQL for it, with syncs. With `--runs 2` two runs take turns, and both must end alike.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,9 +28,10 @@ from typing import Any
 from sqlalchemy import URL
 
 from benchmarks.figures import benchmark_parser, publish
-from server.storage import Store
-from tests.faults.party import INPUT_SHAPE, RUN, Party, Plot, fisherfleet, wait_for_port
+from server.run_codec import read_run
+from tests.faults.party import INPUT_SHAPE, Party, Plot, as_options, fisherfleet, wait_for_port
 from tests.server.service import killed_server
+from tests.server.service.runs_in_turns import Ending, endings, make_running
 from tests.throwaway_postgresql import Postgresql
 
 PLOT = Plot(devices=4, groups=2, rounds=40)
@@ -40,12 +42,19 @@ KILLED = -9
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its model, the updates counted in each closed round, and how often its server was killed."""
+    """How a service's runs ended, by name, and how often it was killed."""
 
-    model: bytes
-    counted: tuple[int, ...]
+    ended: Mapping[str, Ending]
     kills: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """So many `kills` in all, at least, of services whose `runs` take turns."""
+
+    kills: int
+    runs: int
 
 
 @dataclass(frozen=True)
@@ -84,12 +93,14 @@ def live(process: subprocess.Popen[str], seconds: float, options: list[str]) -> 
     return int(process.stdout.readline())
 
 
-def train(folder: Path, bundle: Path, fate: Fate, url: URL | None) -> Outcome:
-    """A run whose servers meet this fate."""
-    plot = PLOT if url is None else replace(PLOT, serve=(f"--database={url.render_as_string(hide_password=False)}",))
-    party = Party(folder, bundle, plot)
+def train(folder: Path, bundle: Path, runs: int, fate: Fate, url: URL | None) -> Outcome:
+    """A service of so many runs, whose servers meet this fate."""
+    party = Party(folder, bundle, PLOT)
     party.provision()
-    options = party.server.command[3:]
+    make_running(party.state, url, bundle, [read_run(f"run-{number}", party.training()) for number in range(runs)])
+    options = as_options(party.service())
+    if url is not None:
+        options.append(f"--database={url.render_as_string(hide_password=False)}")
     kills, status, began = 0, KILLED, time.monotonic()
     with forking_server(folder / "server.log") as server:
         try:
@@ -103,35 +114,32 @@ def train(folder: Path, bundle: Path, fate: Fate, url: URL | None) -> Outcome:
         finally:
             for component in (*party.groups, party.broker):
                 component.stop()
-    if status != 0:
+    if status != killed_server.ENDED:
         raise RuntimeError(f"the server ended with status {status}:\n{party.report()}")
-    store = Store(party.state, url)
-    counted = tuple(record.updates_accepted for record in store.rounds(RUN))
-    store.close()
-    return Outcome(party.model(), counted, kills, time.monotonic() - began)
+    return Outcome(endings(party.state, url), kills, time.monotonic() - began)
 
 
-def train_until(kills: int, folder: Path, draw: random.Random, databases: Iterator[URL | None]) -> list[Outcome]:
-    """The run that nobody disturbs, and then runs until servers were killed so often in all."""
+def train_until(asked: Asked, folder: Path, draw: random.Random, databases: Iterator[URL | None]) -> list[Outcome]:
+    """The service that nobody disturbs, and then others until servers were killed so often in all."""
     bundle = folder / "bundle"
     fisherfleet("export", "mlp", "--input", ",".join(map(str, INPUT_SHAPE)), "--out", bundle)
-    outcomes = [train(folder / "undisturbed", bundle, Fate(0, 0.0, draw), None)]
+    outcomes = [train(folder / "undisturbed", bundle, asked.runs, Fate(0, 0.0, draw), None)]
     longest = outcomes[0].seconds * LONGEST_LIFE
-    while (left := kills - sum(one.kills for one in outcomes)) > 0:
+    while (left := asked.kills - sum(one.kills for one in outcomes)) > 0:
         name = f"killed-{len(outcomes)}"
-        outcomes.append(train(folder / name, bundle, Fate(left, longest, draw), next(databases)))
+        outcomes.append(train(folder / name, bundle, asked.runs, Fate(left, longest, draw), next(databases)))
     return outcomes
 
 
 def figures_of(outcomes: list[Outcome]) -> list[dict[str, Any]]:
-    """What each run came to, beside the first."""
+    """What each service came to, beside the first."""
     return [
         {
             "kills": one.kills,
-            "rounds": len(one.counted),
-            "updates": sum(one.counted),
-            "same_model": one.model == outcomes[0].model,
-            "same_updates": one.counted == outcomes[0].counted,
+            "runs": len(one.ended),
+            "updates": sum(len(run.counted) for run in one.ended.values()),
+            "same_models": all(one.ended[run].model == ended.model for run, ended in outcomes[0].ended.items()),
+            "same_updates": all(one.ended[run].counted == ended.counted for run, ended in outcomes[0].ended.items()),
             "seconds": round(one.seconds, 1),
         }
         for one in outcomes
@@ -142,9 +150,11 @@ def main() -> None:
     """Run the benchmark."""
     parser = benchmark_parser("Does a run whose server is killed at random end with the same model?")
     parser.add_argument("--kills", type=int, default=200, help="in all, at least")
+    parser.add_argument("--runs", type=int, default=1, help="that take turns")
     parser.add_argument("--seed", type=int, default=0, help="of the moments at which it is killed")
     parser.add_argument("--postgresql", action="store_true", help="with a PostgreSQL cluster of its own")
     arguments = parser.parse_args()
+    asked = Asked(arguments.kills, arguments.runs)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         databases: Iterator[URL | None] = repeat(None)
@@ -152,14 +162,14 @@ def main() -> None:
             cluster = Postgresql(durable=True)
             stack.callback(cluster.close)
             databases = iter(cluster.new_database, None)
-        outcomes = train_until(arguments.kills, folder, random.Random(arguments.seed), databases)
+        outcomes = train_until(asked, folder, random.Random(arguments.seed), databases)
     runs = figures_of(outcomes)
     kind = "PostgreSQL" if arguments.postgresql else "SQLite"
     rows = [{name: str(value) for name, value in run.items()} for run in runs]
-    title = f"{kind}: {sum(one.kills for one in outcomes)} kills of the server at random"
-    publish(title, rows, {"database": kind, "runs": runs}, arguments.json)
-    if not all(run["same_model"] and run["same_updates"] for run in runs):
-        sys.exit("a run ended otherwise than the one that nobody disturbed")
+    title = f"{kind}: {sum(one.kills for one in outcomes)} kills of the server at random, runs at a time: {asked.runs}"
+    publish(title, rows, {"database": kind, "services": runs}, arguments.json)
+    if not all(run["same_models"] and run["same_updates"] for run in runs):
+        sys.exit("a run ended otherwise than where nobody disturbed it")
 
 
 if __name__ == "__main__":

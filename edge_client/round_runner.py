@@ -33,15 +33,41 @@ from edge_client.errors import (
 )
 from edge_client.log_limit import LogLimit
 from edge_client.machine_host import Machine, MachineHost, Make
+from edge_client.machine_watch import MachineWatch
 from edge_client.outbox import Parcel
-from edge_client.round_phases import Busy, Idle, Phase, due
+from edge_client.progress import Progress
+from edge_client.round_phases import (
+    AwaitingSlice,
+    Busy,
+    Delivering,
+    FetchDelayed,
+    Fetching,
+    Idle,
+    Phase,
+    StoreDelayed,
+    Storing,
+    Training,
+    due,
+)
 from edge_client.round_state import advance
+from edge_client.training.step_pacer import StepPacer
 from wire_protocol.errors import FisherfleetError
 from wire_protocol.examples import ExamplesError
 from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.messages import Decline, DeclineCause, Receipt, RoundPlan, Slice, encode
 
 logger = logging.getLogger(__name__)
+
+_DOING: dict[type[Phase], str] = {
+    Idle: "waits for a plan",
+    AwaitingSlice: "waits for the values of its neurons",
+    Fetching: "fetches the model",
+    FetchDelayed: "waits to fetch the model again",
+    Training: "trains",
+    Storing: "keeps its update",
+    StoreDelayed: "waits for room to keep its update",
+    Delivering: "waits for its receipt",
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +78,8 @@ class Tools:
     work: DeviceWork
     store: DeviceStore
     downlink: Downlink
+    watch: MachineWatch
+    progress: Progress
     executor: Executor | None
 
 
@@ -94,6 +122,13 @@ class RoundRunner:
         if receipt is not None and receipt.accepted and selection is not None:
             self._host.post(partial(ev.UpdateAccepted, selection=selection))
         self._host.post(partial(ev.Settled, run=parcel.run, round=parcel.round))
+
+    @property
+    def doing(self) -> str:
+        """What the device does, in words."""
+        phase = self._host.state
+        words = _DOING[type(phase)]
+        return f"run {phase.task.plan.run} round {phase.task.plan.round}: {words}" if isinstance(phase, Busy) else words
 
     async def close(self) -> None:
         """End what is going on."""
@@ -143,6 +178,7 @@ class RoundRunner:
     def _fetch(self, command: ev.Fetch, stop: Flag) -> Make:
         plan, tools = command.plan, self._tools
         try:
+            tools.watch.require_may_begin()
             tools.work.fetch(command, stop)
             tools.store.require_room(tools.work.update_bytes(plan))
         except Exception as error:
@@ -162,7 +198,10 @@ class RoundRunner:
         plan, tools = command.plan, self._tools
         try:
             tools.store.require_room(tools.work.update_bytes(plan))
-            return self._update(plan, tools.work.train(command, stop, left_seconds))
+            tools.watch.require_may_begin()
+            pacer = StepPacer(stop, tools.watch.pace, left_seconds, tools.progress.moved)
+            with tools.progress.working():
+                return self._update(plan, tools.work.train(command, pacer))
         except Exception as error:
             return self._failed(plan, error)
 

@@ -25,8 +25,9 @@ from server.registry import Registry
 from server.traffic import Traffic
 from server.uplink import Uplink
 from wire_protocol import messages, topics
+from wire_protocol.device_state import DeviceState
 from wire_protocol.errors import ProtocolError
-from wire_protocol.messages import DeviceState, Manifest, Receipt
+from wire_protocol.messages import Manifest, Receipt
 from wire_protocol.topics import Part
 
 logger = logging.getLogger(__name__)

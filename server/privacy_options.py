@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
+from server.privacy.noise_target import within_target
 from server.privacy.run_releases import private_schedule
 from server.privacy.run_words import DELTA
 from wire_protocol.errors import InvalidValueError
@@ -77,17 +76,9 @@ def take_privacy(options: Mapping[str, Any]) -> Privacy | None:
     asked = kind(**values)
     if "epsilon" not in given:
         return asked
-    target = (given["epsilon"], given.get("delta", DELTA))
-    return msgspec.structs.replace(asked, noise_multiplier=_noise_for(asked, target, options))
+    run = (options[name] for name in ("selection", "rounds", "local_steps", "resync_every"))
+    return within_target(asked, given["epsilon"], given.get("delta", DELTA), private_schedule(asked, *run))
 
 
 def _both(given: Mapping[str, Any]) -> str:
     return "both" if "epsilon" in given else "neither"
-
-
-def _noise_for(asked: Privacy, target: tuple[float, float], options: Mapping[str, Any]) -> float:
-    """Whatever noise multiplier `asked` has."""
-    from server.privacy.calibration import Target, noise_multiplier_for  # noqa: PLC0415 - takes a second to load
-
-    run = (options[name] for name in ("selection", "rounds", "local_steps", "resync_every"))
-    return noise_multiplier_for(Target(*target), private_schedule(asked, *run))

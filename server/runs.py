@@ -81,7 +81,7 @@ class Runs:
 
     async def create(self, run: str, bundle: str, config: Mapping[str, Any], test: Path | None = None) -> RunRecord:
         """See `Control`."""
-        wanted = read_run(run, config)
+        wanted = await asyncio.to_thread(read_run, run, config)
         return await self._make_new(wanted, bundle, test)
 
     async def hold_out(self, run: str, test: Path) -> RunRecord:
@@ -222,4 +222,4 @@ def _naming_test() -> Iterator[None]:
     try:
         yield
     except ExamplesError as error:
-        raise InvalidValueError(f"test: {error}") from error
+        raise InvalidValueError(f"test: {error}", "test") from error

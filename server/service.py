@@ -184,6 +184,7 @@ class Service:
             devices_quarantined=len(self.store.quarantine.held),
             broker_connected=self._link.connected,
             traffic=self._traffic.total,
+            health=self.store.fleet_health(),
         )
 
     def close(self) -> None:
@@ -307,4 +308,12 @@ class Service:
 
 def _record(report: StateReport, now: float) -> DeviceRecord:
     state = report.state
-    return DeviceRecord(report.device, state.online, state.examples, state.runtime, state.client, now)
+    return DeviceRecord(
+        *(report.device, state.online, state.examples, state.runtime, state.client, now),
+        release=state.release,
+        temperature=state.temperature,
+        throttled=state.throttled,
+        paused=state.paused,
+        budget_left=state.budget_left,
+        free_mb=state.free_mb,
+    )

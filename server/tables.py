@@ -15,6 +15,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    false,
 )
 
 metadata = MetaData()
@@ -79,6 +80,12 @@ devices = Table(
     Column("client", String, nullable=False),
     Column("last_seen", Float, nullable=False),
     Column("kept", JSON, nullable=False),
+    Column("release", String, nullable=False, server_default=""),
+    Column("temperature", Float),
+    Column("throttled", Boolean, nullable=False, server_default=false()),
+    Column("paused", String, nullable=False, server_default=""),
+    Column("budget_left", Float),
+    Column("free_mb", BigInteger),
 )
 
 

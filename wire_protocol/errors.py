@@ -16,13 +16,20 @@ class ProtocolError(FisherfleetError):
 
 
 class InvalidValueError(FisherfleetError, ValueError):
-    """A value of ours is outside its legal range; the text names field, value and range."""
+    """A value of ours is outside its legal range; the text names field, value and range.
+
+    `field` is its name for programs, empty where several are wrong together.
+    """
+
+    def __init__(self, text: str, field: str = "") -> None:
+        super().__init__(text)
+        self.field = field
 
 
 def require(condition: bool, field: str, value: object, legal: str) -> None:
     """Raise `InvalidValueError` naming `field`, `value` and the `legal` range unless `condition`."""
     if not condition:
-        raise InvalidValueError(f"{field} must be {legal}, got {_shortened(value)}")
+        raise InvalidValueError(f"{field} must be {legal}, got {_shortened(value)}", field)
 
 
 def require_hex_sha256(field: str, digest: str) -> None:

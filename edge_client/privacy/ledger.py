@@ -46,6 +46,11 @@ class Ledger:
         self._stale = False
         self._refused = ""
 
+    @staticmethod
+    def is_in(state: Path) -> bool:
+        """Whether anything was ever charged there."""
+        return (state / LEDGER_FILE).exists()
+
     @property
     def count(self) -> int:
         """The number of the last entry, 0 where there is none: it only ever grows."""

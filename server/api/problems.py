@@ -74,7 +74,7 @@ class Problem(BaseModel):
     detail: str = Field(
         description="what was wrong with this request", examples=["there is no run 'x'; GET /api/v1/runs lists them"]
     )
-    errors: list[Place] | None = Field(default=None, description="of a 422: every place that is wrong")
+    errors: list[Place] | None = Field(default=None, description="of a 422: every place that is known to be wrong")
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -135,18 +135,20 @@ def _plainly(error: HTTPException, request: Request) -> str:
 
 async def _validation_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    places = [
-        Place(place=".".join(map(str, one["loc"]))[:_LONGEST_PLACE], message=one["msg"][:_LONGEST_MESSAGE])
-        for one in error.errors()[:_MOST_PLACES]
-    ]
+    places = [_place(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors()[:_MOST_PLACES]]
     return answer(422, "; ".join(f"{one.place}: {one.message}" for one in places), places)
+
+
+def _place(place: str, message: str) -> Place:
+    return Place(place=place[:_LONGEST_PLACE], message=message[:_LONGEST_MESSAGE])
 
 
 async def _own_error(request: Request, error: Exception) -> Response:
     status = status_of(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("%s %s: %s", request.method, request.url.path, error)
-    response = answer(status, str(error))
+    field = error.field if isinstance(error, InvalidValueError) else ""
+    response = answer(status, str(error), [_place(field, str(error))] if field else None)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = "1"
     return response

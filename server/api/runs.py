@@ -14,8 +14,10 @@ from server.api.names import AfterName, Identifier, RunName, Sha256
 from server.api.pages import Limit, Page, page_of
 from server.api.problems import problems
 from server.api.sources import Sources
+from server.config import RunConfig
 from server.control import Control
 from server.records import RoundRecord, RunRecord
+from server.run_codec import run_values
 
 _ORDERS = {
     "start": "Let a created run begin: it opens rounds as soon as its turn comes and enough devices are online.",
@@ -61,7 +63,8 @@ class NewRun(BaseModel):
     run: Identifier = Field(description="its name", examples=["digits"])
     bundle: Sha256 = Field(description="id of a bundle that is here: GET /api/v1/bundles", examples=[_RUN["bundle"]])
     config: dict[str, Any] = Field(
-        description="how it trains, by `RunConfig`'s names; `privacy` must be said, `none` if there is to be none",
+        description="how it trains, by the names of GET /api/v1/run-defaults; `privacy` must be said: `none`, or an "
+        "object of `type` record or device with `clip_norm` and `noise_multiplier`, or an `epsilon` in its place",
         examples=[{"rounds": 40, "keep": 0.5, "privacy": "none"}],
     )
 
@@ -96,6 +99,11 @@ def _add_reading(routes: APIRouter, sources: Sources) -> None:
         names = [record.run for record in records]
         begin = names.index(after) + 1 if after in names else 0
         return page_of(records[begin : begin + limit + 1], limit, lambda record: record.run)
+
+    @routes.get("/run-defaults", responses=shown({"rounds": 40, "keep": 0.5}))
+    def show_run_defaults() -> dict[str, Any]:
+        """Show what a new run's configuration may name, each with its value where it is left out."""
+        return {name: value for name, value in run_values(RunConfig()).items() if name not in ("run", "privacy")}
 
     @routes.get("/runs/{run}", responses=problems(404) | _SHOWN)
     def get_run(run: RunName) -> RunRecord:

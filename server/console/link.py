@@ -59,6 +59,10 @@ class Link:
         """Replace something."""
         return self._ask("PUT", path, json=body).json()
 
+    def delete(self, path: str) -> Json:
+        """Take something away."""
+        return self._ask("DELETE", path).json()
+
     def upload(self, path: str, file: IO[bytes]) -> Json:
         """Send a file."""
         return self._ask("POST", path, content=file).json()

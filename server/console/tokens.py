@@ -1,7 +1,7 @@
-"""`fisherfleet tokens`: make, list and revoke tokens of the HTTP interface, on the server's machine.
+"""`fisherfleet tokens`: make, list and revoke tokens of the HTTP interface.
 
-It works on the database itself, also while the server runs: whoever can read that needs no token, and so the first
-operator gets one.
+On the server's machine it works on the database itself, also while the server runs: whoever can read that needs no
+token, and so the first operator gets one. With `--server` it asks a server, as an operator.
 """
 
 from __future__ import annotations
@@ -12,40 +12,67 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
+from server.console.link import EXIT_REFUSED, TOKEN_VARIABLE, with_link
+from server.console.linked_tokens import LinkedTokens
 from server.console.output import moment, print_json, print_table
 from server.database_url import given_database
 from server.storage import Store
-from server.tokens import Role, TokenRecord, Tokens
+from server.tokens import Role, TokenRecord
 from wire_protocol.errors import FisherfleetError, InvalidValueError, require
 
-EXIT_REFUSED = 2
+_PROGRAM = "fisherfleet tokens"
+_STATE = Path("fisherfleet-state")
 _DAY = 24 * 3600.0
 _MOST_DAYS = 20 * 365.0
+
+
+class TokenRows(Protocol):
+    """Tokens in a database or of a server, as `server.tokens.Tokens` has them."""
+
+    def create(self, name: str, role: Role, expires: float | None = None) -> str:
+        """Make a token and return its text."""
+        ...
+
+    def list(self) -> tuple[TokenRecord, ...]:
+        """All tokens by name, also those that are over."""
+        ...
+
+    def revoke(self, name: str) -> TokenRecord | None:
+        """Let a token open nothing any more; None where there is none of this name."""
+        ...
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = command_parser().parse_args(argv)
+    if arguments.server is not None:
+        return with_link(_PROGRAM, arguments.server, lambda link: _run(LinkedTokens(link), arguments))
     try:
-        url = given_database(arguments.database)
-        store = Store(arguments.state, url)
+        store = Store(arguments.state or _STATE, given_database(arguments.database))
         try:
-            arguments.run(store.tokens, arguments)
+            _run(store.tokens, arguments)
         finally:
             store.close()
     except FisherfleetError as error:
-        sys.stderr.write(f"fisherfleet tokens: {error}\n")
+        sys.stderr.write(f"{_PROGRAM}: {error}\n")
         return EXIT_REFUSED
     return 0
+
+
+def _run(tokens: TokenRows, arguments: argparse.Namespace) -> None:
+    if arguments.server is not None:
+        for name in ("state", "database"):
+            require(getattr(arguments, name) is None, name, getattr(arguments, name), "left out with --server")
+    arguments.run(tokens, arguments)
 
 
 def command_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     made = argparse.ArgumentParser(
-        prog="fisherfleet tokens",
-        description="Who may use the server's HTTP interface and dashboard. Run it on the server's machine.",
+        prog=_PROGRAM,
+        description="Who may use the server's HTTP interface and dashboard. On the server's machine it needs no token.",
     )
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     create = _command(commands, "create", _create, "make a token and print it, this once")
@@ -60,14 +87,16 @@ def command_parser() -> argparse.ArgumentParser:
 
 def _command(commands: Any, name: str, run: Callable[..., None], text: str) -> argparse.ArgumentParser:
     made: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    made.add_argument("--state", type=Path, default=Path("fisherfleet-state"), help="the server's state folder")
+    made.add_argument("--state", type=Path, help=f"the server's state folder, on its machine (default: {_STATE})")
     made.add_argument("--database", metavar="URL", help="the server's database, if it is not in the state folder")
+    asked = f"ask this server, with an operator's token from {TOKEN_VARIABLE} or ~/.config/fisherfleet/token"
+    made.add_argument("--server", metavar="URL", help=asked)
     made.add_argument("--json", action="store_true", help="print JSON")
     made.set_defaults(run=run)
     return made
 
 
-def _create(tokens: Tokens, arguments: argparse.Namespace) -> None:
+def _create(tokens: TokenRows, arguments: argparse.Namespace) -> None:
     days = arguments.expires
     require(days is None or 0 < days <= _MOST_DAYS, "expires", days, f"above 0, at most {_MOST_DAYS:g} days")
     expires = None if days is None else time.time() + days * _DAY
@@ -78,7 +107,7 @@ def _create(tokens: Tokens, arguments: argparse.Namespace) -> None:
         sys.stdout.write(f"{text}\n")
 
 
-def _list(tokens: Tokens, arguments: argparse.Namespace) -> None:
+def _list(tokens: TokenRows, arguments: argparse.Namespace) -> None:
     records = tokens.list()
     if arguments.json:
         print_json([asdict(record) for record in records])
@@ -89,7 +118,7 @@ def _list(tokens: Tokens, arguments: argparse.Namespace) -> None:
     print_table(columns, rows)
 
 
-def _revoke(tokens: Tokens, arguments: argparse.Namespace) -> None:
+def _revoke(tokens: TokenRows, arguments: argparse.Namespace) -> None:
     record = tokens.revoke(arguments.name)
     if record is None:
         names = ", ".join(one.name for one in tokens.list()) or "there are none"

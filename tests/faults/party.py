@@ -14,11 +14,11 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -105,7 +105,7 @@ class Party:
         self.device_port = self.server_link_port = self.broker_port
         self.state = folder / "state"
         self.fleet = folder / "fleet"
-        self._bundle = bundle
+        self.bundle = bundle
         self.broker = self._broker(kind)
 
     def provision(self) -> None:
@@ -182,29 +182,34 @@ class Party:
         configuration.write_text("\n".join(lines) + "\n")
         return Component("broker", [str(find_mosquitto()), "-c", str(configuration)], log)
 
-    def _server(self) -> Component:
-        count = str(self.plot.devices)
-        options = {
-            "bundle": self._bundle,
+    def service(self) -> dict[str, object]:
+        """What a server is told, run or no run, by the names of `fisherfleet serve`."""
+        return {
             "fleet": self.fleet,
             "state": self.state,
             "broker": f"mqtt://127.0.0.1:{self.server_link_port}",
             "port": self.http_port,
-            "run": RUN,
+        }
+
+    def training(self) -> dict[str, Any]:
+        """What a run is told, by the names of `RunConfig`."""
+        return {
             "rounds": self.plot.rounds,
             "keep": self.plot.keep,
             "precision": "float32",
-            "resync-every": 5,
-            "local-steps": 2,
-            "batch-size": 8,
-            "learning-rate": 0.05,
-            "min-devices": count,
-            "quorum": count,
-            "round-seconds": PATIENCE_SECONDS,
+            "resync_every": 5,
+            "local_steps": 2,
+            "batch_size": 8,
+            "learning_rate": 0.05,
+            "min_devices": self.plot.devices,
+            "quorum": self.plot.devices,
+            "round_seconds": PATIENCE_SECONDS,
             "privacy": "none",
         }
-        arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-        command = [sys.executable, "-m", "server", *arguments, *self.plot.serve]
+
+    def _server(self) -> Component:
+        options = self.service() | {"bundle": self.bundle, "run": RUN} | self.training()
+        command = [sys.executable, "-m", "server", *as_options(options), *self.plot.serve]
         return Component("server", command, self.folder / "server.log")
 
     def _group(self, number: int) -> Component:
@@ -236,6 +241,11 @@ class Chaos:
             time.sleep(self._draw.uniform(*self.away))
             victim.start()
         self._next = time.monotonic() + self._draw.uniform(*self.pause)
+
+
+def as_options(values: Mapping[str, object]) -> list[str]:
+    """Names and values as a command takes them."""
+    return [text for name, value in values.items() for text in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def fisherfleet(*arguments: object) -> None:

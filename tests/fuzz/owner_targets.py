@@ -50,6 +50,11 @@ seconds_per_round = 30
 bytes_per_day = 1000000
 memory_mb = 300
 hours = "22:00-06:00"
+slow_temperature = 60
+max_temperature = 70
+pause_on_metered = false
+[report]
+temperature = false
 [privacy]
 epsilon = 4
 delta = 1e-5
@@ -304,6 +309,7 @@ OWNER_TARGETS = (
             "edge_client.limits.read_limits",
             "edge_client.owner_table.read_table",
             "edge_client.privacy.cap.read_cap",
+            "edge_client.report.read_report",
         ],
         lambda: [DEVICE_TOML],
         of_text((*TOML_WORDS, *URL_WORDS, "\nx = " + "[" * 2000, "9" * 5000)),

@@ -31,6 +31,7 @@ from tests.fuzz.target import Target
 from wire_protocol import messages, tensor_codec, topics
 from wire_protocol.bundle_manifest import MAX_MANIFEST_BYTES, decode_manifest
 from wire_protocol.chunking import Assembly
+from wire_protocol.device_state import DeviceState
 from wire_protocol.envelope import Sealed, Signed, sign
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
@@ -51,7 +52,7 @@ KINDS: dict[str, type[Message]] = {
     "manifest": messages.Manifest,
     "need": messages.Need,
     "receipt": messages.Receipt,
-    "state": messages.DeviceState,
+    "state": DeviceState,
     "signed": Signed,
     "sealed": Sealed,
 }

@@ -15,8 +15,9 @@ from server.registry import Enrolled, Registry, encode_registry
 from server.traffic import Traffic
 from server.uplink import Complete, Uplink
 from wire_protocol import chunking, messages, topics
+from wire_protocol.device_state import DeviceState
 from wire_protocol.identity import new_identity
-from wire_protocol.messages import DeviceState, Manifest, Message, Need, Receipt
+from wire_protocol.messages import Manifest, Message, Need, Receipt
 from wire_protocol.topics import Part
 
 KEYS = new_identity().public

@@ -7,6 +7,7 @@ from server.adaptive_clipping import ClipQuantile
 from server.aggregation.buffered import BufferRule
 from server.aggregation.choice import AggregationConfig
 from server.config import RunConfig
+from server.privacy.run_words import epsilon_after
 from server.run_codec import read_run, run_values
 from server.server_optimizers.choice import ServerOptimizerConfig
 from wire_protocol.errors import InvalidValueError
@@ -45,6 +46,23 @@ def test_what_is_left_out_is_the_default_but_for_privacy() -> None:
     assert read_run("mine", {"privacy": "none", "rounds": 7}) == RunConfig(run="mine", rounds=7)
     with pytest.raises(InvalidValueError, match="privacy is missing: say none"):
         read_run("mine", {"rounds": 7})
+
+
+def test_noise_is_found_for_an_epsilon() -> None:
+    values = {"rounds": 10, "selection": "random", "privacy": {"type": "device", "clip_norm": 1.0, "epsilon": 3}}
+    config = read_run("run", values)
+    assert epsilon_after(config, 10) == pytest.approx(3, rel=2e-3)
+    assert read_run("run", run_values(config)) == config
+    both = values["privacy"] | {"noise_multiplier": 1.0}
+    for privacy, field in (
+        (both, "privacy.noise_multiplier"),
+        (values["privacy"] | {"epsilon": "low"}, "privacy.epsilon"),
+        (values["privacy"] | {"epsilon": 0}, "epsilon"),
+        (values["privacy"] | {"clip_norm": 0.0}, "privacy.clip_norm"),
+    ):
+        with pytest.raises(InvalidValueError) as caught:
+            read_run("run", values | {"privacy": privacy})
+        assert caught.value.field == field
 
 
 @pytest.mark.parametrize(

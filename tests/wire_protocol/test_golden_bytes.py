@@ -13,21 +13,11 @@ import pytest
 import zstandard
 
 from wire_protocol import messages, sub_model, tensor_codec
+from wire_protocol.device_state import DeviceState
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
 from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.local_training import LocalTraining
-from wire_protocol.messages import (
-    Decline,
-    DeviceState,
-    Manifest,
-    Message,
-    Need,
-    Receipt,
-    RoundPlan,
-    Slice,
-    Update,
-    Want,
-)
+from wire_protocol.messages import Decline, Manifest, Message, Need, Receipt, RoundPlan, Slice, Update, Want
 from wire_protocol.model_difference import Coding, ModelDifference, apply_difference, encode_difference
 from wire_protocol.privacy import RecordPrivacy
 from wire_protocol.sub_model import SubModel
@@ -110,7 +100,18 @@ MESSAGES: dict[str, Message] = {
         ledger=LedgerMark(56, bytes(range(64, 96))),
     ),
     "want": Want(path="models/" + "fedcba9876543210" * 4, sha256=bytes(range(32)), missing=(0, 2)),
-    "state": DeviceState(online=True, examples=200, runtime="portable", client="0.1.0"),
+    "state": DeviceState(
+        online=True,
+        examples=200,
+        runtime="portable",
+        client="0.1.0",
+        release="2026.11",
+        temperature=61.5,
+        throttled=True,
+        paused="the device runs on battery",
+        budget_left=2.5,
+        free_mb=12_000,
+    ),
 }
 
 

@@ -3,11 +3,15 @@
 const ROOT = "/api/v1";
 const MOST_PAGES = 20;
 
-/** What the interface answered when it was not what was asked for; `status` is 0 where nothing was heard. */
+/**
+ * What the interface answered when it was not what was asked for; `status` is 0 where nothing was heard, `errors` are
+ * the places that it says are wrong, as `{ place, message }`.
+ */
 export class Problem extends Error {
-  constructor(status, text) {
+  constructor(status, text, errors = []) {
     super(text);
     this.status = status;
+    this.errors = errors;
   }
 }
 
@@ -46,6 +50,11 @@ export async function order(path, body = null) {
   return ask("POST", ROOT + path, body, { "Idempotency-Key": fresh() });
 }
 
+/** Send a file, as it is. */
+export async function upload(path, file) {
+  return (await ask("POST", ROOT + path, file)).json();
+}
+
 /** Log in or out: these are not under `/api/v1`. */
 export async function session(path, body = null) {
   return ask("POST", path, body);
@@ -62,22 +71,15 @@ function fresh() {
 
 async function ask(method, url, body = null, headers = {}) {
   const sent = { "X-Requested-With": "dashboard", ...headers };
-  if (body !== null) sent["Content-Type"] = "application/json";
+  const isFile = body instanceof Blob;
+  if (body !== null) sent["Content-Type"] = isFile ? "application/octet-stream" : "application/json";
   let answer;
   try {
-    answer = await fetch(url, { method, headers: sent, body: body === null ? null : JSON.stringify(body) });
+    answer = await fetch(url, { method, headers: sent, body: body === null || isFile ? body : JSON.stringify(body) });
   } catch {
     throw new Problem(0, "The server does not answer.");
   }
   if (answer.ok) return answer;
-  throw new Problem(answer.status, await words(answer));
-}
-
-async function words(answer) {
-  try {
-    const { detail } = await answer.json();
-    return typeof detail === "string" ? detail : `The server answered ${answer.status}.`;
-  } catch {
-    return `The server answered ${answer.status}.`;
-  }
+  const { detail, errors } = await answer.json().catch(() => ({}));
+  throw new Problem(answer.status, typeof detail === "string" ? detail : `The server answered ${answer.status}.`, errors);
 }

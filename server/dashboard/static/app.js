@@ -8,6 +8,7 @@ const PAGES = [
   [/^\/$/, "fleet"],
   [/^\/runs$/, "runs"],
   [/^\/runs\/([^/]+)$/, "run"],
+  [/^\/new-run$/, "new_run"],
   [/^\/models$/, "models"],
   [/^\/events$/, "events"],
   [/^\/login$/, "login"],

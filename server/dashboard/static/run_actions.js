@@ -46,6 +46,12 @@ export function runActions(done) {
   return { element, show };
 }
 
+/** Ask whether a run that was made is to start now; returns whether it did. */
+export function startIfWanted(run) {
+  const { text } = ACTIONS.find((action) => action.name === "start");
+  return confirmed({ title: `Start ${run} now?`, text, yes: "Start" }, () => order(at("/runs", run, "start")));
+}
+
 function button(action, run, done) {
   async function ask() {
     const question = { title: `${action.label} ${run}?`, text: action.text, yes: action.label, field: action.field ?? null };

@@ -31,12 +31,24 @@ async def digits(client: httpx.AsyncClient, bundle) -> dict:
 
 async def test_a_run_is_made_of_a_bundle_and_what_is_missing_is_default(client: httpx.AsyncClient, digits) -> None:
     assert (digits["status"], digits["config"]["rounds"], digits["config"]["keep"]) == ("created", 3, 0.5)
-    for config, words in (({}, "privacy is missing"), ({"privacy": "none", "rounds": 0}, "rounds must be")):
+    for config, place, words in (
+        ({}, "privacy", "privacy is missing"),
+        ({"privacy": "none", "rounds": 0}, "rounds", "rounds must be"),
+        ({"privacy": "none", "rounds": "many"}, "rounds", "Expected `int`"),
+        ({"privacy": "none", "training": {"momentum": 1}}, "training.momentum", "momentum must be"),
+    ):
         wrong = {"run": "other", "bundle": digits["bundle"], "config": config}
         answer = await client.post("/api/v1/runs", json=wrong)
         assert (answer.status_code, words in answer.json()["detail"]) == (422, True)
+        assert [one["place"] for one in answer.json()["errors"]] == [place]
     absent = {"run": "other", "bundle": BUNDLE, "config": {"privacy": "none"}}
     assert (await client.post("/api/v1/runs", json=absent)).status_code == 404
+
+
+async def test_the_defaults_are_what_a_run_gets(client: httpx.AsyncClient, digits) -> None:
+    defaults = (await client.get("/api/v1/run-defaults")).json()
+    named = {"run": "digits", "rounds": 3, "privacy": "none"}
+    assert defaults | named == digits["config"]
 
 
 async def test_orders_change_how_a_run_stands(client: httpx.AsyncClient, digits) -> None:

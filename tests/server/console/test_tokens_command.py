@@ -1,7 +1,9 @@
 import json
+import os
 
 import pytest
 
+from server.console.link import SERVER_VARIABLE, TOKEN_VARIABLE
 from server.console.tokens import main
 from server.storage import Store
 
@@ -31,6 +33,25 @@ def test_the_first_operators_token(run, tmp_path):
     store.close()
     table = run("list")[1]
     assert [line.split()[0] + line.split()[-1] for line in table.splitlines()[1:]] == ["annarevoked", "bertavalid"]
+
+
+async def test_an_operator_makes_tokens_from_afar(typed, read, sources, monkeypatch):
+    server = ("--server", os.environ[SERVER_VARIABLE])
+    status, text, _ = await typed("tokens", "create", "screen", "--role", "viewer", "--expires", "30", *server)
+    assert (status, sources.store.tokens.holder(text.strip()).role) == (0, "viewer")
+    listed = await read("tokens", "list", *server)
+    assert [(one["name"], one["expires"] is None) for one in listed] == [("operator", True), ("screen", False)]
+    assert await typed("tokens", "revoke", "screen", *server) == (0, "screen opens nothing any more\n", "")
+    assert sources.store.tokens.holder(text.strip()) is None
+    for words, said in (
+        (("revoke", "nobody"), "'nobody'"),
+        (("create", "screen", "--role", "viewer"), "taken"),
+        (("list", "--state", "state"), "state must be left out with --server"),
+    ):
+        status, _, error = await typed("tokens", *words, *server)
+        assert (status, said in error) == (2, True)
+    monkeypatch.setenv(TOKEN_VARIABLE, sources.store.tokens.create("looker", "viewer"))
+    assert "takes an operator's" in (await typed("tokens", "list", *server))[2]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """The pages in Debian's Chromium, on a real service whose real devices train."""
 
 import re
-from typing import Any
+import shutil
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
@@ -9,6 +12,9 @@ from playwright.async_api import Page, expect
 
 from benchmarks.dashboard_scene import Scene
 from benchmarks.dashboard_screenshots import SIZES
+from server.config import RunConfig
+from server.records import DeviceRecord
+from wire_protocol.messages import SelectionPolicy
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -16,6 +22,7 @@ PAGES = {
     "/": "Fleet",
     "/runs": "Runs",
     "/runs/emulation": "emulation",
+    "/new-run": "New run",
     "/models": "Models",
     "/events?device=device-001": "Events",
 }
@@ -62,12 +69,35 @@ async def test_a_page_elsewhere_is_not_gone_to(scene: Scene, opened: Any) -> Non
 
 async def test_the_fleet_is_listed_and_searched(opened: Any) -> None:
     async with opened("/") as page:
-        await expect(page.get_by_text("3 of 3")).to_be_visible()
+        await expect(page.get_by_text(re.compile("3 of [34]"))).to_be_visible()
+        await page.get_by_label("Search").fill("device-")
         await expect(page.get_by_role("row")).to_have_count(4)
         await page.get_by_label("Search").fill("002")
         await expect(page.get_by_role("rowheader")).to_have_text(["device-002"])
         await page.get_by_label("Show").select_option("offline")
         await expect(page.get_by_text("No device is like that.")).to_be_visible()
+
+
+async def test_the_fleet_says_how_its_devices_are(scene: Scene, opened: Any) -> None:
+    attic = DeviceRecord("attic", True, 5, "portable", "0.1.0", 2.0, release="2026.11", temperature=71.4)
+    attic = replace(attic, throttled=True, paused="the device runs on battery", budget_left=0.25, free_mb=1200)
+    scene.service.store.save_devices([attic])
+    async with opened("/") as page:
+        await page.get_by_label("Order").select_option("least budget first")
+        row = page.get_by_role("row").nth(1)
+        for words in (
+            "attic",
+            "resting: the device runs on battery",
+            "71 \u00b0C",
+            "slowed down by heat",
+            "0.25",
+            "1.20 GB",
+        ):
+            await expect(row).to_contain_text(words)
+        await expect(row).to_contain_text("release 2026.11")
+        await page.get_by_label("Show").select_option("resting")
+        await expect(page.get_by_role("rowheader")).to_have_text(["attic"])
+        assert await _serious(page) == []
 
 
 async def test_a_run_is_followed_live(opened: Any) -> None:
@@ -116,6 +146,72 @@ async def _order(page: Page, name: str) -> None:
     await expect(page.get_by_role("dialog")).to_be_hidden()
 
 
+async def test_a_run_is_made_of_an_uploaded_bundle_and_started(scene: Scene, opened: Any, tmp_path: Path) -> None:
+    bundle = scene.service.store.run("emulation").bundle
+    state = scene.service.store.folder
+    archive = shutil.make_archive(str(tmp_path / "bundle"), "zip", state / "bundles" / bundle)
+    async with opened("/runs", refused="422") as page:
+        await page.get_by_role("link", name="New run").click()
+        await page.get_by_label("Or add one").set_input_files(__file__)
+        await expect(page.get_by_role("alert")).to_contain_text("the archive cannot be")
+        await page.get_by_label("Or add one").set_input_files(archive)
+        await expect(page.get_by_text("is here, and chosen.")).to_be_visible()
+        await expect(page.get_by_label("Bundle", exact=True)).to_have_value(bundle)
+        await page.get_by_label("Name").fill("mine")
+        await page.get_by_label("Privacy").select_option("device")
+        await page.get_by_label("Epsilon").fill("99")
+        await page.get_by_label("Clip norm").fill("1")
+        await page.get_by_label("Which neurons").select_option("random")
+        await page.get_by_label("Rounds", exact=True).fill("0")
+        await _refused(page, "Rounds", "rounds must be an integer of at least 1, got 0")
+        await page.get_by_label("Rounds", exact=True).fill("400")
+        await _refused(page, "Epsilon", "epsilon must be 0.05 to 50, got 99")
+        await page.get_by_label("Epsilon").fill("20")
+        await page.get_by_text("Advanced settings").click()
+        advanced = "More of the configuration"
+        for text, complaint in (
+            ("{", "This is not JSON"),
+            ('{"keep": 1}', "keep has a field of its own above"),
+            ('{"precision": "int9"}', "Invalid enum value 'int9'"),
+        ):
+            await page.get_by_label(advanced).fill(text)
+            await _refused(page, advanced, complaint)
+        await page.get_by_label(advanced).fill('{"precision": "int8"}')
+        await page.get_by_label("Held-out examples").set_input_files(archive)
+        await _refused(page, "Held-out examples", "test: ")
+        await expect(page.get_by_role("status").filter(has_text="mine is made")).to_be_visible()
+        await page.get_by_label("Held-out examples").set_input_files(state / "tests" / "emulation.npz")
+        await page.get_by_role("button", name="Make the run").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Start").click()
+        await expect(page.get_by_role("heading", name="mine")).to_be_visible()
+        await expect(page.locator("h1 .badge")).to_have_text("running")
+        await expect(page.get_by_text("Private for any one device: epsilon 20")).to_be_visible()
+        await _order(page, "Stop")
+    config = scene.service.store.run("mine").config
+    asked = ("rounds", "selection", "precision", "keep")
+    assert [config[name] for name in asked] == [400, "random", "int8", RunConfig.keep]
+
+
+async def _refused(page: Page, label: str, complaint: str) -> None:
+    """The server's words stand at the field, which is where one goes on."""
+    await page.get_by_role("button", name="Make the run").click()
+    field = page.get_by_label(label, exact=label == "Rounds")
+    await expect(field).to_be_focused()
+    await expect(field).to_have_accessible_description(re.compile(re.escape(complaint)))
+    await expect(page.locator("form .problem:not([hidden])")).to_have_count(1)
+
+
+async def test_the_form_offers_what_a_configuration_has(opened: Any) -> None:
+    async with opened("/new-run") as page:
+        options = page.get_by_label("Which neurons").locator("option")
+        values = await options.evaluate_all("options => options.map(option => option.value)")
+        assert values == list(get_args(SelectionPolicy))
+        places = await page.locator("form input[type=number]").evaluate_all("all => all.map(one => one.id)")
+        names = [one.removeprefix("field-") for one in places if "privacy" not in one]
+        assert set(names) <= {field.name for field in fields(RunConfig)}
+        await expect(page.get_by_label("Rounds", exact=True)).to_have_attribute("placeholder", str(RunConfig.rounds))
+
+
 async def test_a_version_is_promoted_and_downloaded(scene: Scene, opened: Any) -> None:
     async with opened("/models?run=emulation") as page:
         await page.get_by_role("button", name="Promote version").first.click()
@@ -135,6 +231,8 @@ async def test_a_viewer_sees_no_actions(scene: Scene, opened: Any) -> None:
     async with opened("/runs/emulation", token=scene.viewer) as page:
         await expect(page.get_by_role("heading", name="emulation")).to_be_visible()
         await expect(page.get_by_role("group", name="Actions")).to_have_count(0)
+        await page.goto("/new-run")
+        await expect(page.get_by_text("takes an operator's token")).to_be_visible()
         await page.goto("/models?run=emulation")
         await expect(page.get_by_role("link", name="Weights").first).to_be_visible()
         await expect(page.get_by_role("main").get_by_role("button")).to_have_count(0)

@@ -2,8 +2,9 @@
 
 Each line of standard input is JSON `[point, times, seconds, options of fisherfleet serve]`: the server is a fork of
 this process and is killed when `point` is reached for the `times`-th time, or so many seconds later; without a point
-so many seconds after it began, wherever it is then, and never if they are 0. How it ended is printed: 0, -9, or what
-else its status was.
+so many seconds after it began, wherever it is then, and never if they are 0. A service without a bundle serves for
+ever, and is told to end (SIGTERM) once no run of its state folder goes on. How it ended is printed: 0, -9, or what else
+its status was.
 """
 
 import json
@@ -11,17 +12,25 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
+from server.__main__ import command_parser
 from server.__main__ import main as serve
 from server.blobs import Blobs
+from server.database_url import given_database
 from server.model_archive import ModelArchive
 from server.model_files import ModelFiles
 from server.model_offers import ModelOffers
+from server.run_status import ACTIVE
 from server.spool import Segment, Spool
 from server.storage import Store
 from server.update_rows import UpdateRows
+
+ENDED = 143
+"""The status of a service without a bundle whose runs are over."""
+_POLL_SECONDS = 0.1
 
 POINTS: dict[str, tuple[type, str, bool]] = {
     "before a batch is written": (Segment, "write", False),
@@ -66,6 +75,14 @@ def arm(point: str, times: int, seconds: float) -> None:
     setattr(kind, name, deadly)
 
 
+def end_when_over(options: list[str]) -> None:
+    arguments = command_parser().parse_args(options)
+    store = Store(arguments.state, given_database(arguments.database))
+    while any(record.status in ACTIVE for record in store.runs()):
+        time.sleep(_POLL_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     for line in sys.stdin:
@@ -76,6 +93,8 @@ def main() -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
             if point:
                 arm(point, times, seconds)
+            if not any(option.startswith("--bundle") for option in options):
+                threading.Thread(target=end_when_over, args=(options,), daemon=True).start()
             os._exit(serve(options))
         if not point and seconds and signal.sigtimedwait([signal.SIGCHLD], seconds) is None:
             os.kill(child, signal.SIGKILL)

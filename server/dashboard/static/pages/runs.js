@@ -5,14 +5,15 @@ import { badge, h, refill, table } from "/assets/static/elements.js";
 import { keepFresh } from "/assets/static/live.js";
 import { ago, figure, moment, NONE, share } from "/assets/static/words.js";
 
-export async function render(root) {
+export async function render(root, { isOperator }) {
   const place = h("div");
-  root.append(h("h1", {}, "Runs"), place);
+  const make = isOperator ? h("a", { href: "/new-run", class: "button" }, "New run") : null;
+  root.append(h("div", { class: "headline" }, h("h1", {}, "Runs"), make), place);
 
   async function refresh() {
     const [runs, results] = await Promise.all([list("/runs"), get("/results")]);
     const result = new Map(results.map((one) => [one.run, one]));
-    refill(place, table("Runs", columns(result), runs, "There is no run yet. Make one with: fisherfleet runs create."));
+    refill(place, table("Runs", columns(result), runs, "There is no run yet."));
   }
   await keepFresh(refresh, { matters: (event) => event.run !== null && event.kind !== "update-refused" });
   return "Runs";
