@@ -19,10 +19,12 @@ from typing import NamedTuple
 
 from edge_client.config import DeviceConfig, load_config
 from edge_client.config_option import ENROLMENT_FILE, add_config_option
+from edge_client.errors import StartAgainError
 from wire_protocol.errors import FisherfleetError
 
 EXIT_REFUSED = 2
-"""Beside `device.toml`: what a device that has none yet enrols with (`enrolment_file.py`)."""
+EXIT_AGAIN = 75
+"""Asks to be started again at once, for another release: `RestartForceExitStatus=` of the unit; EX_TEMPFAIL."""
 STOP_SECONDS = 8.0
 """A training halts at its next step. What hangs longer, as a download from a server that is silent, is left: that a
 kill at any moment does no harm is what the device is built for.
@@ -47,7 +49,10 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge") -> int:
-    """Run a device or a command; returns 0 when it was stopped, 2 when it could not start."""
+    """Run a device or a command.
+
+    Returns 0 when it was stopped, 2 when it could not start, 75 when it is to be started again.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in COMMANDS:
         name, *rest = words
@@ -62,6 +67,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge") -> i
     try:
         _enrol_at_first_start(arguments.config)
         asyncio.run(_run_until_stopped(load_config(arguments.config)))
+    except StartAgainError:
+        return EXIT_AGAIN
     except FisherfleetError as error:
         sys.stderr.write(f"{prog}: error: {error}\n")
         return EXIT_REFUSED
