@@ -153,13 +153,27 @@ class _Device:
         ]
         self._manager.tell(READY)
         try:
-            await self._link.run(self._on_link)
+            await self._stay_linked()
         finally:
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
             await self._round.close()
             await self._delivery.close()
+
+    async def _stay_linked(self) -> None:
+        """Until cancelled: then no further step begins, the link says goodbye, and a second time cuts that short."""
+        linking = asyncio.create_task(self._link.run(self._on_link))
+        try:
+            await asyncio.shield(linking)
+        except asyncio.CancelledError:
+            self._round.halt()
+            linking.cancel()
+            try:
+                await asyncio.wait((linking,))
+            finally:
+                linking.cancel()
+            raise
 
     def _status(self) -> str:
         paused = self._reporter.health.paused
