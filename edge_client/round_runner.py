@@ -30,6 +30,7 @@ from edge_client.errors import (
     OutboxError,
     PausedError,
     SliceError,
+    StoppedError,
 )
 from edge_client.log_limit import LogLimit
 from edge_client.machine_host import Machine, MachineHost, Make
@@ -206,6 +207,9 @@ class RoundRunner:
             pacer = StepPacer(stop, tools.watch.pace, left_seconds, tools.progress.moved)
             with tools.progress.working():
                 return self._update(plan, tools.work.train(command, pacer))
+        except StoppedError as error:
+            logger.info("%s: %s", self._where(plan), error)
+            return ev.Tick  # nothing is sent, as the round may begin anew after a restart
         except Exception as error:
             return self._failed(plan, error)
 
