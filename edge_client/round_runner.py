@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from threading import Event as Flag
-from typing import Any
+from typing import Any, Protocol
 
 from edge_client import round_events as ev
 from edge_client.credentials import Credentials
@@ -87,14 +87,32 @@ class Tools:
     executor: Executor | None
 
 
+class Watcher(Protocol):
+    """Who wants to know how rounds go."""
+
+    def round_changed(self, busy: bool) -> None:
+        """Whether what a kill would throw away is under way now."""
+        ...
+
+    def round_counted(self) -> None:
+        """The server counted an update."""
+        ...
+
+    def fault_seen(self) -> None:
+        """A round failed in a way that nobody foresaw."""
+        ...
+
+
 class RoundRunner:
     """The round of one device; `stored` is told of every payload that reaches the outbox."""
 
-    def __init__(self, tools: Tools, stored: Callable[[Stored], None]) -> None:
+    def __init__(self, tools: Tools, stored: Callable[[Stored], None], watcher: Watcher) -> None:
         self._name = tools.credentials.device
         self._tools = tools
         self._stored = stored
-        machine: Machine[Phase, ev.Command] = Machine(advance, due, self._carry_out)
+        self._watcher = watcher
+        self._faulty = False
+        machine: Machine[Phase, ev.Command] = Machine(self._advance, due, self._carry_out)
         self._host = MachineHost(machine, Idle(tools.store.memory))
         self._stop_job = Flag()
         self._job_lock = asyncio.Lock()
@@ -126,6 +144,7 @@ class RoundRunner:
                 self._host.spawn(self._compare_ledgers(parcel, receipt.ledger))
         if receipt is not None and receipt.accepted and selection is not None:
             self._host.post(partial(ev.UpdateAccepted, selection=selection))
+            self._watcher.round_counted()
         self._host.post(partial(ev.Settled, run=parcel.run, round=parcel.round))
 
     @property
@@ -143,6 +162,11 @@ class RoundRunner:
         """End what is going on."""
         self.halt()
         await self._host.close()
+
+    def _advance(self, phase: Phase, happened: ev.Event) -> tuple[Phase, tuple[ev.Command, ...]]:
+        following, commands = advance(phase, happened)
+        self._watcher.round_changed(not isinstance(following, Idle | Delivering))
+        return following, commands
 
     def _carry_out(self, command: ev.Command) -> None:
         if isinstance(command, ev.Begin):
@@ -170,6 +194,8 @@ class RoundRunner:
             if not stop.is_set():
                 executor = self._tools.executor
                 self._host.post(await asyncio.get_running_loop().run_in_executor(executor, job, stop))
+                if self._faulty:
+                    self._watcher.fault_seen()
 
     async def _settle(self, run: str, number: int, accepted: bool, bundle: str | None) -> None:
         """Between two jobs: a training carries off the residual that it found."""
@@ -253,6 +279,7 @@ class RoundRunner:
         return self._decline(plan, "internal")
 
     def _decline(self, plan: RoundPlan, cause: DeclineCause) -> Make:
+        self._faulty = cause == "internal"
         body = encode(Decline(run=plan.run, round=plan.round, cause=cause))
         payload = self._tools.credentials.seal_update(plan.run, plan.round, body)
         return partial(ev.Answered, run=plan.run, round=plan.round, payload=payload, selection=None)

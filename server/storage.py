@@ -34,6 +34,7 @@ from server.ledger_rows import LedgerRows
 from server.model_archive import ArchiveSettings, ModelArchive
 from server.order_rows import OrderRows, note_resync
 from server.participation_rows import ParticipationRows
+from server.promotions import Promotions
 from server.quarantine import Quarantine
 from server.quarantine_rows import QuarantineRows
 from server.records import (
@@ -45,6 +46,7 @@ from server.records import (
     RoundRecord,
     RunRecord,
 )
+from server.releases.release_rows import ReleaseRows
 from server.replies import Replies
 from server.tokens import Tokens
 from server.update_rows import UpdateRows
@@ -83,6 +85,8 @@ class Store:
         self.enrolments = Enrolments(self._database, SYSTEM_CLOCKS.wall)
         self.tags = DeviceTags(self._database)
         self.archive = ModelArchive(self._database, blobs, SYSTEM_CLOCKS.wall, archive.keep_models)
+        self.promotions = Promotions(self._database, self.archive, state / "promoted", SYSTEM_CLOCKS.wall)
+        self.releases = ReleaseRows(self._database, state / "releases", SYSTEM_CLOCKS.wall)
         self.faults = FaultRows(self._database)
         self.quarantine = Quarantine(QuarantineRows(self._database))
         self.events = EventLog(self._database, SYSTEM_CLOCKS.wall)
