@@ -1,10 +1,11 @@
 # make emulate   trains a fleet of simulated devices; ARGS="--devices 4 --rounds 3" are passed on
 # make docs      builds the site of docs/ into build/site
 # make test      checks style, types and import rules and runs all tests; ARGS are passed to pytest
+# make test-image  makes cards for boards and starts them in qemu: minutes, and half an hour the first time
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: emulate test check docs install install-edge install-benchmarks clean
+.PHONY: emulate test test-image check docs install install-edge install-benchmarks clean
 .DEFAULT_GOAL := emulate
 
 emulate: .venv/server.installed
@@ -13,6 +14,9 @@ emulate: .venv/server.installed
 # Without ARGS in several processes (tests/conftest.py says how many), each of which takes over what another has left.
 test: check .venv-edge/installed
 	.venv/bin/pytest $(or $(ARGS),-n auto --dist worksteal)
+
+test-image: .venv/dev.installed
+	.venv/bin/pytest -m image --capture=no $(or $(ARGS),tests/image)
 
 check: .venv/dev.installed
 	.venv/bin/ruff check .
@@ -47,7 +51,7 @@ install-benchmarks: .venv/benchmarks.installed
 
 .venv-edge/installed: requirements-edge.txt pyproject.toml
 	@$(PYTHON) -m venv .venv-edge
-	@.venv-edge/bin/python $(PIP) -r requirements-edge.txt
+	@.venv-edge/bin/python $(PIP) --no-deps -r requirements-edge.txt
 	@.venv-edge/bin/python $(PIP) --no-deps --editable .
 	@touch $@
 

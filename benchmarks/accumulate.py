@@ -40,9 +40,11 @@ from server.aggregation.choice import AggregationConfig, RuleName, aggregation_r
 from server.aggregation.contribution import Contribution
 from server.aggregation.flat_model import FlatModel
 from server.aggregation.masked_mean import MaskedMean
+from server.screening import updates_together
+from server.update_values import decode_values
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import SubModel, element_count, positions, sub_shapes, widths_at
-from wire_protocol.tensor_codec import Codec, decode, encode
+from wire_protocol.tensor_codec import Codec, encode
 
 IMAGE = (1, 28, 28)
 MODELS = ("mlp", "lenet", "resnet8", "ds_cnn", "wide lenet")
@@ -58,7 +60,8 @@ FORMS = {
 }
 WIDE = (32, 64, 512, 256)
 KEEPS = (0.25, 0.5, 1.0)
-UPDATES, TURNS = 20, 9
+MOST_UPDATES, LEAST_UPDATES, ENTRIES_OF_ALL = 64, 16, 2**22
+TURNS = 9
 MEMORY_DEVICES = (10, 1000)
 GB, MB = 10**9, 10**6
 
@@ -102,25 +105,29 @@ def draw(layout: Layout, keep: float, seed: int, codec: Codec = FLOAT16) -> Sent
     return Sent(SubModel(kept), encode(values, shapes, codec, generator), codec, weight)
 
 
-def decoded(layout: Layout, sent: Sent) -> Contribution:
-    """The update, decoded."""
-    values = decode(sent.values, sub_shapes(layout, sent.sub_model.widths), sent.codec)
-    return Contribution(sent.sub_model, values, sent.weight)
+def decoded(layout: Layout, updates: Sequence[Sent]) -> Iterator[Contribution]:
+    """The updates, decoded as the server does: those together that it reads together."""
+    together = updates_together(layout)
+    for start in range(0, len(updates), together):
+        part = updates[start : start + together]
+        values = decode_values(layout, [(sent.sub_model.widths, sent.codec, sent.values) for sent in part])
+        for sent, one in zip(part, values, strict=True):
+            yield Contribution(sent.sub_model, one, sent.weight)
 
 
 def accumulate(layout: Layout, updates: Sequence[Sent], flat: FlatModel | None = None) -> None:
     """What the server does."""
     mean = MaskedMean(flat or FlatModel(layout))
-    for sent in updates:
-        mean.add(decoded(layout, sent))
+    for one in decoded(layout, updates):
+        mean.add(one)
+    mean.add_waiting()
 
 
 def scatter(layout: Layout, updates: Sequence[Sent]) -> None:
     """The plain form."""
     sums = {parameter.name: np.zeros(parameter.shape) for parameter in layout.parameters}
     weights = {parameter.name: np.zeros(parameter.shape) for parameter in layout.parameters}
-    for sent in updates:
-        one = decoded(layout, sent)
+    for one in decoded(layout, updates):
         whole = element_count(layout, one.sub_model.widths) == layout.element_count
         for parameter in layout.parameters:
             where = () if whole else positions(parameter, one.sub_model)
@@ -130,8 +137,8 @@ def scatter(layout: Layout, updates: Sequence[Sent]) -> None:
 
 def decode_only(layout: Layout, updates: Sequence[Sent]) -> None:
     """The codec's share of both."""
-    for sent in updates:
-        decoded(layout, sent)
+    for _ in decoded(layout, updates):
+        pass
 
 
 SIDES: dict[str, Callable[[Layout, Sequence[Sent]], None]] = {
@@ -143,34 +150,41 @@ SIDES: dict[str, Callable[[Layout, Sequence[Sent]], None]] = {
 
 def speeds(layout: Layout, keep: float) -> Speeds:
     """GB a second of each side, on float16 updates."""
-    own = [draw(layout, keep, seed) for seed in range(UPDATES)]
+    own = [draw(layout, keep, seed) for seed in range(updates_of(layout, keep))]
     shared = [replace(own[0], weight=sent.weight) for sent in own]
     jobs = {name: partial(side, layout, own) for name, side in SIDES.items()} | {
         "now, masks known": partial(accumulate, layout, own, FlatModel(layout)),
         "now, one mask": partial(accumulate, layout, shared),
     }
-    return _gb_a_second(jobs, element_count(layout, own[0].sub_model.widths))
+    return _gb_a_second(jobs, layout, keep)
 
 
 def speeds_of_forms(layout: Layout, keep: float) -> Speeds:
     """GB a second of decoding, and of decoding and accumulating, for each form of an update."""
     jobs, flat = {}, FlatModel(layout)
     for name, codec in FORMS.items():
-        own = [draw(layout, keep, seed, codec) for seed in range(UPDATES)]
+        own = [draw(layout, keep, seed, codec) for seed in range(updates_of(layout, keep))]
         jobs[name] = partial(accumulate, layout, own, flat)
         jobs[f"{name}, decode only"] = partial(decode_only, layout, own)
-    return _gb_a_second(jobs, element_count(layout, widths_at(layout, keep)))
+    return _gb_a_second(jobs, layout, keep)
 
 
-def _gb_a_second(jobs: Mapping[str, Callable[[], None]], entries: int) -> Speeds:
-    """Of jobs on `UPDATES` updates of so many entries; jobs take turns."""
+def updates_of(layout: Layout, keep: float) -> int:
+    """How many updates there are to decode: a round of a fleet that holds some memory."""
+    entries = element_count(layout, widths_at(layout, keep))
+    return min(MOST_UPDATES, max(LEAST_UPDATES, ENTRIES_OF_ALL // entries))
+
+
+def _gb_a_second(jobs: Mapping[str, Callable[[], None]], layout: Layout, keep: float) -> Speeds:
+    """Jobs take turns."""
+    entries = updates_of(layout, keep) * element_count(layout, widths_at(layout, keep))
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(TURNS):
         for name, job in jobs.items():
             begun = time.process_time()
             job()
             seconds[name].append(time.process_time() - begun)
-    return {name: UPDATES * entries * 4 / GB / median(taken) for name, taken in seconds.items()}
+    return {name: entries * 4 / GB / median(taken) for name, taken in seconds.items()}
 
 
 @dataclass(frozen=True)
@@ -184,14 +198,16 @@ class Drawn:
         return self.devices
 
     def __iter__(self) -> Iterator[Contribution]:
-        for seed in range(self.devices):
-            yield decoded(self.layout, draw(self.layout, 0.5, seed))
+        together = updates_together(self.layout)
+        for start in range(0, self.devices, together):
+            drawn = range(start, min(start + together, self.devices))
+            yield from decoded(self.layout, [draw(self.layout, 0.5, seed) for seed in drawn])
 
 
 def play_memory(model: str, rule: RuleName, devices: int) -> None:
     """Aggregate and print by how many bytes the process grew, and how long it took."""
     layout = layout_of(model)
-    decoded(layout, draw(layout, 1.0, 0))
+    list(decoded(layout, [draw(layout, 1.0, 0)]))
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before, begun = _status("VmHWM"), time.process_time()
     aggregation_rule(AggregationConfig(rule), layout).aggregate(Drawn(layout, devices))

@@ -35,9 +35,10 @@ from wire_protocol import topics
 from wire_protocol.broker_url import BrokerUrl
 from wire_protocol.bundle_manifest import BundleManifest
 from wire_protocol.chunking import chunk, manifest_of
+from wire_protocol.device_state import DeviceState
 from wire_protocol.envelope import Context, Signed, seal
 from wire_protocol.identity import Fleet, Identity, encode_fleet, new_identity, save_identities
-from wire_protocol.messages import DeviceState, Manifest, Need, Receipt, RoundPlan, Update, decode, encode
+from wire_protocol.messages import Manifest, Need, Receipt, RoundPlan, Update, decode, encode
 from wire_protocol.sub_model import full_sub_model, sub_shapes, to_bitmaps
 from wire_protocol.tensor_codec import Codec
 from wire_protocol.tensor_codec import encode as encode_tensors

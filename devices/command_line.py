@@ -22,7 +22,7 @@ COMMANDS = {
     "export": Command("model_export.__main__", "turn a PyTorch model into a bundle of training graphs"),
     "serve": Command("server.__main__", "run a federated training on your fleet through your MQTT broker"),
     "runs": Command("server.console.runs", "make, start, pause, stop and watch a server's runs"),
-    "devices": Command("devices.devices_command", "list, tag, revoke and enrol a server's devices; profiles of boards"),
+    "devices": Command("devices.devices_command", "list, tag, revoke and enrol a server's devices; flash boards"),
     "models": Command("server.console.models", "list, download, promote and roll back a run's model versions"),
     "tokens": Command("server.console.tokens", "who may use the server's HTTP interface: create, list, revoke"),
     "backup": Command("server.back_up.backup_command", "put all that a server knows into one file, while it works"),

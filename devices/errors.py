@@ -1,4 +1,4 @@
-"""What can go wrong around devices: emulation and provisioning."""
+"""What can go wrong around devices: emulation, provisioning and flashing."""
 
 from wire_protocol.errors import FisherfleetError
 
@@ -25,3 +25,7 @@ class SimulationError(FisherfleetError):
 
 class DoctorError(FisherfleetError):
     """A broker cannot be tried; the text says what to change first."""
+
+
+class FlashError(FisherfleetError):
+    """A device's software or its own files cannot be put together; the text says what to change first."""

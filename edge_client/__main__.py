@@ -10,19 +10,30 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from edge_client.config import DeviceConfig, load_config
+from edge_client.errors import StartAgainError
 from wire_protocol.errors import FisherfleetError
 
 EXIT_REFUSED = 2
+EXIT_AGAIN = 75
+"""Asks to be started again at once, for another release: `RestartForceExitStatus=` of the unit; EX_TEMPFAIL."""
+ENROLMENT_FILE = "enrol.toml"
+"""Beside `device.toml`: what a device that has none yet enrols with (`enrolment_file.py`)."""
+STOP_SECONDS = 8.0
+"""A training halts at its next step. What hangs longer, as a download from a server that is silent, is left: that a
+kill at any moment does no harm is what the device is built for.
+"""
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge") -> int:
-    """Run a device; returns 0 when it was stopped, 2 when it could not start."""
+    """Run a device; returns 0 when it was stopped, 2 when it could not start, 75 when it is to be started again."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["fit"]:
         from edge_client.fit_command import main as fit  # noqa: PLC0415 - loads numpy and onnxruntime
@@ -43,7 +54,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge") -> i
         stream=sys.stderr,
     )
     try:
+        _enrol_at_first_start(arguments.config)
         asyncio.run(_run_until_stopped(load_config(arguments.config)))
+    except StartAgainError:
+        return EXIT_AGAIN
     except FisherfleetError as error:
         sys.stderr.write(f"{prog}: error: {error}\n")
         return EXIT_REFUSED
@@ -65,17 +79,42 @@ def command_parser(prog: str) -> argparse.ArgumentParser:
     return parser
 
 
-async def _run_until_stopped(config: DeviceConfig) -> None:
-    from edge_client.runner import run_device  # noqa: PLC0415 - a wrong file is reported without loading numpy and MQTT
+def _enrol_at_first_start(config: Path) -> None:
+    waiting = config.with_name(ENROLMENT_FILE)
+    if not waiting.exists():
+        return
+    from edge_client.enrolment_file import enrol_at_first_start  # noqa: PLC0415 - loads cryptography
 
-    device = asyncio.ensure_future(run_device(config))
+    for line in (enrol_at_first_start(waiting) or "").splitlines():
+        logging.getLogger(__name__).info("%s", line)
+
+
+async def _run_until_stopped(config: DeviceConfig) -> None:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's products are small; graphs have threads of their own
+    from edge_client.runner import run_device  # noqa: PLC0415 - a wrong file is reported without loading numpy and MQTT
+    from edge_client.service_manager import STOPPING, ServiceManager  # noqa: PLC0415 - with the device
+
+    manager = ServiceManager()
+    device = asyncio.ensure_future(run_device(config, manager=manager))
+
+    def stop() -> None:
+        manager.tell(STOPPING)
+        _leave_after(STOP_SECONDS)
+        device.cancel()
+
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, device.cancel)
+        loop.add_signal_handler(name, stop)
     try:
         await device
     except asyncio.CancelledError:
         logging.getLogger(__name__).info("%s: stopped", config.device)
+
+
+def _leave_after(seconds: float) -> None:
+    leaving = threading.Timer(seconds, os._exit, (0,))
+    leaving.daemon = True
+    leaving.start()
 
 
 if __name__ == "__main__":

@@ -11,10 +11,9 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from math import inf
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,17 +23,17 @@ from edge_client.error_feedback import feeds_back
 from edge_client.errors import SliceError
 from edge_client.file_fetch import FetchFile
 from edge_client.http_download import Http, download
-from edge_client.local_update import Choice, LocalWork, OpenScorer, Scorer, choose, train_update
+from edge_client.local_update import Choice, LocalWork, Scorer, choose, train_update
 from edge_client.machine_sensors import local_time
 from edge_client.privacy.guard import PrivacyGuard
 from edge_client.privacy.mechanism import Mechanism
 from edge_client.residual_store import ResidualStore
 from edge_client.round_events import Fetch, Selection, Train
-from edge_client.round_fitting import Fitter, RoundFitting, Subject
 from edge_client.selection.policies import may_score
 from edge_client.training.choose import OpenRuntime, RuntimeSpec, files_for
 from edge_client.training.interruptible import InterruptibleRuntime, InterruptibleScorer
 from edge_client.training.runtime import TrainingRuntime
+from edge_client.training.step_pacer import StepPacer
 from edge_client.whole_model import WholeModel
 from wire_protocol.bundle_manifest import FISHER, PRIVATE_STEP, BundleManifest
 from wire_protocol.errors import FisherfleetError, ProtocolError
@@ -45,6 +44,9 @@ from wire_protocol.messages import RoundPlan, Slice, Update
 from wire_protocol.privacy import RecordPrivacy
 from wire_protocol.sub_model import Arrays, SubModel, full_sub_model, gather, sub_shapes
 from wire_protocol.tensor_codec import Codec, Shapes, decode, largest_size
+
+if TYPE_CHECKING:
+    from edge_client.round_fitting import Fitter, RoundFitting
 
 logger = logging.getLogger(__name__)
 
@@ -124,11 +126,9 @@ class DeviceWork:
     def fetch(self, command: Fetch, stop: Event) -> None:
         """Have the bundle's files and the model on disk.
 
-        Raises `BundleError`, `TrainingError`, `ExamplesError`, `PausedError` or `CannotAffordError`.
+        Raises `BundleError`, `TrainingError`, `ExamplesError` or `CannotAffordError`.
         """
         plan, store, fitter = command.plan, self._store(stop), self._fitter
-        if fitter is not None:
-            fitter.require_may_begin()
         self._guard.require_allowed(plan, scores=False)
         opened = self._open_bundle(plan, store)
         layout = opened.manifest.layout
@@ -143,14 +143,14 @@ class DeviceWork:
         store.files(plan.bundle, opened.manifest, names)
         model.fetch(fitter.require_bytes if fitter is not None else lambda _count: None)
 
-    def train(self, command: Train, stop: Event, left_seconds: Callable[[], float] = lambda: inf) -> Trained:
-        """Choose neurons unless `command` brings them, train them, encode what changed.
+    def train(self, command: Train, pacer: StepPacer) -> Trained:
+        """Choose neurons unless `command` brings them, train them, encode what changed, at the pacer's pace.
 
-        `left_seconds` are those until the round's deadline. Raises `SliceError`, `BundleError`, `TrainingError`,
+        Raises `SliceError`, `BundleError`, `TrainingError`,
         `InvalidValueError`, `PausedError`, `CannotAffordError` or what `PrivacyGuard.charge` raises.
         """
         plan = command.plan
-        opened = self._open_bundle(plan, self._store(stop))
+        opened = self._open_bundle(plan, self._store(pacer.stop))
         layout = opened.manifest.layout
         residual = self._residuals.load(plan.run, layout) if feeds_back(plan) else None
         work = LocalWork(
@@ -158,15 +158,16 @@ class DeviceWork:
             residual=residual,
             public_size=len(self._examples) if self._config.privacy.public_size else None,
         )
-        runtime = InterruptibleRuntime(self._runtime_of(opened, work), stop)
-        scorer = partial(self._open_scorer, opened, stop)
-        fitting = self._begin_fitting(command, work, runtime, scorer, left_seconds)
+        inner = self._runtime_of(opened, work)
+        runtime = InterruptibleRuntime(inner, pacer, plan.local_steps)
+        scorer = partial(self._open_scorer, opened, pacer)
+        fitting = self._begin_fitting(command, work, inner, pacer)
         if command.selection is not None and command.content is not None:
             choice = Choice(command.selection.sub_model, known=True)
             base = _decode_slice(command.content, layout, choice.sub_model)
             charged = self._guard.charge(plan, scores=False)
         else:
-            full = WholeModel(plan, layout, self._store(stop)).fetch()
+            full = WholeModel(plan, layout, self._store(pacer.stop)).fetch()
             charged = self._guard.charge(plan, self._scores(command, layout))
             choice = (
                 choose(work, full, scorer, fitting)
@@ -181,6 +182,10 @@ class DeviceWork:
         made = Selection(plan.run, plan.bundle, plan.resync_round, plan.round, choice.sub_model, private)
         return Trained(local.update, made, local.loss)
 
+    def budget_left(self) -> float | None:
+        """The epsilon that the owner's cap leaves; see `PrivacyGuard.budget_left`."""
+        return self._guard.budget_left()
+
     def answered(self, run: str, number: int, accepted: bool, bundle: str | None) -> None:
         """The server has counted the update of this round on a bundle (None: unknown), or it never will."""
         opened = self._open
@@ -192,20 +197,19 @@ class DeviceWork:
         self._guard.seen_by_server(mark)
 
     def _begin_fitting(
-        self,
-        command: Train,
-        work: LocalWork,
-        runtime: TrainingRuntime,
-        open_scorer: OpenScorer,
-        left_seconds: Callable[[], float],
+        self, command: Train, work: LocalWork, inner: TrainingRuntime, pacer: StepPacer
     ) -> RoundFitting | None:
         """How the round is fitted, None without limits; neurons chosen before are checked against them at once."""
         if self._fitter is None:
             return None
-        plan = command.plan
+        from edge_client.round_fitting import Subject  # noqa: PLC0415 - devices without limits need none
+
+        plan, unhurried = command.plan, pacer.unhurried()
+        runtime = InterruptibleRuntime(inner, unhurried)
+        open_scorer = partial(self._open_scorer, self._open_bundle(plan, self._store(pacer.stop)), unhurried)
         scores = command.selection is None and plan.selection == "fisher" and bool(work.layout.groups)
         subject = Subject(plan, work.layout, work.examples, runtime, open_scorer, scores, self._config.threads)
-        fitting = self._fitter.begin(subject, left_seconds)
+        fitting = self._fitter.begin(subject, pacer.working_seconds_left)
         if command.selection is not None:
             fitting.require(command.selection.sub_model.widths)
         return fitting
@@ -258,11 +262,11 @@ class DeviceWork:
             self._graphs = (kind, opened.bundle, open_it())
         return self._graphs[2]
 
-    def _open_scorer(self, opened: _OpenBundle, stop: Event) -> Scorer:
+    def _open_scorer(self, opened: _OpenBundle, pacer: StepPacer) -> Scorer:
         from edge_client.fisher import FisherScorer  # noqa: PLC0415 - onnxruntime only where it is used
 
         scorer = FisherScorer.open(opened.folder, opened.manifest.layout, self._config.threads)
-        return InterruptibleScorer(scorer, stop)
+        return InterruptibleScorer(scorer, pacer)
 
     def _generator(self, plan: RoundPlan) -> np.random.Generator:
         if self._config.seed is None:

@@ -15,10 +15,11 @@ import ssl
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from cryptography import x509
@@ -45,6 +46,7 @@ from wire_protocol.identity import (
     read_private,
     save_identities,
 )
+from wire_protocol.toml_text import toml_text
 from wire_protocol.topics import require_identifier
 
 EXIT_REFUSED = 2
@@ -67,12 +69,13 @@ class Answer(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Enrolment:
-    """Who enrols where, and the folder that is to hold its `device.toml` and `identity/`."""
+    """Who enrols where, the folder that is to hold its `device.toml` and `identity/`, and what else the former says."""
 
     server: str
     device: str
     out: Path
     ca_file: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require_identifier("device", self.device)
@@ -212,7 +215,6 @@ def _keep(enrolment: Enrolment, answer: Answer, tls_key: ec.EllipticCurvePrivate
     files = {FLEET_FILE: answer.fleet, CA_FILE: answer.authority, CERTIFICATE_FILE: answer.certificate}
     for name, content in files.items():
         write_durably(enrolment.identity / name, [content.encode()])
-    lines = {"device": enrolment.device, "broker": answer.broker, "server": enrolment.server}
-    lines |= {"identity": _IDENTITY_FOLDER, "data": "data.npz"}
-    text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
-    write_durably(enrolment.out / CONFIG_FILE, [text.encode()])
+    known: dict[str, Any] = {"device": enrolment.device, "broker": answer.broker, "server": enrolment.server}
+    known |= {"identity": _IDENTITY_FOLDER, "data": "data.npz"}
+    write_durably(enrolment.out / CONFIG_FILE, [toml_text({**known, **enrolment.settings}).encode()])

@@ -72,9 +72,10 @@ def make_report(config: DeviceConfig, overrides: Mapping[str, Any], sensors: Sen
     if fitted.binds is not None and subject.scores:
         cost, scores = cost.with_scoring(), _scores(store, manifest, subject)
         fitted = fit_subject(subject, cost, room, scores)
+    pause = pause_reason(fitter.limits, sensors.readings(fitter.limits))
     return Report(
         bundle, subject.plan, cost, room, fitted,
-        pause=pause_reason(fitter.limits, sensors.readings(fitter.limits)),
+        pause=None if pause is None else str(pause),
         link_measured=account.link.measured,
         scored=scores is not None,
         layout_sizes=manifest.layout.group_sizes,

@@ -7,11 +7,14 @@ decides.
     seconds_per_round = 60      # choosing and training, by the clock on the wall
     bytes_per_day = 5_000_000   # sent and received, models too; the day is the device's own
     memory_mb = 200             # resident memory of the device's process, 10^6 bytes
-    max_temperature = 70        # degrees Celsius, of the hottest sensor; above it rounds are sat out
-    pause_on_battery = true     # on battery rounds are sat out
-    hours = "22:00-06:00"       # rounds begin only in these hours, local time
+    slow_temperature = 60       # degrees Celsius, of the hottest sensor; from here on training has less of the time
+    max_temperature = 70        # above it training rests, and rounds are sat out
+    pause_on_battery = true     # the same on battery,
+    pause_on_metered = true     # on a link that is paid for by the byte, as NetworkManager knows it,
+    hours = "22:00-06:00"       # and outside these hours, local time
 
-A limit whose sensor says nothing counts as reached: what cannot be judged is not risked. No I/O.
+A training that must rest goes on when it may, if its round's deadline allows. A limit whose sensor says nothing counts
+as reached: what cannot be judged is not risked. No I/O.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from math import inf
+from typing import Literal
 
 from edge_client.owner_table import Reader, flag, number, read_table
 from wire_protocol.errors import require
@@ -54,6 +58,8 @@ class Limits:
     max_temperature: float | None = None
     pause_on_battery: bool = False
     hours: Hours | None = None
+    slow_temperature: float | None = None
+    pause_on_metered: bool = False
 
     def __post_init__(self) -> None:
         for name in ("seconds_per_round", "bytes_per_day", "memory_mb"):
@@ -61,6 +67,9 @@ class Limits:
         hottest = self.max_temperature
         legal = hottest is None or 0 < hottest <= HOTTEST
         require(legal, "limits.max_temperature", hottest, f"above 0 and at most {HOTTEST:g} degrees Celsius")
+        slow = self.slow_temperature
+        legal = slow is None or (hottest is not None and 0 < slow < hottest)
+        require(legal, "limits.slow_temperature", slow, "above 0 and below max_temperature, which is set with it")
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,19 @@ class Readings:
     temperature: float | None
     on_battery: bool | None
     moment: datetime | None
+    metered: bool | None = None
+
+
+@dataclass(frozen=True)
+class Pause:
+    """The limit that says that a device must rest: `words` as long as it does, `detail` at this moment."""
+
+    of: Literal["temperature", "battery", "link", "hours"]
+    words: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return self.detail or self.words
 
 
 def read_limits(table: object) -> Limits:
@@ -77,21 +99,52 @@ def read_limits(table: object) -> Limits:
     return Limits(**read_table("limits", table, _READERS))
 
 
-def pause_reason(limits: Limits, readings: Readings) -> str | None:
-    """Why a round must not begin now, None when it may."""
+def pause_reason(limits: Limits, readings: Readings, cool_by: float = 0.0) -> Pause | None:
+    """Why training must rest now, None when it need not; the temperature must be `cool_by` degrees below its limit."""
+    return (
+        _too_hot(limits, readings.temperature, cool_by)
+        or _on_battery(limits, readings.on_battery)
+        or _on_metered_link(limits, readings.metered)
+        or _outside_hours(limits, readings.moment)
+    )
+
+
+def _too_hot(limits: Limits, temperature: float | None, cool_by: float) -> Pause | None:
     hottest = limits.max_temperature
-    if hottest is not None and readings.temperature is None:
-        return "the temperature cannot be read, and max_temperature is set"
-    if hottest is not None and readings.temperature is not None and readings.temperature > hottest:
-        return f"the temperature is {readings.temperature:.0f} degrees, max_temperature allows {hottest:g}"
-    if limits.pause_on_battery and readings.on_battery is not False:
-        return "the device runs on battery" if readings.on_battery else "it cannot be seen whether mains power is on"
-    if limits.hours is not None and readings.moment is None:
-        return "the clock was never set, and hours is set"
-    if limits.hours is not None and readings.moment is not None:
-        now = readings.moment.hour * 60 + readings.moment.minute
-        return None if now in limits.hours else f"it is {readings.moment:%H:%M}, hours allows {limits.hours}"
-    return None
+    if hottest is None:
+        return None
+    if temperature is None:
+        return Pause("temperature", "the temperature cannot be read, and max_temperature is set")
+    if temperature <= hottest - cool_by:
+        return None
+    until = f", after a rest {hottest - cool_by:g}" if cool_by else ""
+    detail = f"the temperature is {temperature:.0f} degrees, max_temperature allows {hottest:g}{until}"
+    return Pause("temperature", "the device is too hot", detail)
+
+
+def _on_battery(limits: Limits, on_battery: bool | None) -> Pause | None:
+    if not limits.pause_on_battery or on_battery is False:
+        return None
+    return Pause(
+        "battery", "the device runs on battery" if on_battery else "it cannot be seen whether mains power is on"
+    )
+
+
+def _on_metered_link(limits: Limits, metered: bool | None) -> Pause | None:
+    if not limits.pause_on_metered or metered is False:
+        return None
+    return Pause("link", "the link is metered" if metered else "it cannot be seen whether the link is metered")
+
+
+def _outside_hours(limits: Limits, moment: datetime | None) -> Pause | None:
+    hours = limits.hours
+    if hours is None:
+        return None
+    if moment is None:
+        return Pause("hours", "the clock was never set, and hours is set")
+    if moment.hour * 60 + moment.minute in hours:
+        return None
+    return Pause("hours", f"hours allows {hours}", f"it is {moment:%H:%M}, hours allows {hours}")
 
 
 def _count(name: str, value: object) -> float:
@@ -114,7 +167,9 @@ _READERS: dict[str, Reader] = {
     "seconds_per_round": number,
     "bytes_per_day": _count,
     "memory_mb": number,
+    "slow_temperature": number,
     "max_temperature": number,
     "pause_on_battery": flag,
+    "pause_on_metered": flag,
     "hours": _hours,
 }

@@ -1,6 +1,6 @@
 """What this machine shows of itself: temperature, power, time of day, peak memory, and what it is.
 
-Temperature and power are read by psutil, which a device needs only where its limits name them. Every sensor can be
+Temperature and power are read by psutil; `board_sensors` has what it does not know. Every sensor can be
 replaced by another function.
 """
 
@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 
+from edge_client.board_sensors import on_metered_link, throttled
 from edge_client.errors import ConfigError
 from edge_client.limits import Limits, Readings
 from edge_client.plan_clock import EARLIEST
@@ -88,6 +89,8 @@ class Sensors:
 
     temperature: Callable[[], float | None] = hottest
     on_battery: Callable[[], bool | None] = on_battery
+    metered: Callable[[], bool | None] = on_metered_link
+    throttled: Callable[[], bool | None] = throttled
     local_time: Callable[[], datetime | None] = local_time
     peak_memory_mb: Callable[[], float] = peak_memory_mb
     seconds: Callable[[], float] = time.monotonic
@@ -99,18 +102,23 @@ class Sensors:
             temperature=self.temperature() if limits.max_temperature is not None else None,
             on_battery=self.on_battery() if limits.pause_on_battery else None,
             moment=self.local_time(),
+            metered=self.metered() if limits.pause_on_metered else None,
         )
 
 
 def require_sensors(limits: Limits, sensors: Sensors) -> None:
     """Raise `ConfigError` where a limit is set that this machine has no sensor for."""
     readings = sensors.readings(limits)
-    for name, wanted, reading in (
-        ("max_temperature", limits.max_temperature is not None, readings.temperature),
-        ("pause_on_battery", limits.pause_on_battery, readings.on_battery),
+    psutil = "install the package psutil, or, where it is installed, take the limit out"
+    for name, wanted, reading, advice in (
+        ("max_temperature", limits.max_temperature is not None, readings.temperature, psutil),
+        ("pause_on_battery", limits.pause_on_battery, readings.on_battery, psutil),
+        (
+            "pause_on_metered",
+            limits.pause_on_metered,
+            readings.metered,
+            "it wants NetworkManager; or take the limit out",
+        ),
     ):
         if wanted and reading is None:
-            raise ConfigError(
-                f"limits.{name} is set, but nothing on this machine tells of it: install the package psutil, or, "
-                "where it is installed, take the limit out"
-            )
+            raise ConfigError(f"limits.{name} is set, but nothing on this machine tells of it: {advice}")

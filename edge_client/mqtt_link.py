@@ -43,13 +43,16 @@ _SUBACK_FAILURE = 128
 
 @dataclass(frozen=True)
 class LinkSettings:
-    """Where to connect and as whom; `birth` and `will` are retained on `state_topic`; `tls` None means plain TCP."""
+    """Where to connect and as whom; `tls` None means plain TCP.
+
+    `will`, and what `birth` gives each time that it is published, are retained on `state_topic`.
+    """
 
     broker: BrokerUrl
     client_id: str
     filters: tuple[str, ...]
     state_topic: str
-    birth: bytes
+    birth: Callable[[], bytes]
     will: bytes
     tls: ssl.SSLContext | None = None
 
@@ -143,12 +146,22 @@ class MqttLink:
                 await asyncio.sleep(delay)
                 failures += 1
 
-    async def publish(self, topic: str, payload: bytes) -> None:
+    @property
+    def up(self) -> bool:
+        """Whether the device is connected."""
+        return self._client is not None
+
+    async def publish_birth(self) -> None:
+        """Say again that the device is here; raises `LinkError`."""
+        if self._client is not None:
+            await self.publish(self._settings.state_topic, self._settings.birth(), retain=True)
+
+    async def publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
         """Hand a message to the broker and wait for its acknowledgement; raises `LinkError`."""
         if self._client is None:
             raise LinkError("the link to the broker is down")
         try:
-            await self._client.publish(topic, payload, qos=QOS, timeout=PUBLISH_SECONDS)
+            await self._client.publish(topic, payload, qos=QOS, retain=retain, timeout=PUBLISH_SECONDS)
         except (aiomqtt.MqttError, ValueError) as error:
             raise LinkError(f"the broker did not take a message: {error}") from error
 
@@ -156,7 +169,7 @@ class MqttLink:
         settings = self._settings
         async with self._new_client() as client:
             await self._subscribe(client)
-            await client.publish(settings.state_topic, settings.birth, qos=QOS, retain=True)
+            await client.publish(settings.state_topic, settings.birth(), qos=QOS, retain=True)
             logger.info("%s: connected to %s", settings.client_id, settings.broker)
             self._client = client
             self._deliver(handle, LinkUp())
@@ -179,7 +192,7 @@ class MqttLink:
             for attempt in count():
                 wait = longest_wait(attempt, base=BIRTH_AGAIN_SECONDS, ceiling=BIRTH_AGAIN_CEILING_SECONDS)
                 await asyncio.sleep(wait * random.uniform(0.75, 1.25))
-                await client.publish(settings.state_topic, settings.birth, qos=QOS, retain=True)
+                await client.publish(settings.state_topic, settings.birth(), qos=QOS, retain=True)
 
     def _why(self, error: Exception) -> str:
         """A broker that refuses a certificate says so to the socket, while the MQTT client only waits in vain."""

@@ -22,9 +22,9 @@ from edge_client.calibration import (
 )
 from edge_client.cost_model import Columns, fit_costs
 from edge_client.durable_files import plainly, write_checked
-from edge_client.errors import CannotAffordError, PausedError
+from edge_client.errors import CannotAffordError
 from edge_client.fitting import Fitted, Problem, fit
-from edge_client.limits import Limits, pause_reason
+from edge_client.limits import Limits
 from edge_client.link_account import LinkAccount
 from edge_client.local_update import LocalWork, OpenScorer
 from edge_client.machine_sensors import Sensors
@@ -69,12 +69,6 @@ class Fitter:
     account: LinkAccount
     sensors: Sensors
 
-    def require_may_begin(self) -> None:
-        """Raise `PausedError` where a round must not begin now."""
-        reason = pause_reason(self.limits, self.sensors.readings(self.limits))
-        if reason is not None:
-            raise PausedError(reason)
-
     def require_bytes(self, count: int) -> None:
         """Raise `CannotAffordError` where so many bytes more go beyond today's allowance."""
         left = self.account.bytes_left(self.limits.bytes_per_day)
@@ -84,9 +78,8 @@ class Fitter:
     def begin(self, subject: Subject, left_seconds: Callable[[], float]) -> RoundFitting:
         """Fit a round with `left_seconds` until its deadline; calibrates first where that was not done.
 
-        Raises `PausedError`, and `TrainingError` where the graphs do not run.
+        Raises `TrainingError` where the graphs do not run.
         """
-        self.require_may_begin()
         calibration = self.calibrated(subject)
         self.account.round_began()
         self.account.save()

@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from threading import Event as Flag
-from typing import Any
+from typing import Any, Protocol
 
 from edge_client import round_events as ev
 from edge_client.credentials import Credentials
@@ -33,15 +33,41 @@ from edge_client.errors import (
 )
 from edge_client.log_limit import LogLimit
 from edge_client.machine_host import Machine, MachineHost, Make
+from edge_client.machine_watch import MachineWatch
 from edge_client.outbox import Parcel
-from edge_client.round_phases import Busy, Idle, Phase, due
+from edge_client.progress import Progress
+from edge_client.round_phases import (
+    AwaitingSlice,
+    Busy,
+    Delivering,
+    FetchDelayed,
+    Fetching,
+    Idle,
+    Phase,
+    StoreDelayed,
+    Storing,
+    Training,
+    due,
+)
 from edge_client.round_state import advance
+from edge_client.training.step_pacer import StepPacer
 from wire_protocol.errors import FisherfleetError
 from wire_protocol.examples import ExamplesError
 from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.messages import Decline, DeclineCause, Receipt, RoundPlan, Slice, encode
 
 logger = logging.getLogger(__name__)
+
+_DOING: dict[type[Phase], str] = {
+    Idle: "waits for a plan",
+    AwaitingSlice: "waits for the values of its neurons",
+    Fetching: "fetches the model",
+    FetchDelayed: "waits to fetch the model again",
+    Training: "trains",
+    Storing: "keeps its update",
+    StoreDelayed: "waits for room to keep its update",
+    Delivering: "waits for its receipt",
+}
 
 
 @dataclass(frozen=True)
@@ -52,17 +78,37 @@ class Tools:
     work: DeviceWork
     store: DeviceStore
     downlink: Downlink
+    watch: MachineWatch
+    progress: Progress
     executor: Executor | None
+
+
+class Watcher(Protocol):
+    """Who wants to know how rounds go."""
+
+    def round_changed(self, busy: bool) -> None:
+        """Whether what a kill would throw away is under way now."""
+        ...
+
+    def round_counted(self) -> None:
+        """The server counted an update."""
+        ...
+
+    def fault_seen(self) -> None:
+        """A round failed in a way that nobody foresaw."""
+        ...
 
 
 class RoundRunner:
     """The round of one device; `stored` is told of every payload that reaches the outbox."""
 
-    def __init__(self, tools: Tools, stored: Callable[[Stored], None]) -> None:
+    def __init__(self, tools: Tools, stored: Callable[[Stored], None], watcher: Watcher) -> None:
         self._name = tools.credentials.device
         self._tools = tools
         self._stored = stored
-        machine: Machine[Phase, ev.Command] = Machine(advance, due, self._carry_out)
+        self._watcher = watcher
+        self._faulty = False
+        machine: Machine[Phase, ev.Command] = Machine(self._advance, due, self._carry_out)
         self._host = MachineHost(machine, Idle(tools.store.memory))
         self._stop_job = Flag()
         self._job_lock = asyncio.Lock()
@@ -93,12 +139,29 @@ class RoundRunner:
                 self._host.spawn(self._compare_ledgers(parcel, receipt.ledger))
         if receipt is not None and receipt.accepted and selection is not None:
             self._host.post(partial(ev.UpdateAccepted, selection=selection))
+            self._watcher.round_counted()
         self._host.post(partial(ev.Settled, run=parcel.run, round=parcel.round))
+
+    @property
+    def doing(self) -> str:
+        """What the device does, in words."""
+        phase = self._host.state
+        words = _DOING[type(phase)]
+        return f"run {phase.task.plan.run} round {phase.task.plan.round}: {words}" if isinstance(phase, Busy) else words
+
+    def halt(self) -> None:
+        """Begin no further step."""
+        self._stop_job.set()
 
     async def close(self) -> None:
         """End what is going on."""
-        self._stop_job.set()
+        self.halt()
         await self._host.close()
+
+    def _advance(self, phase: Phase, happened: ev.Event) -> tuple[Phase, tuple[ev.Command, ...]]:
+        following, commands = advance(phase, happened)
+        self._watcher.round_changed(not isinstance(following, Idle | Delivering))
+        return following, commands
 
     def _carry_out(self, command: ev.Command) -> None:
         if isinstance(command, ev.Begin):
@@ -126,6 +189,8 @@ class RoundRunner:
             if not stop.is_set():
                 executor = self._tools.executor
                 self._host.post(await asyncio.get_running_loop().run_in_executor(executor, job, stop))
+                if self._faulty:
+                    self._watcher.fault_seen()
 
     async def _settle(self, run: str, number: int, accepted: bool, bundle: str | None) -> None:
         """Between two jobs: a training carries off the residual that it found."""
@@ -143,6 +208,7 @@ class RoundRunner:
     def _fetch(self, command: ev.Fetch, stop: Flag) -> Make:
         plan, tools = command.plan, self._tools
         try:
+            tools.watch.require_may_begin()
             tools.work.fetch(command, stop)
             tools.store.require_room(tools.work.update_bytes(plan))
         except Exception as error:
@@ -162,7 +228,10 @@ class RoundRunner:
         plan, tools = command.plan, self._tools
         try:
             tools.store.require_room(tools.work.update_bytes(plan))
-            return self._update(plan, tools.work.train(command, stop, left_seconds))
+            tools.watch.require_may_begin()
+            pacer = StepPacer(stop, tools.watch.pace, left_seconds, tools.progress.moved)
+            with tools.progress.working():
+                return self._update(plan, tools.work.train(command, pacer))
         except Exception as error:
             return self._failed(plan, error)
 
@@ -202,6 +271,7 @@ class RoundRunner:
         return self._decline(plan, "internal")
 
     def _decline(self, plan: RoundPlan, cause: DeclineCause) -> Make:
+        self._faulty = cause == "internal"
         body = encode(Decline(run=plan.run, round=plan.round, cause=cause))
         payload = self._tools.credentials.seal_update(plan.run, plan.round, body)
         return partial(ev.Answered, run=plan.run, round=plan.round, payload=payload, selection=None)

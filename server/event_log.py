@@ -40,6 +40,7 @@ EventKind = Literal[
     "device-enrolled",
     "device-revoked",
     "device-quarantined",
+    "release-halted",
     "update-refused",
     "alert",
     "audit",

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from server.uplink import Complete
-from wire_protocol.messages import DeviceState
+from wire_protocol.device_state import DeviceState
 
 _BATCH_BYTES = 16 * 2**20
 

@@ -17,7 +17,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from server.alerts import AlertKind
-from server.records import RoundRecord
+from server.records import FleetHealth, RoundRecord
 from server.traffic import Bytes
 
 _ROUND_SECONDS = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
@@ -34,6 +34,7 @@ class Levels:
     devices_quarantined: int
     broker_connected: bool
     traffic: Bytes
+    health: FleetHealth
 
 
 class Metrics:
@@ -124,7 +125,19 @@ class _AskedFor(Collector):
             ("broker_connected", "1 while the link to the broker is up", now.broker_connected),
         ):  # fmt: skip
             yield GaugeMetricFamily(f"fisherfleet_{name}", text, value)
+        yield from _of_health(now.health)
         traffic = CounterMetricFamily("fisherfleet_bytes", "Payload bytes from and to devices", labels=["direction"])
         traffic.add_metric(["up"], now.traffic.up)
         traffic.add_metric(["down"], now.traffic.down)
         yield traffic
+
+
+def _of_health(health: FleetHealth) -> Iterable[Metric]:
+    for name, text, value in (
+        ("devices_paused", "Devices on line that sit out now, within their owners' limits", health.paused),
+        ("devices_throttled", "Devices on line that are slowed down by heat or weak power", health.throttled),
+        ("hottest_device_celsius", "Of the devices on line that tell their temperature", health.hottest),
+        ("least_budget_left_epsilon", "Of the devices on line that tell what their cap leaves", health.least_budget),
+    ):
+        if value is not None:
+            yield GaugeMetricFamily(f"fisherfleet_{name}", text, value)

@@ -106,6 +106,7 @@ class DeviceRecord:
 
     `last_seen` is in seconds since the Unix epoch. `conflicts` counts announcements of other updates in rounds for
     which one of this device was counted: a copied key, a device restored from a backup, or a broker that plays tricks.
+    `release` and what follows are as in `DeviceState`.
     """
 
     id: str
@@ -116,6 +117,24 @@ class DeviceRecord:
     last_seen: float
     kept: Mapping[str, int] = field(default_factory=dict)
     conflicts: int = 0
+    release: str = ""
+    temperature: float | None = None
+    throttled: bool = False
+    paused: str = ""
+    budget_left: float | None = None
+    free_mb: int | None = None
+
+
+@dataclass(frozen=True)
+class FleetHealth:
+    """Of devices online: how many sit out now or are throttled, the highest temperature, in degrees Celsius, and the
+    least epsilon left to any; None where none says.
+    """
+
+    paused: int = 0
+    throttled: int = 0
+    hottest: float | None = None
+    least_budget: float | None = None
 
 
 @dataclass(frozen=True)

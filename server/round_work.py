@@ -10,7 +10,7 @@ from server.errors import DamagedError
 from server.evaluation import Evaluation
 from server.receipts import ReceiptBook
 from server.records import RoundRecord, UpdateRecord
-from server.screening import Screened, read_screened
+from server.screening import Screened, read_screened, updates_together
 from server.spool import Extent, Segment
 from server.traffic import Bytes, dense_bytes
 from wire_protocol.errors import ProtocolError
@@ -20,7 +20,7 @@ from wire_protocol.messages import RoundPlan
 
 @dataclass(frozen=True)
 class SpooledUpdates:
-    """Counted updates, read back from the spool one at a time, each time they are iterated over."""
+    """Counted updates, read back from the spool a few at a time, each time they are iterated over."""
 
     segment: Segment
     rows: tuple[UpdateRecord, ...]
@@ -30,12 +30,22 @@ class SpooledUpdates:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[Screened]:
-        for row in self.rows:
-            body = self.segment.read(Extent(row.offset, row.length))
-            try:
-                yield read_screened(body, self.layout)
-            except ProtocolError as error:
-                raise DamagedError(f"round {row.round}: the update of {row.device} in the spool: {error}") from error
+        together = updates_together(self.layout)
+        for start in range(0, len(self.rows), together):
+            yield from self._read(self.rows[start : start + together])
+
+    def _read(self, rows: tuple[UpdateRecord, ...]) -> list[Screened]:
+        bodies = self.segment.read([Extent(row.offset, row.length) for row in rows])
+        try:
+            return read_screened(bodies, self.layout)
+        except ProtocolError:
+            return [self._read_one(row, body) for row, body in zip(rows, bodies, strict=True)]
+
+    def _read_one(self, row: UpdateRecord, body: bytes) -> Screened:
+        try:
+            return read_screened([body], self.layout)[0]
+        except ProtocolError as error:
+            raise DamagedError(f"round {row.round}: the update of {row.device} in the spool: {error}") from error
 
 
 @dataclass

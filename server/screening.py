@@ -8,24 +8,27 @@ the plan names, with legal kept-neuron bitmaps, finite values of the right numbe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 import numpy as np
 
-from wire_protocol import messages, tensor_codec
+from server.update_values import decode_values
+from wire_protocol import messages
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import Layout
 from wire_protocol.messages import SELECTION_UNKNOWN, Decline, DeclineCause, RoundPlan, Update
 from wire_protocol.neuron_scores import decode_scores
-from wire_protocol.sub_model import Arrays, SubModel, from_bitmaps, selection_id, sub_shapes, to_bitmaps
+from wire_protocol.sub_model import Arrays, SubModel, from_bitmaps, selection_id, to_bitmaps
 
 LARGEST_COUNT = 10**9
 """Examples a device can claim; keeps weights and compute sums exact."""
 LARGEST_MAGNITUDE = 1e30
 """Of a difference; keeps the model finite in float32 whatever is counted."""
+_VALUES_TOGETHER = 2**20
+"""Of 4 bytes each."""
 _DECLINED: dict[DeclineCause, str] = {
     "data": "the device's examples do not fit the model",
     "training": "training failed on the device (did it diverge? a lower learning rate may help)",
@@ -78,7 +81,7 @@ def screen(payload: bytes, plan: RoundPlan, layout: Layout, known: SubModel | No
         update = messages.decode(payload, Update)
         if refused := _not_of(plan, update):
             return refused
-        screened = _decoded(_with_bitmaps(update, layout, known), layout)
+        (screened,) = _decoded([_with_bitmaps(update, layout, known)], layout)
         if wide := _too_wide(screened.sub_model, plan.largest_widths(layout)):
             return Refused(wide)
     except ProtocolError as error:
@@ -94,17 +97,27 @@ def not_drawn(device: str, plan: RoundPlan) -> Refused | None:
     return Refused(reason, "not-drawn")
 
 
-def read_screened(body: bytes, layout: Layout) -> Screened:
-    """Decode an update that was screened before; raises `ProtocolError` when its bytes have changed since."""
-    return _decoded(messages.decode(body, Update), layout)
+def read_screened(bodies: Sequence[bytes], layout: Layout) -> list[Screened]:
+    """Decode updates that were screened before; raises `ProtocolError` when the bytes of one have changed since.
+
+    Those of one shape share the time that small ones take; `updates_together` says how many to give.
+    """
+    return _decoded([messages.decode(body, Update) for body in bodies], layout)
 
 
-def _decoded(update: Update, layout: Layout) -> Screened:
-    sub_model = from_bitmaps(layout, update.kept)
-    if update.scores:
-        decode_scores(layout, update.scores)
-    values = tensor_codec.decode(update.values, sub_shapes(layout, sub_model.widths), update.codec)
-    return Screened(update, sub_model, values)
+def updates_together(layout: Layout) -> int:
+    """Updates that are read in one call: one, or those whose values take `_VALUES_TOGETHER` were they whole models."""
+    return max(1, _VALUES_TOGETHER // max(1, layout.element_count))
+
+
+def _decoded(updates: Sequence[Update], layout: Layout) -> list[Screened]:
+    sub_models = [from_bitmaps(layout, update.kept) for update in updates]
+    for update in updates:
+        if update.scores:
+            decode_scores(layout, update.scores)
+    coded = [(one.widths, update.codec, update.values) for one, update in zip(sub_models, updates, strict=True)]
+    values = decode_values(layout, coded)
+    return [Screened(*one) for one in zip(updates, sub_models, values, strict=True)]
 
 
 def _with_bitmaps(update: Update, layout: Layout, known: SubModel | None) -> Update:

@@ -40,6 +40,7 @@ from server.operator_keys import load_operator
 from server.presence import Presence
 from server.records import DeviceRecord, RoundRecord
 from server.registry import REGISTRY_NAME, Registry
+from server.releases.release_post import ReleasePost, ReleaseRecords
 from server.run_files import RunFiles
 from server.run_host import Premises, RunHost
 from server.runs import Runs
@@ -100,6 +101,7 @@ class Service:
             self._presence = Presence(device.id for device in self.store.devices() if device.online)
             self._open_runs(on_round)
             self._post = self._open_post()
+            self._releases = self._open_releases()
             opened.pop_all()
         self._intake = Intake(
             desks=self.active.desks,
@@ -108,6 +110,7 @@ class Service:
             inbox=self._inbox,
             registry=self._registry,
             on_want=self._post.on_want,
+            on_report=self._releases.on_report,
             past=self._runs.answer_past,
             clock=self._clocks.steady,
         )
@@ -134,7 +137,7 @@ class Service:
             self._runs.open_all()
         else:
             self._awaited = self._runs.adopt(settings.bundle, settings.run, settings.test, goes_on=settings.goes_on)
-        self._shelf = Shelf(self.active.offered)
+        self._shelf = Shelf(self.active.offered, self.store.releases.archives, self.store.promotions.files)
 
     def _open_post(self) -> FilePost:
         settings, steady = self._settings, self._clocks.steady
@@ -146,11 +149,17 @@ class Service:
             Courier(settings.chunk_bytes, steady),
         )
 
+    def _open_releases(self) -> ReleasePost:
+        store = self.store
+        records = ReleaseRecords(store.releases, store.tags, store.promotions, store.events, self._registry)
+        return ReleasePost(records, self._operator, self._link.send, self._traffic, self._clocks)
+
     def _on_message(self, topic: str, payload: bytes) -> None:
         self._intake.on_message(topic, payload)
 
     def _on_connected(self) -> None:
         self.active.on_connected()
+        self._releases.on_connected()
 
     @property
     def control(self) -> Control:
@@ -193,6 +202,7 @@ class Service:
             devices_quarantined=len(self.store.quarantine.held),
             broker_connected=self._link.connected,
             traffic=self._traffic.total,
+            health=self.store.fleet_health(),
         )
 
     def close(self) -> None:
@@ -213,6 +223,7 @@ class Service:
             broker=str(self._settings.broker),
             steady=self._clocks.steady,
             metrics=self._metrics.registry,
+            offers_changed=self._releases.changed,
         )
         self._metrics.ask(self._levels)
         try:
@@ -225,6 +236,7 @@ class Service:
         self._background.append(await self._http.start())
         self._background.append(asyncio.create_task(self._link.run(), name="mqtt"))
         self._background.append(asyncio.create_task(self._post.run(), name="file post"))
+        self._background.append(asyncio.create_task(self._releases.run(), name="release post"))
         return self
 
     async def __aexit__(
@@ -316,4 +328,12 @@ class Service:
 
 def _record(report: StateReport, now: float) -> DeviceRecord:
     state = report.state
-    return DeviceRecord(report.device, state.online, state.examples, state.runtime, state.client, now)
+    return DeviceRecord(
+        *(report.device, state.online, state.examples, state.runtime, state.client, now),
+        release=state.release,
+        temperature=state.temperature,
+        throttled=state.throttled,
+        paused=state.paused,
+        budget_left=state.budget_left,
+        free_mb=state.free_mb,
+    )

@@ -12,7 +12,7 @@ Applications Recover from fsync Failures?"), so nothing rests on an earlier writ
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,17 +79,17 @@ class Segment:
         """Rows now speak for `end` bytes."""
         self._end = end
 
-    def read(self, extent: Extent) -> bytes:
-        """A body; raises `DamagedError` when it is not all there."""
+    def read(self, extents: Sequence[Extent]) -> list[bytes]:
+        """Bodies; raises `DamagedError` when one is not all there."""
         try:
             with self._path.open("rb") as file:
-                file.seek(extent.offset)
-                body = file.read(extent.length)
+                bodies = [os.pread(file.fileno(), extent.length, extent.offset) for extent in extents]
         except OSError as error:
             raise StorageError(f"{self._path} cannot be read ({error.strerror})") from error
-        if len(body) != extent.length:
-            raise DamagedError(f"{self._path} ends before byte {extent.offset + extent.length}")
-        return body
+        for extent, body in zip(extents, bodies, strict=True):
+            if len(body) != extent.length:
+                raise DamagedError(f"{self._path} ends before byte {extent.offset + extent.length}")
+        return bodies
 
     def _open(self) -> int:
         if not self._end:

@@ -34,9 +34,19 @@ from server.ledger_rows import LedgerRows
 from server.model_archive import ArchiveSettings, ModelArchive
 from server.order_rows import OrderRows, note_resync
 from server.participation_rows import ParticipationRows
+from server.promotions import Promotions
 from server.quarantine import Quarantine
 from server.quarantine_rows import QuarantineRows
-from server.records import NOTHING_CARRIED, CarriedRecord, DeviceRecord, OpeningRecord, RoundRecord, RunRecord
+from server.records import (
+    NOTHING_CARRIED,
+    CarriedRecord,
+    DeviceRecord,
+    FleetHealth,
+    OpeningRecord,
+    RoundRecord,
+    RunRecord,
+)
+from server.releases.release_rows import ReleaseRows
 from server.replies import Replies
 from server.tokens import Tokens
 from server.update_rows import UpdateRows
@@ -45,6 +55,10 @@ from wire_protocol.messages import RoundPlan
 
 DATABASE_NAME = "fisherfleet.sqlite"
 DEFAULT_ARCHIVE = ArchiveSettings()
+_SAID = (
+    "online", "examples", "runtime", "client", "last_seen", "release", "temperature", "throttled", "paused",
+    "budget_left", "free_mb",
+)  # fmt: skip
 _RUN_COLUMNS = ("run", "bundle", "started", "config", "status", "reason")
 
 
@@ -76,6 +90,8 @@ class Store:
         self.enrolments = Enrolments(self._database, SYSTEM_CLOCKS.wall)
         self.tags = DeviceTags(self._database)
         self.archive = ModelArchive(self._database, blobs, SYSTEM_CLOCKS.wall, archive.keep_models)
+        self.promotions = Promotions(self._database, self.archive, state / "promoted", SYSTEM_CLOCKS.wall)
+        self.releases = ReleaseRows(self._database, state / "releases", SYSTEM_CLOCKS.wall)
         self.faults = FaultRows(self._database)
         self.quarantine = Quarantine(QuarantineRows(self._database))
         self.events = EventLog(self._database, SYSTEM_CLOCKS.wall)
@@ -232,15 +248,28 @@ class Store:
             return tuple(RoundRecord(**row) for row in connection.execute(query).mappings())
 
     def save_devices(self, records: Sequence[DeviceRecord]) -> None:
-        """Remember what devices, each named once, said of themselves; what they kept stays as it was."""
-        if not records:
-            return
+        """Remember what devices, each named once, said of themselves; what they kept stays as it was, and so does what
+        else was said before by one that says that it goes.
+        """
         with self._database.transaction() as connection:
             statement = insert(connection, tables.devices)
-            said = {name: statement.excluded[name] for name in ("online", "examples", "runtime", "client", "last_seen")}
-            connection.execute(
-                statement.on_conflict_do_update(index_elements=["id"], set_=said), [_device(one) for one in records]
-            )
+            for online, columns in ((True, _SAID), (False, ("online", "last_seen"))):
+                rows = [_device(one) for one in records if one.online == online]
+                if rows:
+                    said = {name: statement.excluded[name] for name in columns}
+                    connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=said), rows)
+
+    def fleet_health(self) -> FleetHealth:
+        """How the devices online are, all together."""
+        devices = tables.devices.c
+        query = select(
+            func.count().filter(devices.paused != ""),
+            func.count().filter(devices.throttled.is_(True)),
+            func.max(devices.temperature),
+            func.min(devices.budget_left),
+        ).where(devices.online.is_(True))
+        with self._database.transaction() as connection:
+            return FleetHealth(*connection.execute(query).one())
 
     def forget_presence(self) -> None:
         """Take every device for offline: the server stops, and nobody will listen to the broker for a while."""
@@ -275,6 +304,6 @@ def _is_round(run: str, number: int) -> ColumnElement[bool]:
 
 
 def _device(record: DeviceRecord) -> dict[str, Any]:
-    values = asdict(record) | {"examples": fitting(record.examples), "kept": dict(record.kept)}
+    values = {name: fitting(value) for name, value in asdict(record).items()} | {"kept": dict(record.kept)}
     del values["conflicts"]
     return values

@@ -12,7 +12,14 @@ from devices.command_line import main
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
-INSTALLED = "/opt/fisherfleet"
+INSTALLED = {
+    "/opt/fisherfleet/.venv/bin/fisherfleet": "bin/fisherfleet",
+    "/usr/bin/fisherfleet-edge": "bin/fisherfleet-edge",
+}
+NEWER = re.compile(
+    r".*: Unknown key (name )?'(RestartSteps|RestartMaxDelaySec)' in section \[?'?Service'?\]?, ignoring\.\n"
+)
+"""Of systemd 254; older ones do without."""
 MOST_EXPOSED = 15  # tenths; systemd calls up to 1.9 "OK", an unhardened service has 9.6
 
 
@@ -36,14 +43,17 @@ def systemd_analyze() -> str:
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_systemd_takes_a_unit_as_it_is(unit: Path, systemd_analyze: str, tmp_path: Path) -> None:
-    for command in (".venv/bin/fisherfleet", ".venv-edge/bin/fisherfleet-edge"):
-        stub = tmp_path / command
-        stub.parent.mkdir(parents=True)
+    text = unit.read_text()
+    for command, name in INSTALLED.items():
+        stub = tmp_path / name
+        stub.parent.mkdir(exist_ok=True)
         stub.write_text("#!/bin/sh\n")
         stub.chmod(0o755)
+        text = text.replace(command, str(stub))
     copy = tmp_path / unit.name
-    copy.write_text(unit.read_text().replace(INSTALLED, str(tmp_path)))
-    assert complaints(systemd_analyze, "verify", "--man=no", copy) == (0, "")
+    copy.write_text(text)
+    status, said = complaints(systemd_analyze, "verify", "--man=no", copy)
+    assert (status, NEWER.sub("", said)) == (0, "")
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from server.metrics import Levels, Metrics
-from server.records import RoundRecord
+from server.records import FleetHealth, RoundRecord
 from server.traffic import Bytes
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -20,7 +20,7 @@ BOARD, RULES = DEPLOY / "grafana/fisherfleet.json", DEPLOY / "prometheus/alerts.
 @pytest.fixture(scope="module")
 def said() -> set[str]:
     metrics = Metrics(CollectorRegistry())
-    metrics.ask(lambda: Levels(0, 0, 1, 0, 0, False, Bytes()))
+    metrics.ask(lambda: Levels(0, 0, 1, 0, 0, False, Bytes(), FleetHealth(1, 1, 60.0, 0.5)))
     metrics.counted("run", late=False)
     metrics.refused("run", "malformed")
     metrics.closed("run", RoundRecord(1, True, 0.5, 1.0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1.0, 1))

@@ -53,7 +53,9 @@ MAX_FILE_BYTES = 64 * 2**20
 """Of a file that is fetched over MQTT: either end holds it in memory when it seals or opens it."""
 
 _NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
-_FILE_PATH = re.compile(rf"bundles/[0-9a-f]{{64}}/{_NAME}(/{_NAME})*|(models|differences)/[0-9a-f]{{64}}")
+_FILE_PATH = re.compile(
+    rf"bundles/[0-9a-f]{{64}}/{_NAME}(/{_NAME})*|(models|differences|releases|promoted)/[0-9a-f]{{64}}"
+)
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
@@ -106,20 +108,20 @@ class RoundPlan(Message, frozen=True, tag="plan"):
     def __post_init__(self) -> None:
         _require_round(self.run, self.round)
         require(1 <= self.resync_round <= self.round, "resync_round", self.resync_round, f"1 to {self.round}")
-        _require_count("model_version", self.model_version)
+        require_count("model_version", self.model_version)
         require_hex_sha256("bundle", self.bundle)
         require_hex_sha256("model", self.model)
         require(isfinite(self.deadline), "deadline", self.deadline, "finite")
-        _require_count("local_steps", self.local_steps, least=1)
-        _require_count("batch_size", self.batch_size, least=1)
+        require_count("local_steps", self.local_steps, least=1)
+        require_count("batch_size", self.batch_size, least=1)
         require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "above 0 and finite")
         _require_fraction("keep", self.keep)
         _require_fraction("top_k", self.top_k)
         require_fits_privacy(self.privacy, self.selection, self.score_examples)
         _require_fraction("participation", self.participation)
-        _require_count("participation_seed", self.participation_seed)
-        _require_count("most_stale", self.most_stale)
-        _require_count("score_examples", self.score_examples)
+        require_count("participation_seed", self.participation_seed)
+        require_count("most_stale", self.most_stale)
+        require_count("score_examples", self.score_examples)
         count, most = len(self.differences), MAX_DIFFERENCES if self.resync else 0
         require(count <= most, "differences", count, f"at most {MAX_DIFFERENCES} in a resync, else none")
 
@@ -196,10 +198,10 @@ class Update(Message, frozen=True, tag="update"):
 
     def __post_init__(self) -> None:
         _require_round(self.run, self.round)
-        _require_count("model_version", self.model_version)
-        _require_count("examples", self.examples, least=1)
-        _require_count("trained", self.trained, least=1)
-        _require_count("scored", self.scored)
+        require_count("model_version", self.model_version)
+        require_count("examples", self.examples, least=1)
+        require_count("trained", self.trained, least=1)
+        require_count("scored", self.scored)
         _require_fraction("top_k", self.top_k)
         require(self.within is None or isfinite(self.within), "within", self.within, "finite")
         known = len(self.selection) == SELECTION_ID_BYTES and not self.kept
@@ -241,7 +243,7 @@ class Slice(Message, frozen=True, tag="slice"):
 
     def __post_init__(self) -> None:
         _require_round(self.run, self.round)
-        _require_count("model_version", self.model_version)
+        require_count("model_version", self.model_version)
 
 
 class Manifest(Message, frozen=True, tag="manifest"):
@@ -296,7 +298,7 @@ class Want(Message, frozen=True, tag="want"):
             legal,
             "path",
             self.path,
-            f"bundles/HASH/FILE, models/HASH or differences/HASH of at most {MAX_PATH} characters",
+            f"bundles/HASH/FILE, or HASH in models, differences, releases or promoted, at most {MAX_PATH} characters",
         )
         if self.sha256 or self.missing:
             _require_sha256(self.sha256)
@@ -323,18 +325,6 @@ class Receipt(Message, frozen=True, tag="receipt"):
         _require_sha256(self.sha256)
 
 
-class DeviceState(Message, frozen=True, tag="state"):
-    """Retained birth message and last will of a device."""
-
-    online: bool
-    examples: int = 0
-    runtime: str = ""
-    client: str = ""
-
-    def __post_init__(self) -> None:
-        _require_count("examples", self.examples)
-
-
 def require_fits_privacy(privacy: Privacy | None, selection: SelectionPolicy, score_examples: int) -> None:
     """In a private run, neurons are chosen by what is public, or by scores of all examples with noise of their own."""
     noised = isinstance(privacy, RecordPrivacy) and privacy.score_noise_multiplier > 0
@@ -350,7 +340,8 @@ def _require_round(run: str, number: int) -> None:
     require(1 <= number <= topics.MAX_NUMBER, "round", number, f"1 to {topics.MAX_NUMBER}")
 
 
-def _require_count(field: str, value: int, least: int = 0) -> None:
+def require_count(field: str, value: int, least: int = 0) -> None:
+    """Raise `InvalidValueError` unless `value` is a count of `least` or more."""
     require(least <= value <= MAX_COUNT, field, value, f"{least} to 2^53")
 
 

@@ -68,13 +68,13 @@ def sub_shape(parameter: Parameter, widths: Mapping[str, int]) -> tuple[int, ...
     return tuple(shape)
 
 
-def sub_shapes(layout: Layout, widths: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Shapes of all parameters, in wire order, at the given widths."""
-    return dict(_sub_shapes(layout, tuple([widths[group.name] for group in layout.groups])))
+def sub_shapes(layout: Layout, widths: Mapping[str, int]) -> Mapping[str, tuple[int, ...]]:
+    """Shapes of all parameters, in wire order, at the given widths: one mapping for all who ask, while remembered."""
+    return _sub_shapes(layout, tuple([widths[group.name] for group in layout.groups]))
 
 
 @lru_cache(_REMEMBERED_SHAPES)
-def _sub_shapes(layout: Layout, widths: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+def _sub_shapes(layout: Layout, widths: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
     of = dict(zip(layout.group_sizes, widths, strict=True))
     return {parameter.name: sub_shape(parameter, of) for parameter in layout.parameters}
 

@@ -5,8 +5,6 @@ The fleet's folder is a real one too, its devices below `devices/`; without cert
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +16,7 @@ from devices.provisioning.enrolment import CONFIG_NAME, add_devices
 from server.fleet.fleet_folder import FleetFolder, create_fleet
 from wire_protocol.broker_url import BrokerUrl
 from wire_protocol.examples import Examples
+from wire_protocol.toml_text import toml_text
 
 DATA_NAME = "data.npz"
 FLEET = "emulation"
@@ -61,9 +60,4 @@ def write_device_folder(folder: Path, number: int, examples: Examples, surroundi
     }
     if surroundings.run is not None:
         table["run"] = surroundings.run
-    (home / CONFIG_NAME).write_text(_toml(table), encoding="utf-8")
-
-
-def _toml(table: Mapping[str, str | int]) -> str:
-    """TOML's basic strings and integers are written as JSON's are."""
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+    (home / CONFIG_NAME).write_text(toml_text(table), encoding="utf-8")

@@ -16,7 +16,7 @@ from server.compute_account import Compute
 from server.config import Outliers
 from server.next_model import Combining, Model
 from server.outliers import Kept, find_outliers
-from server.screening import Refused, Screened, not_drawn, read_screened, screen
+from server.screening import Refused, Screened, not_drawn, read_screened, screen, updates_together
 from server.server_optimizers.optimizer import Parameters, ServerOptimizer
 from wire_protocol import messages
 from wire_protocol.layout import Layout
@@ -39,8 +39,9 @@ class InMemoryRound:
         return len(self.bodies)
 
     def __iter__(self) -> Iterator[Screened]:
-        for device in sorted(self.bodies):
-            yield read_screened(self.bodies[device], self.layout)
+        bodies, together = [self.bodies[device] for device in sorted(self.bodies)], updates_together(self.layout)
+        for start in range(0, len(bodies), together):
+            yield from read_screened(bodies[start : start + together], self.layout)
 
     def hear(self, device: str, body: bytes, known: SubModel | None) -> Screened | Refused:
         """Judge what a device says, an encoded `Update` or `Decline`; a good update counts.

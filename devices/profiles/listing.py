@@ -1,4 +1,4 @@
-"""`fisherfleet devices profiles`: the kinds of devices that `fisherfleet simulate` knows."""
+"""`fisherfleet devices profiles`: kinds of devices, what they run, and what `devices provision` lets them spend."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from devices.flashing.client_packages import locked_requirements
+from devices.flashing.systems import SYSTEMS
 from devices.profiles.profile import Profile, load_profiles
 from wire_protocol.errors import FisherfleetError
 
@@ -27,9 +29,13 @@ def print_profiles(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"fisherfleet devices: {error}\n")
         return USAGE_ERROR
     if arguments.json:
-        sys.stdout.write(json.dumps([asdict(profile) for profile in profiles], indent=2) + "\n")
+        described = [asdict(profile) | {"software": _software(profile)} for profile in profiles]
+        sys.stdout.write(json.dumps(described, indent=2) + "\n")
     else:
-        Console(width=None if sys.stdout.isatty() else WIDTH_IN_FILES, highlight=False).print(_table(profiles))
+        console = Console(width=None if sys.stdout.isatty() else WIDTH_IN_FILES, highlight=False)
+        console.print(_table(profiles))
+        console.print()
+        console.print(_training_table(profiles))
     return 0
 
 
@@ -42,6 +48,30 @@ def _table(profiles: Sequence[Profile]) -> Table:
     for profile in profiles:
         table.add_row(profile.id, profile.name, *_figures(profile))
     return table
+
+
+def _training_table(profiles: Sequence[Profile]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("profile", no_wrap=True)
+    table.add_column("runs (Python, onnxruntime)")
+    for name in ("threads", "limits: MB", "degrees C"):
+        table.add_column(name, justify="right")
+    for profile in profiles:
+        training = profile.training
+        runs = [f"{name} ({one['python']}, {one['onnxruntime']})" for name, one in _software(profile).items()]
+        hottest = "-" if training.max_temperature is None else f"{training.max_temperature:g}"
+        figures = (f"{training.threads}", f"{training.memory_mb}", hottest)
+        table.add_row(profile.id, "\n".join(runs), *figures)
+    return table
+
+
+def _software(profile: Profile) -> dict[str, dict[str, str]]:
+    """By system, the Python that it has and the onnxruntime that is installed there."""
+    found = {}
+    for name in profile.systems:
+        pins = dict(pin.split("==") for pin in locked_requirements(SYSTEMS[name]))
+        found[name] = {"python": SYSTEMS[name].python, "onnxruntime": pins["onnxruntime"]}
+    return found
 
 
 def _figures(profile: Profile) -> list[str]:
@@ -59,5 +89,6 @@ def _figures(profile: Profile) -> list[str]:
 
 def add_profiles(commands: Any) -> None:
     """Add the command to those of `fisherfleet devices`."""
-    profiles = commands.add_parser("profiles", help="list the kinds of devices that can be simulated")
+    profiles = commands.add_parser("profiles", help="list kinds of devices: what they can do, run and may spend")
     profiles.add_argument("--json", action="store_true", help="print all figures and their sources as JSON")
+    profiles.set_defaults(run=print_profiles)

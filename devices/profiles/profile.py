@@ -5,6 +5,7 @@
     cores = 4
     memory_mb = 4096                # of the board
     free_mb = 3400                  # of it beside the operating system, for one process
+    systems = ["trixie"]            # of devices/flashing/systems.py: what it can run, the newest first
     [compute]
     multiply_accumulates = 3_000_000_000    # a second, float32, of one thread in products of matrices
     source = "who measured it, or the word estimate"
@@ -16,6 +17,11 @@
     [power]
     idle_watts = 2.7                # of the whole board
     busy_watts = 7.2
+    source = "..."
+    [training]                      # what `fisherfleet devices provision` writes into device.toml
+    threads = 3
+    memory_mb = 1700                # [limits]: of the client's process
+    max_temperature = 75            # [limits]: degrees Celsius; only for a board that surely has a sensor
     source = "..."
 
 Speeds follow one rule, so that boards can be compared: double-precision Gflop/s of HPL (High-Performance Linpack)
@@ -35,6 +41,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from devices.errors import ProfileError
+from devices.flashing.systems import SYSTEMS
 from wire_protocol.errors import InvalidValueError, require
 
 if sys.version_info >= (3, 11):
@@ -75,6 +82,19 @@ class Power:
 
 
 @dataclass(frozen=True)
+class Training:
+    """What a device of this kind is given to train with unless its owner says otherwise, and why.
+
+    `max_temperature` is in degrees Celsius, None where a sensor is not sure to be there.
+    """
+
+    threads: int
+    memory_mb: int
+    max_temperature: float | None
+    source: str
+
+
+@dataclass(frozen=True)
 class Profile:
     """A kind of device; units as in the file."""
 
@@ -84,9 +104,11 @@ class Profile:
     cores: int
     memory_mb: int
     free_mb: int
+    systems: tuple[str, ...]
     compute: Compute
     link: Link
     power: Power
+    training: Training
 
 
 @cache
@@ -116,23 +138,57 @@ def _profile(identifier: str, table: Mapping[str, Any]) -> Profile:
         name=_text("name", table["name"]),
         architecture=_text("architecture", table["architecture"]),
         **{name: _count(name, table[name]) for name in ("cores", "memory_mb", "free_mb")},
+        systems=_systems(table["systems"]),
         compute=_part("compute", Compute, table["compute"]),
         link=_part("link", Link, table["link"]),
         power=_part("power", Power, table["power"]),
+        training=_training(table["training"]),
     )
-    most = profile.memory_mb
-    require(profile.free_mb <= most, "free_mb", profile.free_mb, f"at most memory_mb, which is {most}")
+    _require_room(profile)
     least = profile.power.idle_watts
     require(profile.power.busy_watts >= least, "power.busy_watts", profile.power.busy_watts, f"at least {least} idle")
     return profile
 
 
+def _require_room(profile: Profile) -> None:
+    most, training = profile.memory_mb, profile.training
+    require(profile.free_mb <= most, "free_mb", profile.free_mb, f"at most memory_mb, which is {most}")
+    legal = f"at most cores, which is {profile.cores}"
+    require(training.threads <= profile.cores, "training.threads", training.threads, legal)
+    legal = f"at most free_mb, which is {profile.free_mb}"
+    require(training.memory_mb <= profile.free_mb, "training.memory_mb", training.memory_mb, legal)
+
+
+def _training(value: object) -> Training:
+    table = _table("training", value)
+    _require_keys("training.", {"max_temperature": None, **table}, [field.name for field in fields(Training)])
+    hottest = table.get("max_temperature")
+    return Training(
+        threads=_count("training.threads", table["threads"]),
+        memory_mb=_count("training.memory_mb", table["memory_mb"]),
+        max_temperature=None if hottest is None else _amount("training.max_temperature", hottest),
+        source=_text("training.source", table["source"]),
+    )
+
+
+def _systems(value: object) -> tuple[str, ...]:
+    right = isinstance(value, list) and bool(value) and all(one in tuple(SYSTEMS) for one in value)
+    require(right, "systems", value, f"a list of {', '.join(SYSTEMS)}")
+    assert isinstance(value, list)
+    return tuple(value)
+
+
 def _part(name: str, kind: type[_T], table: object) -> _T:
-    require(isinstance(table, Mapping), name, table, f"a table [{name}]")
-    assert isinstance(table, Mapping)
+    table = _table(name, table)
     keys = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     _require_keys(f"{name}.", table, keys)
     return kind(**{key: (_text if key == "source" else _amount)(f"{name}.{key}", table[key]) for key in keys})
+
+
+def _table(name: str, value: object) -> Mapping[str, Any]:
+    require(isinstance(value, Mapping), name, value, f"a table [{name}]")
+    assert isinstance(value, Mapping)
+    return value
 
 
 def _require_keys(where: str, table: Mapping[str, Any], legal: list[str]) -> None:

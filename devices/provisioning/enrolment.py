@@ -6,11 +6,11 @@ with the same keys.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from server.errors import ProvisioningError
 from server.fleet.authority_folder import (
@@ -34,6 +34,7 @@ from server.fleet.fleet_folder import (
 from server.registry import Enrolled
 from wire_protocol.broker_url import parse_broker_url
 from wire_protocol.identity import load_identities, new_identity, save_identities
+from wire_protocol.toml_text import toml_text
 
 CONFIG_NAME = "device.toml"
 MQTTS_PORT, HTTP_PORT = 8883, 8765
@@ -43,13 +44,15 @@ MQTTS_PORT, HTTP_PORT = 8883, 8765
 class Surroundings:
     """What new devices are told: broker and server (None: on the broker's first host) and how long certificates last.
 
-    Without `tls` devices get no certificate, for a broker on the same machine.
+    Without `tls` devices get no certificate, for a broker on the same machine. `settings` are more keys and tables of
+    a device's `device.toml`, by its name.
     """
 
     broker: str | None = None
     server: str | None = None
     days: float = CERTIFICATE_DAYS
     tls: bool = True
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.broker is not None:
@@ -133,17 +136,21 @@ def _write_config(folder: FleetFolder, name: str, around: Surroundings) -> None:
     path = folder.device(name) / CONFIG_NAME
     if path.exists():
         return
-    host = next(iter(broker_hosts(folder)))
-    shown = f"[{host}]" if ":" in host else host
-    lines = {
+    host = shown_host(folder)
+    known = {
         "device": name,
-        "broker": around.broker or f"mqtts://{shown}:{MQTTS_PORT}",
-        "server": around.server or f"http://{shown}:{HTTP_PORT}",
+        "broker": around.broker or f"mqtts://{host}:{MQTTS_PORT}",
+        "server": around.server or f"http://{host}:{HTTP_PORT}",
         "identity": "identity",
         "data": "data.npz",
     }
-    content = "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
-    write_file(path, content.encode(), durably=False)
+    write_file(path, toml_text({**known, **around.settings.get(name, {})}).encode(), durably=False)
+
+
+def shown_host(folder: FleetFolder) -> str:
+    """The first host that the broker is reached at, as it stands in a URL."""
+    host = broker_hosts(folder)[0]
+    return f"[{host}]" if ":" in host else host
 
 
 def _present(place: Path) -> Path | None:

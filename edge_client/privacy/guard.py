@@ -1,31 +1,50 @@
-"""What stands between a plan and a device's examples: in which runs it takes part, and what they cost its owner."""
+"""What stands between a plan and a device's examples: in which runs it takes part, and what they cost its owner.
+
+The ledger and its accountant are loaded by the first private round.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
 
-from edge_client.errors import LedgerError, NotPrivateError
+from edge_client.errors import LedgerDiskError, LedgerError, NotPrivateError
 from edge_client.privacy.cap import Cap
-from edge_client.privacy.charges import Charge
-from edge_client.privacy.ledger import Ledger
 from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.messages import RoundPlan
 from wire_protocol.privacy import RecordPrivacy
 
+if TYPE_CHECKING:
+    from edge_client.privacy.charges import Charge
+    from edge_client.privacy.ledger import Ledger
+
+LEDGER_FILE = "ledger"
+"""In the device's state, once anything was charged; named here, as the ledger itself is loaded by who needs it."""
+
 
 class PrivacyGuard:
-    """Charges private rounds to the ledger in `state`; `clock` gives the time, None where it was never set."""
+    """Charges private rounds to the ledger in `state`; `clock` gives the time, None where it was never set.
+
+    Any thread may ask.
+    """
 
     def __init__(self, state: Path, cap: Cap, clock: Callable[[], datetime | None]) -> None:
         self._state, self._cap, self._clock = state, cap, clock
+        self._lock = Lock()
+        self._ledger: Ledger | None = None
 
-    @cached_property
+    @property
     def ledger(self) -> Ledger:
-        """Opened by the first private round; raises `LedgerError` or `LedgerDiskError`."""
-        return Ledger(self._state, self._cap)
+        """Opened by who asks first; raises `LedgerError` or `LedgerDiskError`."""
+        from edge_client.privacy.ledger import Ledger  # noqa: PLC0415 - devices without private runs need none
+
+        with self._lock:
+            if self._ledger is None:
+                self._ledger = Ledger(self._state, self._cap)
+            return self._ledger
 
     def require_allowed(self, plan: RoundPlan, scores: bool) -> None:
         """Raise where the device takes no part in the round: `NotPrivateError`, or what `charge` raises."""
@@ -48,6 +67,14 @@ class PrivacyGuard:
         now = self._clock()
         return self.ledger.charge(None if now is None else now.timestamp(), *_charges(plan, scores))
 
+    def budget_left(self) -> float | None:
+        """Epsilon between what is spent and the cap, None where nothing was charged yet or the ledger is refused."""
+        try:
+            charged = (self._state / LEDGER_FILE).exists()
+            return max(0.0, self._cap.epsilon - self.ledger.epsilon) if charged else None
+        except (LedgerError, LedgerDiskError):
+            return None
+
     def seen_by_server(self, mark: LedgerMark) -> None:
         """What the server has seen of the ledger; raises what `Ledger.seen_by_server` does."""
         try:
@@ -58,6 +85,8 @@ class PrivacyGuard:
 
 
 def _charges(plan: RoundPlan, scores: bool) -> tuple[Charge, ...]:
+    from edge_client.privacy.charges import Charge  # noqa: PLC0415 - with the ledger
+
     privacy = plan.privacy
     if isinstance(privacy, RecordPrivacy):
         steps, *scoring = privacy.releases(plan.local_steps, scores)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isfinite
+from math import inf
 from typing import Protocol
 
 from wire_protocol.errors import require
@@ -25,9 +25,8 @@ class Contribution:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("weight", "scale"):
-            number = getattr(self, name)
-            require(number > 0 and isfinite(number), name, number, "above 0 and finite")
+        require(0 < self.weight < inf, "weight", self.weight, "above 0 and finite")
+        require(0 < self.scale < inf, "scale", self.scale, "above 0 and finite")
 
 
 class Contributions(Protocol):

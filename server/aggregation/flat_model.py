@@ -25,10 +25,13 @@ _REMEMBERED_POSITIONS = 2**23
 
 @dataclass(frozen=True)
 class Placement:
-    """Shapes of a sub-model's arrays, and the positions of its entries, ascending; None when it is the whole model."""
+    """Shapes of a sub-model's arrays; the positions of its entries, ascending, None when it is the whole model; and for
+    each neuron of all groups, end to end, whether it is kept.
+    """
 
     shapes: Mapping[str, tuple[int, ...]]
     positions: NDArray[Any] | None
+    kept: NDArray[np.bool_]
 
 
 class FlatModel:
@@ -80,7 +83,13 @@ class FlatModel:
 
     def _place(self, sub_model: SubModel) -> Placement:
         shapes = sub_shapes(self.layout, sub_model.widths)
-        return Placement(shapes, None if shapes == self._shapes else self._kept.of(sub_model))
+        whole = shapes == self._shapes
+        kept = np.zeros(sum(self.layout.group_sizes.values()), dtype=np.bool_)
+        first = 0
+        for group in self.layout.groups:
+            kept[first + sub_model.kept[group.name]] = True
+            first += group.size
+        return Placement(shapes, None if whole else self._kept.of(sub_model), kept)
 
 
 def _count(placement: Placement) -> int:

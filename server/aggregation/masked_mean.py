@@ -38,19 +38,27 @@ class MaskedMean:
     def __init__(self, flat: FlatModel) -> None:
         self._flat = flat
         self._sums = FlatSums(flat)
-        self._weights = WeightSums(flat.layout)
+        self._weights = WeightSums(flat)
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
     def add(self, one: Contribution) -> None:
-        """Add one contribution; raises `InvalidValueError` on a wrong shape, and then nothing was added."""
+        """Add one contribution; raises `InvalidValueError` on a wrong shape, and then nothing was added.
+
+        Its values may not change until `add_waiting` or `mean`.
+        """
         placement = self._flat.place(one.sub_model)
         values = self._flat.flatten(placement, one.values)
         self._sums.add(placement, values, one.weight * one.scale)
-        self._weights.add(one.sub_model, one.weight)
+        self._weights.add(placement, one.weight)
         self._count += 1
+
+    def add_waiting(self) -> None:
+        """Add what waits to be added together with others: until then as much memory is in use as that takes."""
+        self._sums.add_waiting()
+        self._weights.add_waiting()
 
     def mean(self) -> Aggregate:
         """The mean of what was added so far."""

@@ -12,63 +12,78 @@ as their sum stays below 2^53 every sum is exact in float64 and its order does n
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wire_protocol.layout import Layout, Parameter
-from wire_protocol.sub_model import SubModel
+from server.aggregation.flat_model import FlatModel, Placement
+from wire_protocol.layout import Parameter
 
-_BATCH = 32
+_BATCH = 64
 
 Groups = tuple[str, ...]
+Matrix = NDArray[np.float64]
 
 
 class WeightSums:
-    """Sums of weights over one layout."""
+    """Sums of weights over the layout of a flat model."""
 
-    def __init__(self, layout: Layout) -> None:
-        sizes = layout.group_sizes
-        self._kept = {name: np.zeros((_BATCH, size)) for name, size in sizes.items()}
-        self._weights = np.zeros(_BATCH)
-        self._waiting = 0
-        self._sums: dict[Groups, NDArray[np.float64]] = {
-            groups: np.zeros([sizes[name] for name in groups]) for groups in map(_groups, layout.parameters)
-        }
+    def __init__(self, flat: FlatModel) -> None:
+        sizes = flat.layout.group_sizes
+        ends = accumulate(sizes.values())
+        self._of_group = {name: slice(end - sizes[name], end) for name, end in zip(sizes, ends, strict=True)}
+        self._kept: list[NDArray[np.bool_]] = []
+        self._weights: list[float] = []
+        self._by_all = 0.0
+        self._by_neuron = np.zeros(sum(sizes.values()))
+        cut_by = map(_groups, flat.layout.parameters)
+        self._by_groups = {groups: np.zeros([sizes[name] for name in groups]) for groups in cut_by if len(groups) > 1}
 
-    def add(self, sub_model: SubModel, weight: float) -> None:
-        """Put `weight` behind every coordinate of the sub-model."""
-        for name, kept in self._kept.items():
-            kept[self._waiting, sub_model.kept[name]] = 1
-        self._weights[self._waiting] = weight
-        self._waiting += 1
-        if self._waiting == _BATCH:
-            self._add_waiting()
+    def add(self, placement: Placement, weight: float) -> None:
+        """Put `weight` behind every coordinate of the sub-model that is placed."""
+        if self._kept and placement.kept is self._kept[-1]:
+            self._weights[-1] += weight
+            return
+        self._kept.append(placement.kept)
+        self._weights.append(weight)
+        if len(self._weights) == _BATCH:
+            self.add_waiting()
 
-    def behind(self, parameter: Parameter) -> NDArray[np.float64]:
+    def add_waiting(self) -> None:
+        """Add what waits for others to be added together with."""
+        if not self._weights:
+            return
+        kept = np.concatenate(self._kept, dtype=np.float64).reshape(len(self._kept), -1)
+        weights = np.array(self._weights)
+        self._kept, self._weights = [], []
+        weighted = kept * weights[:, None]
+        self._by_all += weights.sum()
+        self._by_neuron += weighted.sum(axis=0)
+        for groups, total in self._by_groups.items():
+            first, *others, last = (self._of_group[name] for name in groups)
+            left = weighted[:, first]
+            for other in others:
+                left = (left[:, :, None] * kept[:, None, other]).reshape(len(kept), -1)
+            np.add(total, (left.T @ kept[:, last]).reshape(total.shape), out=total)
+
+    def behind(self, parameter: Parameter) -> Matrix:
         """Sums that broadcast against an array of `split_shape(parameter)`."""
-        self._add_waiting()
+        self.add_waiting()
         shape: list[int] = []
         cuts = {cut.axis: cut for cut in parameter.cuts}
         for axis in range(len(parameter.shape)):
             cut = cuts.get(axis)
             shape += (1,) if cut is None else (1, parameter.shape[axis] // cut.entries, 1)
-        return self._sums[_groups(parameter)].reshape(shape)
+        return self._of(_groups(parameter)).reshape(shape)
 
-    def _add_waiting(self) -> None:
-        if not self._waiting:
-            return
-        for groups in self._sums:
-            left: NDArray[Any] = self._weights[:, None]
-            for name in groups[:-1]:
-                left = (left[:, :, None] * self._kept[name][:, None, :]).reshape(_BATCH, -1)
-            right = self._kept[groups[-1]] if groups else np.ones((_BATCH, 1))
-            self._sums[groups] += (left.T @ right).reshape(self._sums[groups].shape)
-        for kept in self._kept.values():
-            kept.fill(0)
-        self._weights.fill(0)
-        self._waiting = 0
+    def _of(self, groups: Groups) -> Matrix:
+        match groups:
+            case ():
+                return np.array(self._by_all)
+            case (group,):
+                return self._by_neuron[self._of_group[group]]
+        return self._by_groups[groups]
 
 
 def split_shape(parameter: Parameter) -> tuple[int, ...]:

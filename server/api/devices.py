@@ -41,6 +41,12 @@ _DEVICE: dict[str, Any] = {
         "last_seen": 1764326400.0,
         "kept": {"hidden": 64},
         "conflicts": 0,
+        "release": "",
+        "temperature": 61.5,
+        "throttled": False,
+        "paused": "",
+        "budget_left": 2.5,
+        "free_mb": 12000,
     },
 }
 _HELD = {"standing": "quarantined", "reason": "a sensor hangs loose"}

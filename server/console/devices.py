@@ -51,7 +51,7 @@ def _list(link: Link, arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(devices)
         return
-    columns = ("device", "standing", "on line", "last seen (UTC)", "examples", "client", "tags")
+    columns = ("device", "standing", "on line", "last seen (UTC)", "degrees", "budget", "now", "client", "tags")
     print_table(columns, map(_cells, devices))
 
 
@@ -59,8 +59,23 @@ def _cells(device: Any) -> tuple[object, ...]:
     heard = device["heard"] or {}
     seen = moment(heard.get("last_seen"))
     online = "yes" if device["online"] else "no"
+    degrees, budget = (
+        _figure(heard.get(name), form) for name, form in (("temperature", ".0f"), ("budget_left", ".3g"))
+    )
+    client = " ".join(filter(None, (heard.get("client"), heard.get("release"))))
     tags = ", ".join(device["tags"])
-    return device["id"], device["standing"], online, seen, heard.get("examples"), heard.get("client"), tags
+    return device["id"], device["standing"], online, seen, degrees, budget, _now(device, heard), client, tags
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _now(device: Any, heard: Any) -> str:
+    """Why it does less than it could, where it is there."""
+    if not device["online"]:
+        return ""
+    return heard.get("paused") or ("throttled" if heard.get("throttled") else "")
 
 
 def _show(link: Link, arguments: argparse.Namespace) -> None:

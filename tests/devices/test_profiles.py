@@ -6,6 +6,7 @@ import pytest
 
 from devices.devices_command import main
 from devices.errors import ProfileError
+from devices.flashing.systems import SYSTEMS
 from devices.profiles.profile import FOLDER, load_profile, load_profiles
 
 ASKED = {
@@ -20,6 +21,7 @@ def test_every_profile_is_usable_and_says_where_its_figures_come_from() -> None:
     for profile in profiles.values():
         for part in (profile.compute, profile.link, profile.power):
             assert re.search(r"estimate|github\.com|measured", part.source) or "HPL" in part.source
+        assert {SYSTEMS[name].machine for name in profile.systems} == {profile.architecture}
     speeds = [profile.compute.multiply_accumulates for profile in profiles.values()]
     assert speeds == sorted(speeds)
 
@@ -43,6 +45,11 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
         ("up_bits = 10_000_000", "up_bits = inf", "link.up_bits must be a finite number above 0, got inf"),
         ("busy_watts = 7.2", "busy_watts = 1", "power.busy_watts must be at least 2.7 idle, got 1.0"),
         ("free_mb = 3400", "free_mb = 5000", "free_mb must be at most memory_mb, which is 4096, got 5000"),
+        ("threads = 3", "threads = 5", "training.threads must be at most cores, which is 4, got 5"),
+        ("memory_mb = 1700", "memory_mb = 4000", "training.memory_mb must be at most free_mb, which is 3400, got 4000"),
+        ("max_temperature = 75", "max_temperature = 0", "training.max_temperature must be a finite number above 0"),
+        ("threads = 3", "threads = 3\ncolour = 1", "key must be one of training.threads"),
+        ('"bookworm"', '"bullseye"', "systems must be a list of bookworm, trixie"),
         ("[link]", "[[link]]", "link must be a table"),
         ("source =", "source = 3 #", "compute.source must be a text, got 3"),
         ("name =", "name == ", "cannot be read as TOML"),
@@ -61,4 +68,8 @@ def test_the_command_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["profiles", "--json"]) == 0
     listed = {one["id"]: one for one in json.loads(capsys.readouterr().out)}
     assert set(listed) == ASKED
-    assert listed["raspberry-pi-4"]["compute"]["multiply_accumulates"] == 3e9
+    board = listed["raspberry-pi-4"]
+    assert board["compute"]["multiply_accumulates"] == 3e9
+    assert board["training"]["max_temperature"] == 75
+    assert board["software"]["trixie"] == {"python": "3.13", "onnxruntime": "1.32.0"}
+    assert listed["jetson-orin-nano"]["software"] == {"jetpack6": {"python": "3.10", "onnxruntime": "1.23.2"}}

@@ -30,6 +30,7 @@ from wire_protocol import messages, topics
 from wire_protocol.broker_url import BrokerUrl
 from wire_protocol.bundle_manifest import MANIFEST_NAME, WEIGHTS, bundle_id
 from wire_protocol.chunking import Assembly, chunk, manifest_of
+from wire_protocol.device_state import DeviceState
 from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout
 from wire_protocol.ledger_mark import LedgerMark
@@ -106,11 +107,11 @@ class ScriptedServer:
     async def next(self) -> aiomqtt.Message:
         return await asyncio.wait_for(anext(self._messages), PATIENCE)
 
-    async def state(self) -> messages.DeviceState:
+    async def state(self) -> DeviceState:
         while True:
             message = await self.next()
             if str(message.topic) == topics.state(DEVICE):
-                return messages.decode(message.payload, messages.DeviceState)
+                return messages.decode(message.payload, DeviceState)
 
     async def publish_plan(self, plan: messages.RoundPlan) -> None:
         await self._client.publish(topics.plan(plan.run), signed_plan(plan), qos=1, retain=True)

@@ -46,6 +46,11 @@ def test_onnxruntime_is_loaded_only_when_training_begins(module):
     assert "onnxruntime" not in loaded_by(module)
 
 
+def test_what_few_devices_need_is_loaded_by_those_that_do():
+    mostly_unneeded = {"edge_client.privacy.accountant", "edge_client.round_fitting", "numpy.ma", "numpy.random"}
+    assert not loaded_by("edge_client.runner") & mostly_unneeded
+
+
 def test_the_package_itself_takes_no_time_to_import():
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", "import edge_client"], capture_output=True, text=True, check=True

@@ -6,6 +6,7 @@ import pytest
 from edge_client.errors import TrainingError
 from edge_client.training.interruptible import InterruptibleRuntime, InterruptibleScorer
 from edge_client.training.runtime import TrainingResult
+from edge_client.training.step_pacer import StepPacer
 from wire_protocol.examples import Examples
 
 BATCH = Examples(np.zeros((1, 1), np.float32), np.zeros(1, np.int64))
@@ -35,7 +36,7 @@ class Counting:
 
 def test_without_a_stop_every_batch_is_trained():
     stop = Event()
-    runtime = InterruptibleRuntime(Counting(stop, stop_in=99), stop)
+    runtime = InterruptibleRuntime(Counting(stop, stop_in=99), StepPacer(stop))
     assert runtime.name == "counting"
     assert runtime.train({}, [BATCH] * 5, 0.5) == TrainingResult({}, 0.5, 5)
 
@@ -44,14 +45,14 @@ def test_no_step_begins_after_the_stop():
     stop = Event()
     inner = Counting(stop, stop_in=2)
     with pytest.raises(TrainingError, match="stopped"):
-        InterruptibleRuntime(inner, stop).train({}, [BATCH] * 5, 0.5)
+        InterruptibleRuntime(inner, StepPacer(stop)).train({}, [BATCH] * 5, 0.5)
     assert inner.steps == 2
 
 
 def test_scoring_ends_in_the_same_way():
     stop = Event()
-    assert InterruptibleScorer(Counting(stop, stop_in=99), stop).scores({}, [BATCH] * 5) == {"steps": 5}
+    assert InterruptibleScorer(Counting(stop, stop_in=99), StepPacer(stop)).scores({}, [BATCH] * 5) == {"steps": 5}
     inner = Counting(stop, stop_in=2)
     with pytest.raises(TrainingError, match="stopped"):
-        InterruptibleScorer(inner, stop).scores({}, [BATCH] * 5)
+        InterruptibleScorer(inner, StepPacer(stop)).scores({}, [BATCH] * 5)
     assert inner.steps == 2

@@ -18,9 +18,9 @@ def readings(**changes) -> Readings:
 def test_every_limit_is_read():
     table = {
         "seconds_per_round": 60, "bytes_per_day": 5_000_000, "memory_mb": 200.5, "max_temperature": 70,
-        "pause_on_battery": True, "hours": "22:00-06:30",
+        "pause_on_battery": True, "hours": "22:00-06:30", "slow_temperature": 60, "pause_on_metered": True,
     }  # fmt: skip
-    assert read_limits(table) == Limits(60.0, 5e6, 200.5, 70.0, True, Hours(22 * 60, 6 * 60 + 30))
+    assert read_limits(table) == Limits(60.0, 5e6, 200.5, 70.0, True, Hours(22 * 60, 6 * 60 + 30), 60.0, True)
 
 
 def test_an_empty_table_limits_nothing():
@@ -43,6 +43,8 @@ def test_an_empty_table_limits_nothing():
         ("bytes_per_day", -1, "limits.bytes_per_day must be above 0, got -1.0"),
         ("memory_mb", float("nan"), "limits.memory_mb must be a finite number, got nan"),
         ("max_temperature", 151, "limits.max_temperature must be above 0 and at most 150 degrees"),
+        ("slow_temperature", 60, "limits.slow_temperature must be above 0 and below max_temperature, which is set"),
+        ("pause_on_metered", "no", "limits.pause_on_metered must be true or false, got 'no'"),
         ("pause_on_battery", 1, "limits.pause_on_battery must be true or false, got 1"),
         ("hours", "22-6", "limits.hours must be two different times of day, .*, got '22-6'"),
         ("hours", "24:00-06:00", "limits.hours must be two different times of day"),
@@ -66,7 +68,7 @@ def test_hours_go_up_to_their_end_and_past_midnight(hours, inside, outside):
     assert all(pause_reason(limits, readings(moment=NOON.replace(hour=h, minute=m))) is None for h, m in inside)
     for hour, minute in outside:
         reason = pause_reason(limits, readings(moment=NOON.replace(hour=hour, minute=minute)))
-        assert reason == f"it is {hour:02}:{minute:02}, hours allows {hours}"
+        assert str(reason) == f"it is {hour:02}:{minute:02}, hours allows {hours}"
 
 
 @pytest.mark.parametrize(
@@ -79,6 +81,9 @@ def test_hours_go_up_to_their_end_and_past_midnight(hours, inside, outside):
         (Limits(pause_on_battery=True), {}, None),
         (Limits(pause_on_battery=True), {"on_battery": True}, "the device runs on battery"),
         (Limits(pause_on_battery=True), {"on_battery": None}, "cannot be seen whether mains power is on"),
+        (Limits(pause_on_metered=True), {"metered": False}, None),
+        (Limits(pause_on_metered=True), {"metered": True}, "the link is metered"),
+        (Limits(pause_on_metered=True), {"metered": None}, "cannot be seen whether the link is metered"),
         (Limits(hours=Hours(0, 60)), {"moment": None}, "the clock was never set"),
     ],
 )
@@ -91,17 +96,24 @@ def test_only_sensors_that_a_limit_needs_are_asked():
     def never():
         raise AssertionError("nobody asked for it")
 
-    Sensors(temperature=never, on_battery=never, local_time=lambda: NOON).readings(Limits())
+    Sensors(temperature=never, on_battery=never, metered=never, throttled=never, local_time=lambda: NOON).readings(
+        Limits()
+    )
 
 
-@pytest.mark.parametrize("limits", [Limits(max_temperature=70), Limits(pause_on_battery=True)])
-def test_a_limit_without_its_sensor_is_refused_at_the_start(limits):
-    blind = Sensors(temperature=lambda: None, on_battery=lambda: None)
-    with pytest.raises(
-        ConfigError, match="is set, but nothing on this machine tells of it: install the package psutil"
-    ):
+@pytest.mark.parametrize(
+    ("limits", "advice"),
+    [
+        (Limits(max_temperature=70), "install the package psutil"),
+        (Limits(pause_on_battery=True), "install the package psutil"),
+        (Limits(pause_on_metered=True), "it wants NetworkManager"),
+    ],
+)
+def test_a_limit_without_its_sensor_is_refused_at_the_start(limits, advice):
+    blind = Sensors(temperature=lambda: None, on_battery=lambda: None, metered=lambda: None)
+    with pytest.raises(ConfigError, match=f"is set, but nothing on this machine tells of it: {advice}"):
         require_sensors(limits, blind)
-    require_sensors(limits, Sensors(temperature=lambda: 20.0, on_battery=lambda: False))
+    require_sensors(limits, Sensors(temperature=lambda: 20.0, on_battery=lambda: False, metered=lambda: False))
     require_sensors(Limits(), blind)
 
 

@@ -55,7 +55,9 @@ def broker(folder, port):
 @asynccontextmanager
 async def linked(port, spoil=None):
     """A link that runs, and the queue of its events; `spoil` may raise in the link's handler."""
-    settings = LinkSettings(BrokerUrl("127.0.0.1", port), "pi", ("down/pi/#", "plan"), "state/pi", b"here", b"gone")
+    settings = LinkSettings(
+        BrokerUrl("127.0.0.1", port), "pi", ("down/pi/#", "plan"), "state/pi", lambda: b"here", b"gone"
+    )
     link = MqttLink(settings)
     events: asyncio.Queue = asyncio.Queue()
 

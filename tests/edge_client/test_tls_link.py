@@ -136,7 +136,7 @@ def broker(folder: Path, port: int, *, revocations: str = ""):
 
 @asynccontextmanager
 async def linked(config: DeviceConfig):
-    settings = LinkSettings(config.broker, "pi", ("x",), "state/pi", b"here", b"gone", broker_tls(config))
+    settings = LinkSettings(config.broker, "pi", ("x",), "state/pi", lambda: b"here", b"gone", broker_tls(config))
     events: asyncio.Queue = asyncio.Queue()
     task = asyncio.create_task(MqttLink(settings).run(events.put_nowait))
     try:

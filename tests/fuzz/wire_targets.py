@@ -28,9 +28,10 @@ from tests.fuzz.seeds import (
     identity,
 )
 from tests.fuzz.target import Target
-from wire_protocol import messages, tensor_codec, topics
+from wire_protocol import messages, releases, tensor_codec, topics
 from wire_protocol.bundle_manifest import MAX_MANIFEST_BYTES, decode_manifest
 from wire_protocol.chunking import Assembly
+from wire_protocol.device_state import DeviceState
 from wire_protocol.envelope import Sealed, Signed, sign
 from wire_protocol.errors import ProtocolError
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
@@ -51,7 +52,11 @@ KINDS: dict[str, type[Message]] = {
     "manifest": messages.Manifest,
     "need": messages.Need,
     "receipt": messages.Receipt,
-    "state": messages.DeviceState,
+    "state": DeviceState,
+    "release": releases.Release,
+    "release_offer": releases.ReleaseOffer,
+    "model_offer": releases.ModelOffer,
+    "release_report": releases.ReleaseReport,
     "signed": Signed,
     "sealed": Sealed,
 }
@@ -122,6 +127,23 @@ def _tensors(content: bytes) -> None:
 
 def _tensor_examples() -> tuple[bytes, ...]:
     return *(golden(f"tensors_{precision}") for precision in get_args(Precision)), golden("tensors_float32") * 500
+
+
+def _tensors_alike(content: bytes) -> None:
+    """Beside good ones it is refused where it is alone, and else all are what they are alone."""
+    for precision in get_args(Precision):
+        codec, good = Codec(precision), golden(f"tensors_{precision}")
+        payloads = [good, content, good]
+        try:
+            alone = [tensor_codec.decode(payload, SHAPES, codec).vector for payload in payloads]
+        except ProtocolError:
+            with suppress(ProtocolError):
+                tensor_codec.decode_alike(payloads, SHAPES, codec)
+                raise ValueError("taken beside others, refused alone") from None
+            continue
+        together = [one.vector for one in tensor_codec.decode_alike(payloads, SHAPES, codec)]
+        if not all(map(np.array_equal, alone, together)):
+            raise ValueError("values are others beside others")
 
 
 SPARSE = {"x": (4000,)}
@@ -258,10 +280,10 @@ WIRE_TARGETS = (
     ),
     Target(
         name="read_screened",
-        covers=("server.screening.read_screened",),
+        covers=("server.screening.read_screened", "server.update_values.decode_values"),
         seeds=lambda: (golden("update"),),
         mutate=of_messagepack,
-        run=lambda content: read_screened(content, LAYOUT),
+        run=lambda content: read_screened([golden("update"), content], LAYOUT),
         refusals=(ProtocolError,),
         cost=2,
     ),
@@ -273,6 +295,15 @@ WIRE_TARGETS = (
         run=_tensors,
         refusals=(),
         limit=LARGE,
+        cost=4,
+    ),
+    Target(
+        name="tensor_codec, several",
+        covers=("wire_protocol.tensor_codec.codec.decode_alike",),
+        seeds=_tensor_examples,
+        mutate=of_bytes,
+        run=_tensors_alike,
+        refusals=(),
         cost=4,
     ),
     Target(
@@ -324,6 +355,7 @@ WIRE_TARGETS = (
     ),
     _topic_target("parse_state", topics.parse_state, ["fl/v1/state/kitchen"]),
     _topic_target("parse_want", topics.parse_want, ["fl/v1/up/kitchen/want"]),
+    _topic_target("parse_report", topics.parse_report, ["fl/v1/up/kitchen/report"]),
     _topic_target("parse_file", topics.parse_file, [f"fl/v1/down/kitchen/file/{'0' * 64}/manifest"]),
     Target(
         name="scores",

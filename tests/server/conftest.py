@@ -38,12 +38,13 @@ from server.traffic import Traffic
 from wire_protocol import chunking, messages, tensor_codec, topics
 from wire_protocol.broker_url import BrokerUrl
 from wire_protocol.bundle_manifest import MANIFEST_NAME, BundleFile, BundleManifest, encode_manifest
+from wire_protocol.device_state import DeviceState
 from wire_protocol.envelope import Context, open_sealed, seal, verify
 from wire_protocol.errors import ProtocolError
 from wire_protocol.identity import Fleet, Identity, encode_fleet, new_identity, save_identities
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
 from wire_protocol.ledger_mark import LedgerMark
-from wire_protocol.messages import DeviceState, Manifest, Need, Receipt, RoundPlan, Slice, Update
+from wire_protocol.messages import Manifest, Need, Receipt, RoundPlan, Slice, Update
 from wire_protocol.sub_model import SubModel, gather, sub_shapes, to_bitmaps
 from wire_protocol.topics import Part
 

@@ -3,7 +3,7 @@ from collections import deque
 
 from server.inbox import Inbox, StateReport, Waiting
 from server.uplink import Complete
-from wire_protocol.messages import DeviceState
+from wire_protocol.device_state import DeviceState
 from wire_protocol.topics import Part
 
 ONLINE, OFFLINE = DeviceState(online=True), DeviceState(online=False)

@@ -15,8 +15,9 @@ from server.registry import Enrolled, Registry, encode_registry
 from server.traffic import Traffic
 from server.uplink import Complete, Uplink
 from wire_protocol import chunking, messages, topics
+from wire_protocol.device_state import DeviceState
 from wire_protocol.identity import new_identity
-from wire_protocol.messages import DeviceState, Manifest, Message, Need, Receipt
+from wire_protocol.messages import Manifest, Message, Need, Receipt
 from wire_protocol.topics import Part
 
 KEYS = new_identity().public
@@ -64,6 +65,7 @@ class Bench:
         self.path = folder / "devices.json"
         self.enrol("a", "b")
         self.wants: list[tuple[str, bytes]] = []
+        self.reports: list[tuple[str, bytes]] = []
         self.downlink, self.answers, self.inbox = Downlink(), Answers(), Inbox()
         clock = lambda: self.now  # noqa: E731
         self.uplink = Uplink(50, 100, PartialFiles(folder / "partial", "run"), clock)
@@ -74,6 +76,7 @@ class Bench:
             inbox=self.inbox,
             registry=Registry.load(self.path),
             on_want=lambda device, payload: self.wants.append((device, payload)),
+            on_report=lambda device, payload: self.reports.append((device, payload)),
             clock=clock,
         )
 

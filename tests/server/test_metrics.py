@@ -8,14 +8,14 @@ from server.config import RunConfig
 from server.event_log import EventFilter
 from server.metrics import Levels, Metrics
 from server.privacy.run_words import epsilon_after
-from server.records import RoundRecord
+from server.records import FleetHealth, RoundRecord
 from server.run_watch import RunWatch
 from server.storage import Store
 from server.traffic import Bytes
 from wire_protocol.privacy import DevicePrivacy
 
 ROUND = RoundRecord(3, True, 0.75, 0.5, 4, 1, 10, 20, 30, 40, 1, 1, 1, 7.0, 3)
-LEVELS = Levels(2, 300, 1000, 5, 1, True, Bytes(70, 90))
+LEVELS = Levels(2, 300, 1000, 5, 1, True, Bytes(70, 90), FleetHealth(2, 1, 71.5, None))
 
 
 @pytest.fixture
@@ -52,6 +52,9 @@ def test_updates_rounds_and_levels_can_be_read(metrics: Metrics) -> None:
     assert value(metrics, "bytes_total", direction="up") == 70
     assert (value(metrics, "inbox_items"), value(metrics, "uplink_budget_bytes")) == (2, 1000)
     assert (value(metrics, "devices_online"), value(metrics, "broker_connected")) == (5, 1)
+    assert (value(metrics, "devices_paused"), value(metrics, "devices_throttled")) == (2, 1)
+    assert value(metrics, "hottest_device_celsius") == 71.5
+    assert value(metrics, "least_budget_left_epsilon") is None
 
 
 def test_all_of_it_is_what_the_format_allows_and_names_no_device(metrics: Metrics) -> None:

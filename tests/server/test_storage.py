@@ -14,6 +14,7 @@ from server.records import (
     CarriedRecord,
     ConflictRecord,
     DeviceRecord,
+    FleetHealth,
     OpeningRecord,
     RoundRecord,
     RunRecord,
@@ -169,6 +170,16 @@ def test_what_a_device_says_and_what_it_kept_are_held_apart(store: Store) -> Non
     assert store.devices() == (replace(DEVICE, kept={"hidden": 2}, last_seen=6.0), other)
     store.save_devices([replace(DEVICE, online=False, last_seen=7.0)])
     assert store.devices() == (replace(DEVICE, online=False, kept={"hidden": 2}, last_seen=7.0), other)
+
+
+def test_what_a_device_said_stands_when_it_goes_and_the_fleets_health_is_of_those_that_are_there(store: Store) -> None:
+    warm = replace(DEVICE, temperature=60.5, throttled=True, paused="it is too hot", budget_left=0.25, free_mb=9)
+    cool = replace(DEVICE, id="b", temperature=40.0, release="2026.11")
+    store.save_devices([warm, cool])
+    assert store.fleet_health() == FleetHealth(paused=1, throttled=1, hottest=60.5, least_budget=0.25)
+    store.save_devices([DeviceRecord("a", False, 0, "", "", 9.0)])
+    assert store.devices() == (replace(warm, online=False, last_seen=9.0), cool)
+    assert store.fleet_health() == FleetHealth(hottest=40.0)
 
 
 def test_conflicts_are_shown_with_the_device(store: Store) -> None:

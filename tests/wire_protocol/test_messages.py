@@ -11,20 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wire_protocol import messages
+from wire_protocol.device_state import DeviceState
 from wire_protocol.errors import InvalidValueError, ProtocolError
 from wire_protocol.ledger_mark import LedgerMark
-from wire_protocol.messages import (
-    Decline,
-    DeviceState,
-    Manifest,
-    Message,
-    Need,
-    Receipt,
-    RoundPlan,
-    Slice,
-    Update,
-    Want,
-)
+from wire_protocol.messages import Decline, Manifest, Message, Need, Receipt, RoundPlan, Slice, Update, Want
 from wire_protocol.model_difference import MAX_DIFFERENCES, ModelDifference
 from wire_protocol.privacy import DevicePrivacy, RecordPrivacy
 
@@ -61,8 +51,9 @@ MANIFEST = Manifest(sha256=bytes(range(32)), size=10, chunk_bytes=4)
 NEED = Need(run="r1", round=3, missing=(0, 2))
 RECEIPT = Receipt(run="r1", round=3, sha256=bytes(32), accepted=False, reason="late")
 DECLINE = Decline(run="r1", round=3, cause="training")
-STATE = DeviceState(online=True, examples=7, runtime="portable", client="0.1.0")
+STATE = DeviceState(online=True, examples=7, runtime="portable", client="0.1.0", temperature=40.0, free_mb=7)
 WANT = Want(path=f"models/{HASH}", sha256=bytes(range(32)), missing=(0, 2))
+NULLABLE = ("privacy", "ledger", "within", "temperature", "budget_left", "free_mb")
 ALL = (PLAN, UPDATE, SLICE, MANIFEST, NEED, RECEIPT, DECLINE, STATE, WANT)
 
 
@@ -144,6 +135,31 @@ def test_a_mark_of_a_ledger_that_is_none_is_refused(message: Message, change: di
         messages.decode(msgspec.msgpack.encode({**fields_of(message), "ledger": mark | change}), type(message))
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"examples": -1}, "examples must be 0 to 2^53, got -1"),
+        ({"release": "r" * 65}, "release must be at most 64 characters"),
+        ({"temperature": -100.5}, "temperature must be -100 to 200 degrees Celsius, got -100.5"),
+        ({"temperature": float("nan")}, "temperature must be -100 to 200"),
+        ({"paused": "p" * 201}, "paused must be at most 200 characters"),
+        ({"budget_left": -0.1}, "budget_left must be at least 0 and finite, got -0.1"),
+        ({"budget_left": float("inf")}, "budget_left must be at least 0 and finite"),
+        ({"free_mb": -1}, "free_mb must be 0 to 2^53"),
+        ({"free_mb": 0.5}, "Expected `int | null`"),
+    ],
+)
+def test_a_state_outside_its_ranges_is_refused(change: dict[str, object], words: str) -> None:
+    with pytest.raises(ProtocolError, match=re.escape(words)):
+        messages.decode(msgspec.msgpack.encode(fields_of(STATE) | change), DeviceState)
+
+
+def test_the_ends_of_a_states_ranges_are_legal() -> None:
+    for change in ({"temperature": -100.0}, {"temperature": 200.0}, {"budget_left": 0.0}, {"paused": "p" * 200}):
+        fields = fields_of(STATE) | {"release": "r" * 64} | change
+        assert messages.decode(msgspec.msgpack.encode(fields), DeviceState).release == "r" * 64
+
+
 @pytest.mark.parametrize("message", ALL, ids=lambda message: type(message).__name__)
 def test_an_unknown_version_is_refused_before_anything_else(message: Message) -> None:
     for fields in ({"v": 2}, {"v": 2, "type": 5, "surplus": None}, {**fields_of(message), "v": 0}):
@@ -163,7 +179,7 @@ def test_unknown_missing_and_null_fields_are_refused(message: Message) -> None:
     defaults = {field.name for field in msgspec.structs.fields(kind) if not field.required} - {"v"}
     broken = [{**fields, "surplus": 1}]
     broken += [{name: value for name, value in fields.items() if name != gone} for gone in fields.keys() - defaults]
-    broken += [{**fields, name: None} for name in fields if name not in ("privacy", "ledger", "within")]
+    broken += [{**fields, name: None} for name in fields if name not in NULLABLE]
     for candidate in broken:
         with pytest.raises(ProtocolError):
             messages.decode(msgspec.msgpack.encode(candidate), kind)

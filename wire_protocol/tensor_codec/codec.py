@@ -14,7 +14,7 @@ four times the memory of those arrays.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -45,8 +45,11 @@ Counts = tuple[int, ...]
 
 Form = Literal["float32", "float16", "int8", "int4", "ternary", "signs"]
 
+_PRECISIONS: tuple[str, ...] = get_args(Precision)
 _METHOD_BYTES = 1
 _REMEMBERED_SHAPES = 256
+_TOGETHER = 2**16
+"""Values of small payloads that are decoded in one call: 256 kB, so that all steps find them in the cache."""
 _EXPECTED_BITS: dict[Form, float] = {
     "float32": 29.6, "float16": 13.8, "int8": 6.3, "int4": 2.2, "ternary": 0.77, "signs": 1.0,
 }  # fmt: skip
@@ -63,8 +66,7 @@ class Codec:
     keep_values: float = 1.0
 
     def __post_init__(self) -> None:
-        names = get_args(Precision)
-        require(self.precision in names, "precision", self.precision, f"one of {', '.join(names)}")
+        require(self.precision in _PRECISIONS, "precision", self.precision, f"one of {', '.join(_PRECISIONS)}")
         require(0 < self.keep_values <= 1, "keep_values", self.keep_values, "above 0 and at most 1")
 
     @property
@@ -123,20 +125,33 @@ def encode(
 
 def decode(payload: bytes, shapes: Shapes, codec: Codec) -> FlatArrays:
     """Decode float32 arrays of the given shapes; raises `ProtocolError` on anything that `encode` cannot give."""
+    return decode_alike([payload], shapes, codec)[0]
+
+
+def decode_alike(payloads: Sequence[bytes], shapes: Shapes, codec: Codec) -> list[FlatArrays]:
+    """What `decode` makes of each, bit for bit; raises `ProtocolError` where it would for one of them.
+
+    Small payloads take their time in calls, which are made once for `_TOGETHER` values. Those lie in one array, which
+    is in memory as long as one of them.
+    """
     counts = _counts(shapes)
-    most = _largest_size(counts, codec)
-    if len(payload) > most:
-        raise ProtocolError(f"tensor bytes: expected at most {most} for {codec}, got {len(payload)}")
-    content = memoryview(payload)
-    return FlatArrays((_decode_sparse if codec.sparse else _unpack)(content, counts, codec), shapes)
+    most, rows = _largest_size(counts, codec), max(1, _TOGETHER // max(1, sum(counts)))
+    longest = max(map(len, payloads), default=0)
+    if longest > most:
+        raise ProtocolError(f"tensor bytes: expected at most {most} for {codec}, got {longest}")
+    read, decoded = _decode_sparse if codec.sparse else _unpack, []
+    for start in range(0, len(payloads), rows):
+        contents = [memoryview(payload) for payload in payloads[start : start + rows]]
+        decoded += [FlatArrays(vector, shapes) for vector in read(contents, counts, codec)]
+    return decoded
 
 
-def _decode_sparse(content: memoryview, counts: Counts, codec: Codec) -> NDArray[np.float32]:
+def _decode_sparse(contents: Sequence[memoryview], counts: Counts, codec: Codec) -> NDArray[np.float32]:
     size = sum(counts)
-    mask, rest = unpack_positions(content, codec.kept_of(size), size)
-    kept = _kept_counts(mask, counts)
-    values = np.zeros(size, dtype=np.float32)
-    values[mask] = _unpack(rest, kept, codec)
+    values = np.zeros((len(contents), size), dtype=np.float32)
+    for row, content in zip(values, contents, strict=True):
+        mask, rest = unpack_positions(content, codec.kept_of(size), size)
+        row[mask] = _unpack([rest], _kept_counts(mask, counts), codec)[0]
     return values
 
 
@@ -204,14 +219,16 @@ def _pack(
     return (levels.pack(values, counts, form, generator),)
 
 
-def _unpack(content: memoryview, counts: Counts, codec: Codec) -> NDArray[np.float32]:
+def _unpack(contents: Sequence[memoryview], counts: Counts, codec: Codec) -> NDArray[np.float32]:
+    """A row of values for each section."""
     expected = _body_bytes(counts, codec)
-    section_body = open_section(content, expected)
-    if len(section_body) != expected:
-        raise ProtocolError(f"tensor bytes: expected {expected} for {codec.precision}, got {len(section_body)}")
-    body, form = np.frombuffer(section_body, dtype=np.uint8), codec.form
+    opened = [open_section(content, expected) for content in contents]
+    for body in opened:
+        if len(body) != expected:
+            raise ProtocolError(f"tensor bytes: expected {expected} for {codec.precision}, got {len(body)}")
+    bodies, form = np.frombuffer(b"".join(opened), dtype=np.uint8).reshape(len(opened), expected), codec.form
     if form == "float32":
-        return floats.unpack_float32(body)
+        return floats.unpack_float32(bodies)
     if form == "float16":
-        return floats.unpack_float16(body, counts)
-    return levels.unpack(body, counts, form)
+        return floats.unpack_float16(bodies, counts)
+    return levels.unpack(bodies, counts, form)

@@ -13,7 +13,7 @@ a value, apart to 1.69 (normal values), and open twice as fast.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from wire_protocol.errors import ProtocolError
 
 Vector = NDArray[np.float32]
+Rows = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 SCALE_BYTES = 1
@@ -45,9 +46,11 @@ def pack_float32(values: Vector) -> bytes:
     return values.astype("<f4", copy=False).tobytes()
 
 
-def unpack_float32(body: Bytes) -> Vector:
-    """The values, in memory of their own; raises `ProtocolError` where one is not finite."""
-    values = body.view("<f4").astype(np.float32)
+def unpack_float32(bodies: Bytes) -> Rows:
+    """The values (n, values) of so many bodies (n, bytes), in memory of their own; raises `ProtocolError` where one is
+    not finite.
+    """
+    values = bodies.view("<f4").astype(np.float32)
     _require_finite(np.isfinite(values).all())
     return values
 
@@ -63,17 +66,20 @@ def pack_float16(values: Vector, counts: Sequence[int]) -> tuple[bytes, bytes]:
     return exponents.tobytes() + parts[:, 0].tobytes(), parts[:, 1].tobytes()
 
 
-def unpack_float16(body: Bytes, counts: Sequence[int]) -> Vector:
-    """The values; raises `ProtocolError` on a scale below 2^-126 and where a value is not finite."""
+def unpack_float16(bodies: Bytes, counts: Sequence[int]) -> Rows:
+    """The values (n, values) of so many bodies (n, bytes); raises `ProtocolError` on a scale below 2^-126 and where a
+    value is not finite.
+    """
     upper = len(counts) + sum(counts)
-    exponents, lowers, uppers = body[: len(counts)].view(np.int8), body[len(counts) : upper], body[upper:]
+    exponents = bodies[:, : len(counts)].view(np.int8)
+    lowers, uppers = bodies[:, len(counts) : upper], bodies[:, upper:]
     smallest, largest = exponents.min(initial=0), exponents.max(initial=0)
     if smallest < _SMALLEST_EXPONENT:
         raise ProtocolError(f"tensor scale must be a power of two from 2^-126 to 2^127, got 2^{smallest}")
     _require_finite(not (np.bitwise_and(uppers, _EXPONENT) == _EXPONENT).any())
     values = _widened(uppers.view(np.int8), lowers)
     with np.errstate(over="ignore"):
-        values *= np.repeat(np.ldexp(np.float32(1), exponents), counts)
+        values *= np.repeat(np.ldexp(np.float32(1), exponents), counts, axis=1)
     _require_finite(largest <= _LARGEST_FINITE_EXPONENT or np.isfinite(values).all())
     return values
 
@@ -83,16 +89,15 @@ def _require_finite(finite: bool | np.bool_) -> None:
         raise ProtocolError("tensor values must be finite, got one that is not")
 
 
-def _widened(uppers: NDArray[np.int8], lowers: Bytes) -> Vector:
+def _widened(uppers: NDArray[np.int8], lowers: Bytes) -> Rows:
     """Float32 values of finite float16 values, by their halves.
 
     Sign, exponent and fraction are moved to where float32 has them. What is then missing is the difference of the
     exponents' biases, a factor of 2^112 that is exact, subnormals included. NumPy's own conversion goes value by value
     and takes five times as long.
     """
-    values = np.empty(len(uppers), dtype=np.float32)
-    for start in range(0, len(uppers), _TOGETHER):
-        part = slice(start, start + _TOGETHER)
+    values = np.empty(uppers.shape, dtype=np.float32)
+    for part in _parts(*uppers.shape):
         bits, more = uppers[part].astype(np.int32), lowers[part].astype(np.int32)
         np.left_shift(bits, _UPPER_SHIFT, out=bits)
         np.left_shift(more, _LOWER_SHIFT, out=more)
@@ -100,6 +105,14 @@ def _widened(uppers: NDArray[np.int8], lowers: Bytes) -> Vector:
         np.bitwise_and(bits, _FLOAT16_BITS, out=bits)
         np.multiply(bits.view(np.float32), _BIASES, out=values[part])
     return values
+
+
+def _parts(rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
+    """Of so many rows and columns, `_TOGETHER` values at most."""
+    high = max(1, _TOGETHER // max(1, columns))
+    for top in range(0, rows, high):
+        for left in range(0, columns, _TOGETHER):
+            yield slice(top, top + high), slice(left, left + _TOGETHER)
 
 
 def _scaled(array: Vector) -> tuple[int, NDArray[np.float16]]:

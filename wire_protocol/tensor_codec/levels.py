@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from wire_protocol.errors import InvalidValueError, ProtocolError
 
 Vector = NDArray[np.float32]
+Rows = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
 Levels = Literal["int8", "int4", "ternary", "signs"]
 
 BLOCK = 1024
@@ -67,22 +69,23 @@ def pack(values: Vector, counts: tuple[int, ...], kind: Levels, generator: np.ra
     return bytes(halves.tobytes() + _PACKERS[kind](levels))
 
 
-def unpack(body: NDArray[np.uint8], counts: tuple[int, ...], kind: Levels) -> Vector:
-    """The values, all finite; raises `ProtocolError` on an illegal scale or level."""
+def unpack(bodies: Bytes, counts: tuple[int, ...], kind: Levels) -> Rows:
+    """The values (n, values), all finite, of so many bodies (n, bytes); raises `ProtocolError` on an illegal scale or
+    level.
+    """
     total, lengths = sum(counts), block_lengths(counts)
-    halves = body[: SCALE_BYTES * len(lengths)].view("<u2")
+    halves = np.ascontiguousarray(bodies[:, : SCALE_BYTES * len(lengths)]).view("<u2")
     if halves.max(initial=0) > _LARGEST_SCALE[kind]:
         raise ProtocolError(f"tensor scale must be finite and not negative, and so {LARGEST[kind]} times it")
-    coded = body[SCALE_BYTES * len(lengths) :]
-    values = _read_levels(coded, kind)
-    if (values[total:] != (-1 if kind == "signs" else 0)).any():
+    values = _read_levels(bodies[:, SCALE_BYTES * len(lengths) :], kind)
+    if (values[:, total:] != (-1 if kind == "signs" else 0)).any():
         raise ProtocolError("tensor levels: bits past the last value must be those of level 0, or 0 for signs")
-    values = values[:total]
-    values *= np.repeat(_read_scales(halves), lengths)
+    values = values[:, :total]
+    values *= np.repeat(_read_scales(halves), lengths, axis=1)
     return values
 
 
-def _read_levels(coded: NDArray[np.uint8], kind: Levels) -> Vector:
+def _read_levels(coded: Bytes, kind: Levels) -> Rows:
     signed = coded.view(np.int8)
     match kind:
         case "int8":
@@ -97,7 +100,7 @@ def _read_levels(coded: NDArray[np.uint8], kind: Levels) -> Vector:
         raise ProtocolError(f"tensor levels of {kind} must be from {-LARGEST[kind]} to {LARGEST[kind]}")
     if kind == "int8":
         return signed.astype(np.float32)
-    return _TABLES[kind].take(coded, axis=0).ravel()
+    return _TABLES[kind].take(coded, axis=0).reshape(len(coded), _A_BYTE[kind] * coded.shape[1])
 
 
 def _scales(values: Vector, lengths: NDArray[np.intp], kind: Levels) -> NDArray[np.uint16]:

@@ -18,6 +18,7 @@ from edge_client.privacy.record_training import RecordTraining
 from edge_client.privacy.release import ReleasedChange, ReleasedPositions
 from edge_client.training.interruptible import InterruptibleRuntime
 from edge_client.training.runtime import TrainingResult
+from edge_client.training.step_pacer import StepPacer
 from tests.edge_client.privacy.private_scene import PrivateScene
 from wire_protocol.errors import InvalidValueError
 from wire_protocol.layout import CutAxis, Layout, Parameter
@@ -110,7 +111,7 @@ def test_a_private_training_that_is_stopped_sends_nothing(scene):
                 work,
                 Choice(full_sub_model(scene.layout)),
                 scene.full,
-                InterruptibleRuntime(scene.private_runtime(work), stop),
+                InterruptibleRuntime(scene.private_runtime(work), StepPacer(stop)),
             )
 
 

@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from server.aggregation.flat_model import FlatModel
 from server.aggregation.weight_sums import WeightSums, split_shape
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import positions
@@ -10,10 +11,11 @@ from wire_protocol.sub_model import positions
 def test_sums_are_exact_at_every_coordinate_whatever_their_number(cut_layout: Layout, make_fleet: Callable) -> None:
     """Weights near 2^44: a float32, or a sum that is rounded, would show."""
     for devices in (0, 1, 31, 32, 33, 70):
-        sums, fleet = WeightSums(cut_layout), make_fleet(devices, seed=devices)
+        flat, fleet = FlatModel(cut_layout), make_fleet(devices, seed=devices)
+        sums = WeightSums(flat)
         weights = [2**44 + one.weight for one in fleet]
         for one, weight in zip(fleet, weights, strict=True):
-            sums.add(one.sub_model, weight)
+            sums.add(flat.place(one.sub_model), weight)
         for parameter in cut_layout.parameters:
             expected = np.zeros(parameter.shape, dtype=np.int64)
             for one, weight in zip(fleet, weights, strict=True):
@@ -24,7 +26,8 @@ def test_sums_are_exact_at_every_coordinate_whatever_their_number(cut_layout: La
 
 
 def test_it_can_be_asked_before_the_end(cut_layout: Layout, make_fleet: Callable) -> None:
-    one, sums = make_fleet(1, full=True)[0], WeightSums(cut_layout)
+    flat = FlatModel(cut_layout)
+    placement, sums = flat.place(make_fleet(1, full=True)[0].sub_model), WeightSums(flat)
     for times in range(1, 4):
-        sums.add(one.sub_model, 5)
+        sums.add(placement, 5)
         assert sums.behind(cut_layout.parameters[0]).max() == 5 * times

@@ -32,6 +32,7 @@ async def test_devices_are_found_by_how_they_stand(client: httpx.AsyncClient) ->
 async def test_a_device_is_shown_as_it_was_last_heard(client: httpx.AsyncClient) -> None:
     device = (await client.get("/api/v1/devices/b")).json()
     assert (device["standing"], device["online"], device["heard"]["last_seen"]) == ("enrolled", True, 2.0)
+    assert (device["heard"]["temperature"], device["heard"]["paused"], device["heard"]["free_mb"]) == (None, "", None)
     assert (await client.get("/api/v1/devices/a")).json()["heard"] is None
     assert (await client.get("/api/v1/devices/nobody")).status_code == 404
 

@@ -1,6 +1,7 @@
 """Devices enrol themselves with a token: by HTTP, and by the device's own command against a real server."""
 
 import asyncio
+import re
 import stat
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from edge_client.__main__ import main as edge
+from edge_client.config import load_config
+from edge_client.enrolment_file import enrol_at_first_start, read_enrolment
+from edge_client.errors import ConfigError
 from server.app import create_app
 from server.fleet.authority_folder import load_certificate
 from server.fleet.fleet_folder import create_fleet
@@ -181,3 +185,50 @@ async def test_the_devices_command(client, server, sources, tmp_path, capsys) ->
         assert stat.S_IMODE((out / "identity" / name).stat().st_mode) == 0o600
     assert load_fleet(out / "identity/fleet.json").name == "home"
     assert (await command(token))[0] == 2
+
+
+async def test_a_device_enrols_at_its_first_start_with_the_file_it_finds(client, server, tmp_path) -> None:
+    file = tmp_path / "enrol.toml"
+    token = await _token(client, broker="mqtts://10.0.0.1:8883")
+    settings = "threads = 3\n[limits]\nmemory_mb = 150\npause_on_battery = true\n"
+    file.write_text(f'server = "{server}"\ndevice = "kitchen"\ntoken = "{token}"\n{settings}')
+    words = await asyncio.to_thread(enrol_at_first_start, file)
+    assert words.startswith("kitchen is in the fleet home")
+    assert not file.exists()
+    config = load_config(tmp_path / "device.toml")
+    assert (config.device, config.threads, config.limits.memory_mb, config.limits.pause_on_battery) == (
+        "kitchen", 3, 150, True,
+    )  # fmt: skip
+    file.write_text("left over from a power cut")
+    assert enrol_at_first_start(file) is None
+    assert not file.exists()
+
+
+async def test_a_file_that_cannot_enrol_is_named_and_stays(server, tmp_path, capsys) -> None:
+    file = tmp_path / "enrol.toml"
+    file.write_text(f'server = "{server}"\ndevice = "kitchen"\ntoken = "ffe_wrong.mark"\n')
+    assert await asyncio.to_thread(edge, ["--config", str(tmp_path / "device.toml")]) == 2
+    assert "unknown, used up" in capsys.readouterr().err
+    assert file.exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("token", "tokens", "key must be one of server, device, token, ca_file, data,"),
+        ('"kitchen"', "7", "device must be a string, got 'int'"),
+        ('"ffe_a.b"', '"secret"', "token must be ffe_SECRET.FINGERPRINT"),
+        ("http:", "ftp:", "server must be http://"),
+        ("threads = 3", "threads = 0", "threads must be 1 to 256, got 0"),
+        ("threads = 3", 'ca_file = "absent"', "a file with certificates"),
+        ("threads = 3", "[limits]\nmemory_mb = 0", "limits.memory_mb must be above 0"),
+        ("threads = 3", 'broker = "mqtts://x"', "key must be one of"),
+    ],
+)
+def test_what_is_wrong_in_an_enrolment_file_is_named_before_the_token_is_shown(tmp_path, old, new, words) -> None:
+    text = 'server = "http://10.0.0.1:8765"\ndevice = "kitchen"\ntoken = "ffe_a.b"\nthreads = 3\n'
+    file = tmp_path / "enrol.toml"
+    file.write_text(text.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(file))}.*{re.escape(words)}") as raised:
+        read_enrolment(file)
+    assert "secret" not in str(raised.value)

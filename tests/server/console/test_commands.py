@@ -52,13 +52,15 @@ async def test_a_run_that_is_over_is_watched_to_its_end(typed, store, bundle, ma
 
 
 async def test_devices_are_found_tagged_and_revoked(typed, read, store, fleet) -> None:
-    store.save_devices([DeviceRecord("b", True, 5, "portable", "0.1.0", 2.0)])
+    hot = DeviceRecord("b", True, 5, "portable", "0.1.0", 2.0, temperature=71.4, paused="too hot", budget_left=0.25)
+    store.save_devices([hot])
     assert [one["id"] for one in await read("devices", "list", "--online")] == ["b"]
     assert [one["id"] for one in await read("devices", "list", "--offline")] == list("acdef")
     assert (await read("devices", "tag", "a", "attic", "pi"))["tags"] == ["attic", "pi"]
     assert [one["id"] for one in await read("devices", "list", "--tag", "pi")] == ["a"]
     assert "attic" in (await typed("devices", "show", "a"))[1]
     assert (await typed("devices", "list"))[1].splitlines()[2].split()[:3] == ["b", "enrolled", "yes"]
+    assert (await typed("devices", "list"))[1].splitlines()[2].split()[5:] == ["71", "0.25", "too", "hot", "0.1.0"]
     held = await typed("devices", "quarantine", "b", "--reason", "loose cable")
     assert held[1] == "b is quarantined: loose cable\n"
     assert [one["id"] for one in await read("devices", "list", "--standing", "quarantined")] == ["b"]

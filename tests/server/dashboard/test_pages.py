@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +13,7 @@ from playwright.async_api import Page, expect
 from benchmarks.dashboard_scene import Scene
 from benchmarks.dashboard_screenshots import SIZES
 from server.config import RunConfig
+from server.records import DeviceRecord
 from wire_protocol.messages import SelectionPolicy
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -68,12 +69,35 @@ async def test_a_page_elsewhere_is_not_gone_to(scene: Scene, opened: Any) -> Non
 
 async def test_the_fleet_is_listed_and_searched(opened: Any) -> None:
     async with opened("/") as page:
-        await expect(page.get_by_text("3 of 3")).to_be_visible()
+        await expect(page.get_by_text(re.compile("3 of [34]"))).to_be_visible()
+        await page.get_by_label("Search").fill("device-")
         await expect(page.get_by_role("row")).to_have_count(4)
         await page.get_by_label("Search").fill("002")
         await expect(page.get_by_role("rowheader")).to_have_text(["device-002"])
         await page.get_by_label("Show").select_option("offline")
         await expect(page.get_by_text("No device is like that.")).to_be_visible()
+
+
+async def test_the_fleet_says_how_its_devices_are(scene: Scene, opened: Any) -> None:
+    attic = DeviceRecord("attic", True, 5, "portable", "0.1.0", 2.0, release="2026.11", temperature=71.4)
+    attic = replace(attic, throttled=True, paused="the device runs on battery", budget_left=0.25, free_mb=1200)
+    scene.service.store.save_devices([attic])
+    async with opened("/") as page:
+        await page.get_by_label("Order").select_option("least budget first")
+        row = page.get_by_role("row").nth(1)
+        for words in (
+            "attic",
+            "resting: the device runs on battery",
+            "71 \u00b0C",
+            "slowed down by heat",
+            "0.25",
+            "1.20 GB",
+        ):
+            await expect(row).to_contain_text(words)
+        await expect(row).to_contain_text("release 2026.11")
+        await page.get_by_label("Show").select_option("resting")
+        await expect(page.get_by_role("rowheader")).to_have_text(["attic"])
+        assert await _serious(page) == []
 
 
 async def test_a_run_is_followed_live(opened: Any) -> None:

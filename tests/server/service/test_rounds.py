@@ -11,10 +11,11 @@ import pytest
 from server.config import ServiceSettings
 from server.resync import encode_model
 from wire_protocol import chunking, messages, tensor_codec
+from wire_protocol.device_state import DeviceState
 from wire_protocol.envelope import Context, sign
 from wire_protocol.identity import new_identity
 from wire_protocol.layout import Layout
-from wire_protocol.messages import Decline, DeviceState, Message, Need, RoundPlan
+from wire_protocol.messages import Decline, Message, Need, RoundPlan
 from wire_protocol.model_difference import Coding, apply_difference
 from wire_protocol.participation import takes_part
 from wire_protocol.sub_model import gather, sub_shapes

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from wire_protocol.errors import InvalidValueError, ProtocolError
-from wire_protocol.tensor_codec import Codec, decode, encode, expected_size, largest_size
+from wire_protocol.tensor_codec import Codec, decode, decode_alike, encode, expected_size, largest_size
+from wire_protocol.tensor_codec import codec as tensor_codec
 from wire_protocol.tensor_codec.compression import section
 from wire_protocol.tensor_codec.positions import pack_positions
 
@@ -57,6 +58,24 @@ def test_uncompressed_bytes_are_the_largest_and_equal_everywhere(shapes, codec, 
     again = decode(payload, shapes, codec)
     for name, array in decode(encode(arrays, shapes, codec), shapes, codec).items():
         np.testing.assert_array_equal(array, again[name])
+
+
+@pytest.mark.parametrize("together", [1, 50, 2**16])
+@pytest.mark.parametrize("keep_values", [0.3, 1.0])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_is_decoded_together_is_what_it_is_alone(
+    precision: str, keep_values: float, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever an array of several ends: 13 values each, of which padded levels are no whole bytes."""
+    monkeypatch.setattr(tensor_codec, "_TOGETHER", together)
+    shapes, codec = {"a": (2, 3), "b": (5,), "empty": (0, 2), "c": (1, 2)}, Codec(precision, keep_values)
+    payloads = [encode(drawn(shapes, seed), shapes, codec, compress=seed % 2 > 0) for seed in range(9)]
+    for payload, one in zip(payloads, decode_alike(payloads, shapes, codec), strict=True):
+        np.testing.assert_array_equal(one.vector.view(np.uint32), decode(payload, shapes, codec).vector.view(np.uint32))
+        assert one.vector.flags.writeable
+    with pytest.raises(ProtocolError):
+        decode_alike([*payloads, payloads[0][:-1]], shapes, codec)
+    assert decode_alike([], shapes, codec) == []
 
 
 def test_one_threshold_serves_all_tensors() -> None:
@@ -108,7 +127,8 @@ def require_total(payload: bytes, codec: Codec) -> None:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("keep_values", [0.02, 0.999, 1.0])
-def test_decoding_takes_at_most_four_times_the_arrays(precision: str, keep_values: float) -> None:
+@pytest.mark.parametrize("times", [1, 5])
+def test_decoding_takes_at_most_four_times_the_arrays(precision: str, keep_values: float, times: int) -> None:
     shapes, codec = {"a": (500, 400), "b": (1000,)}, Codec(precision, keep_values)
     size = 201_000
     payloads = [encode(drawn(shapes, 0, zeros=0.0), shapes, codec)]
@@ -120,13 +140,13 @@ def test_decoding_takes_at_most_four_times_the_arrays(precision: str, keep_value
     for payload in payloads:
         tracemalloc.start()
         try:
-            decode(payload, shapes, codec)
+            decode_alike([payload] * times, shapes, codec)
         except ProtocolError:
             pass
         finally:
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
-        assert peak <= 4 * 4 * size + 100_000
+        assert peak <= 4 * 4 * size * times + 100_000
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

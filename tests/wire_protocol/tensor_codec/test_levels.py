@@ -25,7 +25,7 @@ def half(value: float) -> bytes:
 
 
 def unpack(body: bytes, counts: tuple[int, ...], kind: str) -> np.ndarray:
-    return levels.unpack(np.frombuffer(body, dtype=np.uint8), counts, kind)
+    return levels.unpack(np.frombuffer(body, dtype=np.uint8)[None], counts, kind)[0]
 
 
 def there_and_back(values: np.ndarray, counts: tuple[int, ...], kind: str, seed: int | None = None) -> np.ndarray:

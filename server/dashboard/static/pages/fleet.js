@@ -1,9 +1,9 @@
-// Who is in the fleet: online or not, what they run, what they kept, what was wrong.
+// Who is in the fleet: online or not, how they are, what they run, what they kept, what was wrong.
 
 import { list } from "/assets/static/api.js";
 import { badge, figures, h, labelled, refill, table } from "/assets/static/elements.js";
 import { keepFresh } from "/assets/static/live.js";
-import { ago, count, counted, moment, NONE } from "/assets/static/words.js";
+import { ago, bytes, count, counted, figure, moment, NONE } from "/assets/static/words.js";
 
 const SHOWN = 100;
 const MOST_GROUPS = 3;
@@ -13,14 +13,15 @@ export async function render(root) {
   const devices = h("div");
   const search = h("input", { id: "search", type: "search", input: draw, placeholder: "name or tag" });
   const only = h("select", { id: "only", change: draw },
-    ["all devices", "online", "offline", "with faults"].map((words) => h("option", {}, words)));
+    ["all devices", "online", "offline", "resting", "with faults"].map((words) => h("option", {}, words)));
+  const order = h("select", { id: "order", change: draw }, Object.keys(ORDERS).map((words) => h("option", {}, words)));
   let all = [];
   let shown = SHOWN;
   root.append(h("h1", {}, "Fleet"), summary,
-    h("div", { class: "filters" }, labelled("Search", search), labelled("Show", only)), devices);
+    h("div", { class: "filters" }, labelled("Search", search), labelled("Show", only), labelled("Order", order)), devices);
 
   function draw() {
-    const found = all.filter((one) => matches(one, search.value.trim().toLowerCase(), only.value));
+    const found = all.filter((one) => matches(one, search.value.trim().toLowerCase(), only.value)).sort(ORDERS[order.value]);
     const more = found.length > shown
       ? h("button", { type: "button", id: "more", click: () => { shown += SHOWN; draw(); } }, `Show more (${count(found.length - shown)} left)`)
       : null;
@@ -41,23 +42,53 @@ function cards(all) {
   const online = all.filter((one) => one.online);
   const examples = online.reduce((sum, one) => sum + (one.heard?.examples ?? 0), 0);
   const faulty = all.filter(hasFaults).length;
+  const resting = online.filter((one) => one.heard?.paused).length;
   return [
     ["Online", `${count(online.length)} of ${count(all.length)}`, "devices"],
     ["Examples", count(examples), "to learn from on devices that are online; they stay there"],
+    ["Resting", count(resting), resting ? "devices that are online sit out now, within their owners' limits" : "no device sits out"],
     ["Faults", count(faulty), faulty ? "devices are revoked, quarantined or in conflict" : "no device has any"],
   ];
 }
 
 const COLUMNS = [
   { name: "Device", cell: (one) => [one.id, (one.tags ?? []).map((tag) => h("span", { class: "tag" }, tag))] },
-  { name: "Status", cell: (one) => badge(one.standing === "enrolled" || !one.standing ? (one.online ? "online" : "offline") : one.standing) },
+  { name: "Status", cell: status },
   { name: "Last seen", cell: (one) => (one.heard ? h("span", { title: moment(one.heard.last_seen) }, one.online ? "now" : ago(one.heard.last_seen)) : "never") },
-  { name: "Client", cell: (one) => one.heard?.client || NONE },
+  { name: "Temperature", number: true, cell: temperature },
+  { name: "Budget left", number: true, cell: (one) => budget(one.heard?.budget_left) },
+  { name: "Free disk", number: true, cell: (one) => (Number.isFinite(one.heard?.free_mb) ? bytes(one.heard.free_mb * 1e6) : NONE) },
+  { name: "Client", cell: (one) => [one.heard?.client || NONE, one.heard?.release ? h("span", { class: "note" }, `release ${one.heard.release}`) : null] },
   { name: "Runtime", cell: (one) => one.heard?.runtime || NONE },
   { name: "Examples", number: true, cell: (one) => (one.heard ? count(one.heard.examples) : NONE) },
   { name: "Neurons kept", cell: (one) => kept(one.heard?.kept ?? {}) },
   { name: "Faults", cell: faults },
 ];
+
+/** Those that do not tell come last. */
+const ORDERS = {
+  "by name": (a, b) => (a.id < b.id ? -1 : 1),
+  "hottest first": (a, b) => (b.heard?.temperature ?? -Infinity) - (a.heard?.temperature ?? -Infinity),
+  "least budget first": (a, b) => (a.heard?.budget_left ?? Infinity) - (b.heard?.budget_left ?? Infinity),
+  "least disk first": (a, b) => (a.heard?.free_mb ?? Infinity) - (b.heard?.free_mb ?? Infinity),
+  "longest silent first": (a, b) => (a.heard?.last_seen ?? 0) - (b.heard?.last_seen ?? 0),
+};
+
+function status(one) {
+  const standing = one.standing === "enrolled" || !one.standing ? (one.online ? "online" : "offline") : one.standing;
+  const rests = one.online && one.heard?.paused;
+  return [badge(standing), rests ? h("span", { class: "note" }, `resting: ${one.heard.paused}`) : null];
+}
+
+function temperature(one) {
+  const degrees = one.heard?.temperature;
+  const known = Number.isFinite(degrees) ? `${degrees.toFixed(0)} \u00b0C` : NONE;
+  return one.heard?.throttled ? [known, h("span", { class: "note" }, "slowed down by heat or weak power")] : known;
+}
+
+function budget(epsilon) {
+  return Number.isFinite(epsilon) ? h("span", { title: "epsilon that the owner's cap leaves" }, figure(epsilon)) : NONE;
+}
 
 function kept(widths) {
   const groups = Object.entries(widths);
@@ -80,6 +111,6 @@ function faults(one) {
 
 function matches(one, text, only) {
   const named = [one.id, ...(one.tags ?? [])].some((word) => word.toLowerCase().includes(text));
-  const kind = { online: one.online, offline: !one.online, "with faults": hasFaults(one) }[only] ?? true;
+  const kind = { online: one.online, offline: !one.online, resting: one.online && Boolean(one.heard?.paused), "with faults": hasFaults(one) }[only] ?? true;
   return named && kind;
 }

@@ -1,0 +1,180 @@
+"""What a device costs its machine, beside Flower's SuperNode: processor time until it is ready, memory, packages.
+
+    python3.11 -m venv .venv-flower && .venv-flower/bin/pip install -r requirements-flower.txt
+    python -m benchmarks.device_footprint --json footprint.json
+
+A real broker, server and device in processes of their own on this machine, the device in `.venv-edge`. It is ready when
+the broker has acknowledged its birth message, the SuperNode when the SuperLink knows it. Processor seconds are those of
+the whole process from its start on, user and system; the two take turns, and medians count. Idle is the memory resident
+two seconds later, before there is anything to train. Training is the most memory resident in `ROUNDS` rounds of LeNet,
+scoring of neurons and sending included; a SuperNode trains in another process, with whatever its user chose.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import psutil
+
+from benchmarks.figures import benchmark_parser, publish
+from benchmarks.supernode import superlink, supernode
+from tests.faults.party import INPUT_SHAPE, Party, Plot, fisherfleet, wait_for_port
+
+EDGE, FLOWER = Path(".venv-edge/bin"), Path(".venv-flower/bin")
+ROUNDS, EXAMPLES, BATCH, STEPS = 3, 512, 32, 20
+SETTLING_SECONDS = 2.0
+READY = "connected to"
+
+INSTALLED = """
+import json, sys
+from importlib.metadata import distribution
+from packaging.requirements import Requirement
+found = {}
+def add(requirement):
+    name = requirement.name.lower().replace("_", "-")
+    if name not in found:
+        found[name] = distribution(requirement.name)
+        environments = [{"extra": extra} for extra in ("", *requirement.extras)]
+        for needed in map(Requirement, found[name].requires or ()):
+            if needed.marker is None or any(map(needed.marker.evaluate, environments)):
+                add(needed)
+add(Requirement(sys.argv[1]))
+paths = {one.locate_file(file).resolve() for one in found.values() for file in one.files or ()}
+print(json.dumps([len(found), sum(path.stat().st_size for path in paths if path.is_file()) / 1e6]))
+"""
+
+
+@dataclass
+class Footprint:
+    """One side: processor seconds until ready and idle megabytes of each turn, and what is installed."""
+
+    packages: int
+    installed_mb: float
+    seconds: list[float] = field(default_factory=list)
+    idle_mb: list[float] = field(default_factory=list)
+    training_mb: float | None = None
+
+    def look(self, process: int) -> None:
+        """Note what a process that just became ready has cost, and what it costs a little later."""
+        watched = psutil.Process(process)
+        spent = watched.cpu_times()
+        self.seconds.append(spent.user + spent.system)
+        time.sleep(SETTLING_SECONDS)
+        self.idle_mb.append(watched.memory_info().rss / 1e6)
+
+    def figures(self) -> dict[str, float | None]:
+        """Medians, by name."""
+        return {
+            "ready_cpu_seconds": median(self.seconds),
+            "idle_mb": median(self.idle_mb),
+            "training_mb": self.training_mb,
+            "packages": self.packages,
+            "installed_mb": self.installed_mb,
+        }
+
+
+def installed(binaries: Path, requirement: str) -> Footprint:
+    """How many packages a requirement brings into an environment, and their size in MB (10^6 bytes)."""
+    command = [str(binaries / "python"), "-c", INSTALLED, requirement]
+    packages, size = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return Footprint(packages, size)
+
+
+@contextmanager
+def ready_device(folder: Path) -> Iterator[int]:
+    """The device of a folder, as soon as the broker has its birth; gives its process id."""
+    command = [str(EDGE / "fisherfleet-edge"), "--config", str(folder / "device.toml")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            seen = []
+            for line in process.stderr:
+                seen.append(line)
+                if READY in line:
+                    break
+            else:
+                raise RuntimeError(f"the device did not become ready:\n{''.join(seen)}")
+            yield process.pid
+        finally:
+            process.terminate()
+            process.stderr.read()
+
+
+def party(folder: Path) -> Party:
+    """A fleet of one device, with LeNet to train; nothing runs yet."""
+    fisherfleet("export", "lenet", "--input", ",".join(map(str, INPUT_SHAPE)), "--out", folder / "bundle")
+    training = {"keep": 1.0, "batch-size": BATCH, "local-steps": STEPS}
+    options = tuple(text for name, value in training.items() for text in (f"--{name}", str(value)))
+    made = Party(folder, folder / "bundle", Plot(devices=1, groups=1, rounds=ROUNDS, serve=options))
+    made.provision()
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((EXAMPLES, *INPUT_SHAPE)).astype(np.float32)
+    np.savez(device_folder(made) / "data.npz", x=x, y=generator.integers(0, 10, EXAMPLES))
+    return made
+
+
+def device_folder(made: Party) -> Path:
+    """Where the device's configuration is."""
+    (folder,) = (made.folder / "group-0").iterdir()
+    return folder
+
+
+def measure(turns: int, flower: Path) -> dict[str, Footprint]:
+    """Both sides in turn, then the device's training."""
+    ours, theirs = installed(EDGE, "fisherfleet[edge]"), installed(flower, "flwr")
+    with TemporaryDirectory() as folder, superlink(flower, Path(folder)) as port:
+        made = party(Path(folder))
+        made.broker.start()
+        try:
+            wait_for_port(made.broker_port)
+            for _ in range(turns):
+                with ready_device(device_folder(made)) as process:
+                    ours.look(process)
+                with supernode(flower, Path(folder), port) as process:
+                    theirs.look(process)
+            ours.training_mb = training_peak_mb(made)
+        finally:
+            made.server.stop()
+            made.broker.stop()
+    return {"device": ours, "Flower's SuperNode": theirs}
+
+
+def training_peak_mb(made: Party) -> float:
+    """The most memory resident in a device until the server ends its run."""
+    with ready_device(device_folder(made)) as process:
+        made.server.start()
+        made.await_end()
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) * 1024 / 1e6
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = benchmark_parser("What a device costs its machine, beside Flower's SuperNode.")
+    parser.add_argument("--turns", type=int, default=5, help="starts of each side, in turn (default: %(default)s)")
+    parser.add_argument("--flower", type=Path, default=FLOWER, help="its environment's bin (default: %(default)s)")
+    options = parser.parse_args()
+    if not (options.flower / "python").exists():
+        parser.error(f"--flower {options.flower} has no python: see requirements-flower.txt")
+    figures = {side: footprint.figures() for side, footprint in measure(options.turns, options.flower).items()}
+    rows = [
+        {"process": side, **{name: _shown(name, value) for name, value in one.items()}} for side, one in figures.items()
+    ]
+    publish("A device beside Flower's SuperNode", rows, figures, options.json)
+
+
+def _shown(name: str, value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}" if name.endswith("seconds") else f"{value:.0f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Devices' own folders, ready to be flashed: keys, certificate and configuration by the kind of device, and its data.
+
+With a token in place of keys, the device makes these itself at its first start, and no private key is ever here.
+Everything can be repeated: what is there stays, and what is missing is made.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from devices.flashing.board_file import write_board
+from devices.flashing.device_folder import AUTHORITY, CONFIG, DATA, ENROLMENT
+from devices.profiles.profile import Profile
+from devices.provisioning.device_list import WantedDevice
+from devices.provisioning.enrolment import Surroundings, add_devices
+from server.fleet.durable_files import PRIVATE, make_folder, sync_tree, write_file
+from server.fleet.fleet_folder import FleetFolder
+from wire_protocol.toml_text import toml_text
+
+
+def settings_of(profile: Profile) -> dict[str, Any]:
+    """What the `device.toml` of such a device says beside who it is and whom it serves."""
+    training = profile.training
+    limits: dict[str, Any] = {"memory_mb": training.memory_mb}
+    if training.max_temperature is not None:
+        limits["max_temperature"] = training.max_temperature
+    return {"threads": training.threads, "limits": limits}
+
+
+def provision_with_keys(
+    folder: FleetFolder, wanted: Sequence[WantedDevice], around: Surroundings, out: Path, now: datetime
+) -> list[str]:
+    """Make the devices members of the fleet, and their folders in `out`; returns those that are new.
+
+    `out` may be the fleet's own folder of devices. Raises `FisherfleetError`.
+    """
+    settings = {device.name: settings_of(device.profile) for device in wanted}
+    new = add_devices(folder, list(settings), replace(around, settings=settings), now)
+    for device in wanted:
+        home = folder.device(device.name)
+        if out.resolve() != folder.devices.resolve():
+            make_folder(out)
+            home = Path(shutil.copytree(home, out / device.name, dirs_exist_ok=True))
+        _complete(home, device)
+    return new
+
+
+def provision_with_tokens(
+    wanted: Sequence[WantedDevice], server: str, authority: bytes | None, out: Path, token: Callable[[str], str]
+) -> list[str]:
+    """Make folders in `out` with which devices enrol themselves; returns those that got a token now.
+
+    `server` is its URL as devices reach it, `authority` certificates (PEM) that may have signed the server's, and
+    `token(name)` makes a token for the device of this name. Raises `FisherfleetError`.
+    """
+    new = []
+    for device in wanted:
+        home = make_folder(out / device.name, private=True)
+        if not (home / ENROLMENT).exists() and not (home / CONFIG).exists():
+            known = {"server": server, "device": device.name, "token": token(device.name)}
+            if authority is not None:
+                write_file(home / AUTHORITY, authority)
+                known["ca_file"] = AUTHORITY
+            write_file(home / ENROLMENT, toml_text({**known, **settings_of(device.profile)}).encode(), mode=PRIVATE)
+            new.append(device.name)
+        _complete(home, device)
+    return new
+
+
+def _complete(home: Path, device: WantedDevice) -> None:
+    if device.data is not None:
+        shutil.copyfile(device.data, home / DATA)
+    write_board(home, device.board)
+    sync_tree(home)

@@ -1,0 +1,80 @@
+"""What a device says of how it is, and when it says so again. No I/O.
+
+Its owner may withhold some of it, in the table `[report]` of `device.toml`, which is read strictly:
+
+    [report]
+    # temperature = false   the hottest sensor's
+    # budget_left = false   how much epsilon the cap of `[privacy]` leaves
+
+Where the table is missing, all is said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_client.owner_table import Reader, flag, read_table
+from wire_protocol.device_state import COLDEST, HOTTEST, DeviceState
+
+NEWS_DEGREES = 5.0
+NEWS_SHARE_OF_DISK = 0.1
+NEWS_MB = 100
+
+
+@dataclass(frozen=True)
+class Report:
+    """What may be said beside what every device says."""
+
+    temperature: bool = True
+    budget_left: bool = True
+
+
+@dataclass(frozen=True)
+class Health:
+    """How a device is: units as in `DeviceState`; `throttled` None where nothing tells."""
+
+    temperature: float | None = None
+    throttled: bool | None = None
+    paused: str = ""
+    budget_left: float | None = None
+    free_mb: int | None = None
+
+
+def read_report(table: object) -> Report:
+    """The table of the file; raises `InvalidValueError` that names key, value and what is legal."""
+    return Report(**read_table("report", table, _READERS))
+
+
+def told(birth: DeviceState, health: Health, allowed: Report) -> DeviceState:
+    """`birth` with how the device is, as far as it may be told; a sensor that says what cannot be says nothing."""
+    degrees = health.temperature
+    legal = allowed.temperature and degrees is not None and COLDEST <= degrees <= HOTTEST
+    return DeviceState(
+        online=birth.online,
+        examples=birth.examples,
+        runtime=birth.runtime,
+        client=birth.client,
+        release=birth.release,
+        temperature=round(degrees, 1) if legal and degrees is not None else None,
+        throttled=bool(health.throttled),
+        paused=health.paused,
+        budget_left=health.budget_left if allowed.budget_left else None,
+        free_mb=health.free_mb,
+    )
+
+
+def is_news(said: DeviceState, now: DeviceState) -> bool:
+    """Whether what the device would say now differs enough from what it said to be said before its time."""
+    moved = _moved(said.temperature, now.temperature, NEWS_DEGREES)
+    disk = _moved(said.free_mb, now.free_mb, max(NEWS_MB, NEWS_SHARE_OF_DISK * (said.free_mb or 0)))
+    rest = ("online", "throttled", "paused", "budget_left", "release")
+    return moved or disk or any(getattr(said, name) != getattr(now, name) for name in rest)
+
+
+def _moved(before: float | None, after: float | None, least: float) -> bool:
+    if before is None or after is None:
+        return before is not after
+    return abs(after - before) >= least
+
+
+_READERS: dict[str, Reader] = {"temperature": flag, "budget_left": flag}
