@@ -58,6 +58,7 @@ class Updater:
         self._leave = leave
         self._send = send
         self._models: Mapping[str, int] = {}
+        self._newest = 0.0
         self._stop = Flag()
         self._step_lock = asyncio.Lock()
         now = asyncio.get_running_loop().time()
@@ -73,14 +74,15 @@ class Updater:
         if offer is None:
             self._post(partial(up.OfferCame, offered=None))
             return
-        if remaining_seconds(offer.expires, time.time(), retained=True) <= 0:
-            logger.warning("%s: an offer of a release has expired and is ignored", self._name)
+        if offer.expires < self._newest or remaining_seconds(offer.expires, time.time(), retained=True) <= 0:
+            logger.warning("%s: an offer of a release has expired, or a newer one came before: ignored", self._name)
             return
         try:
             releases = [decode(self._tools.credentials.verify_release(one), Release) for one in offer.releases]
         except ProtocolError as error:
             logger.warning("%s: an offer of a release is ignored: %s", self._name, error)
             return
+        self._newest = offer.expires
         python, architecture = f"3.{sys.version_info.minor}", platform.machine()
         fitting = [release for release in releases if release.fits(python, architecture)]
         if fitting:
