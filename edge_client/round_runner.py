@@ -149,9 +149,13 @@ class RoundRunner:
         words = _DOING[type(phase)]
         return f"run {phase.task.plan.run} round {phase.task.plan.round}: {words}" if isinstance(phase, Busy) else words
 
+    def halt(self) -> None:
+        """Begin no further step."""
+        self._stop_job.set()
+
     async def close(self) -> None:
         """End what is going on."""
-        self._stop_job.set()
+        self.halt()
         await self._host.close()
 
     def _advance(self, phase: Phase, happened: ev.Event) -> tuple[Phase, tuple[ev.Command, ...]]:

@@ -177,10 +177,7 @@ class _Device:
         leaving = asyncio.create_task(self._updates.leaving())
         self._manager.tell(READY)
         try:
-            await asyncio.wait((linking, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if leaving.done():
-                raise StartAgainError(await leaving)
-            await linking
+            await self._until_over(linking, leaving)
         finally:
             for task in (linking, leaving, *beside):
                 task.cancel()
@@ -188,6 +185,25 @@ class _Device:
             await self._round.close()
             await self._delivery.close()
             await self._updates.close()
+
+    async def _until_over(self, linking: asyncio.Task[None], leaving: asyncio.Task[str]) -> None:
+        """Until another release waits (`StartAgainError`), or until cancelled.
+
+        Then no further step begins and the link says goodbye; a second cancellation cuts that short.
+        """
+        try:
+            await asyncio.wait((linking, leaving), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._round.halt()
+            linking.cancel()
+            try:
+                await asyncio.wait((linking,))
+            finally:
+                linking.cancel()
+            raise
+        if leaving.done():
+            raise StartAgainError(await leaving)
+        await linking
 
     def _status(self) -> str:
         paused = self._reporter.health.paused

@@ -309,6 +309,7 @@ OWNER_TARGETS = (
         "device.toml",
         [
             "edge_client.config.load_config",
+            "edge_client.config.read_toml",
             "edge_client.limits.read_limits",
             "edge_client.owner_table.read_table",
             "edge_client.privacy.cap.read_cap",

@@ -38,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="below which debian and debian-security are (default: %(default)s)",
     )
-    add_writing(parser)
 
 
 def run(arguments: argparse.Namespace) -> str:
