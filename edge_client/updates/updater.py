@@ -66,6 +66,7 @@ class Updater:
         machine: Machine[up.Phase, up.Command] = Machine(update_state.advance, update_state.due, self._carry_out)
         self._host = MachineHost(machine, phase)
         self._told: Outcome | None = None
+        self._logged: Outcome | None = None
         for command in commands:
             self._carry_out(command)
 
@@ -143,8 +144,11 @@ class Updater:
         if told == outcome or (same and told is not None and {told.status, outcome.status} <= _UNDER_WAY):
             return
         self._told = outcome
-        if outcome.reason:
-            logger.warning("%s: release %s: %s: %s", self._name, outcome.version, outcome.status, outcome.reason)
+        if outcome.version and outcome != self._logged:
+            self._logged = outcome
+            level = logging.WARNING if outcome.reason else logging.INFO
+            why = f": {outcome.reason}" if outcome.reason else ""
+            logger.log(level, "%s: release %s: %s%s", self._name, outcome.version, outcome.status, why)
         report = ReleaseReport(
             version=self._tools.running,
             offered=outcome.version,
