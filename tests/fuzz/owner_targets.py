@@ -43,7 +43,8 @@ identity = "identity"
 outbox_mb = 64
 run = "run-1"
 runtime = "portable"
-threads = 1
+threads = "auto"
+provider = "cuda"
 seed = 7
 [limits]
 seconds_per_round = 30
