@@ -1,4 +1,4 @@
-"""Where the privacy ledger is in a device's state folder: what can be asked without loading it."""
+"""Where a privacy ledger is, without what it takes to read one. See `ledger`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pathlib import Path
 LEDGER_FILE, WITNESS_FILE = "ledger", "ledger.witness"
 
 
-def is_charged(state: Path) -> bool:
+def is_begun(state: Path) -> bool:
     """Whether anything was ever charged there."""
-    return (state / LEDGER_FILE).exists()
+    return any((state / name).exists() for name in (LEDGER_FILE, WITNESS_FILE))
