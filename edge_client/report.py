@@ -17,7 +17,7 @@ NEWS_MB = 100
 
 @dataclass(frozen=True)
 class Health:
-    """How a device is: units as in `DeviceState`; `throttled` None where nothing tells, `runtime` "" before a training."""
+    """How a device is: units as in `DeviceState`; `throttled` None where nothing tells, `runtime` "" where unknown."""
 
     temperature: float | None = None
     throttled: bool | None = None
