@@ -58,6 +58,7 @@ class Updater:
         self._leave = leave
         self._send = send
         self._models: Mapping[str, int] = {}
+        self._newest = 0.0
         self._stop = Flag()
         self._step_lock = asyncio.Lock()
         now = asyncio.get_running_loop().time()
@@ -65,6 +66,7 @@ class Updater:
         machine: Machine[up.Phase, up.Command] = Machine(update_state.advance, update_state.due, self._carry_out)
         self._host = MachineHost(machine, phase)
         self._told: Outcome | None = None
+        self._logged: Outcome | None = None
         for command in commands:
             self._carry_out(command)
 
@@ -73,14 +75,15 @@ class Updater:
         if offer is None:
             self._post(partial(up.OfferCame, offered=None))
             return
-        if remaining_seconds(offer.expires, time.time(), retained=True) <= 0:
-            logger.warning("%s: an offer of a release has expired and is ignored", self._name)
+        if offer.expires < self._newest or remaining_seconds(offer.expires, time.time(), retained=True) <= 0:
+            logger.warning("%s: an offer of a release has expired, or a newer one came before: ignored", self._name)
             return
         try:
             releases = [decode(self._tools.credentials.verify_release(one), Release) for one in offer.releases]
         except ProtocolError as error:
             logger.warning("%s: an offer of a release is ignored: %s", self._name, error)
             return
+        self._newest = offer.expires
         python, architecture = f"3.{sys.version_info.minor}", platform.machine()
         fitting = [release for release in releases if release.fits(python, architecture)]
         if fitting:
@@ -141,8 +144,11 @@ class Updater:
         if told == outcome or (same and told is not None and {told.status, outcome.status} <= _UNDER_WAY):
             return
         self._told = outcome
-        if outcome.reason:
-            logger.warning("%s: release %s: %s: %s", self._name, outcome.version, outcome.status, outcome.reason)
+        if outcome.version and outcome != self._logged:
+            self._logged = outcome
+            level = logging.WARNING if outcome.reason else logging.INFO
+            why = f": {outcome.reason}" if outcome.reason else ""
+            logger.log(level, "%s: release %s: %s%s", self._name, outcome.version, outcome.status, why)
         report = ReleaseReport(
             version=self._tools.running,
             offered=outcome.version,
