@@ -60,7 +60,8 @@ FORMS = {
 }
 WIDE = (32, 64, 512, 256)
 KEEPS = (0.25, 0.5, 1.0)
-UPDATES, TURNS = 20, 9
+MOST_UPDATES, LEAST_UPDATES, ENTRIES_OF_ALL = 64, 16, 2**22
+TURNS = 9
 MEMORY_DEVICES = (10, 1000)
 GB, MB = 10**9, 10**6
 
@@ -149,34 +150,41 @@ SIDES: dict[str, Callable[[Layout, Sequence[Sent]], None]] = {
 
 def speeds(layout: Layout, keep: float) -> Speeds:
     """GB a second of each side, on float16 updates."""
-    own = [draw(layout, keep, seed) for seed in range(UPDATES)]
+    own = [draw(layout, keep, seed) for seed in range(updates_of(layout, keep))]
     shared = [replace(own[0], weight=sent.weight) for sent in own]
     jobs = {name: partial(side, layout, own) for name, side in SIDES.items()} | {
         "now, masks known": partial(accumulate, layout, own, FlatModel(layout)),
         "now, one mask": partial(accumulate, layout, shared),
     }
-    return _gb_a_second(jobs, element_count(layout, own[0].sub_model.widths))
+    return _gb_a_second(jobs, layout, keep)
 
 
 def speeds_of_forms(layout: Layout, keep: float) -> Speeds:
     """GB a second of decoding, and of decoding and accumulating, for each form of an update."""
     jobs, flat = {}, FlatModel(layout)
     for name, codec in FORMS.items():
-        own = [draw(layout, keep, seed, codec) for seed in range(UPDATES)]
+        own = [draw(layout, keep, seed, codec) for seed in range(updates_of(layout, keep))]
         jobs[name] = partial(accumulate, layout, own, flat)
         jobs[f"{name}, decode only"] = partial(decode_only, layout, own)
-    return _gb_a_second(jobs, element_count(layout, widths_at(layout, keep)))
+    return _gb_a_second(jobs, layout, keep)
 
 
-def _gb_a_second(jobs: Mapping[str, Callable[[], None]], entries: int) -> Speeds:
-    """Of jobs on `UPDATES` updates of so many entries; jobs take turns."""
+def updates_of(layout: Layout, keep: float) -> int:
+    """How many updates there are to decode: a round of a fleet that holds some memory."""
+    entries = element_count(layout, widths_at(layout, keep))
+    return min(MOST_UPDATES, max(LEAST_UPDATES, ENTRIES_OF_ALL // entries))
+
+
+def _gb_a_second(jobs: Mapping[str, Callable[[], None]], layout: Layout, keep: float) -> Speeds:
+    """Jobs take turns."""
+    entries = updates_of(layout, keep) * element_count(layout, widths_at(layout, keep))
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(TURNS):
         for name, job in jobs.items():
             begun = time.process_time()
             job()
             seconds[name].append(time.process_time() - begun)
-    return {name: UPDATES * entries * 4 / GB / median(taken) for name, taken in seconds.items()}
+    return {name: entries * 4 / GB / median(taken) for name, taken in seconds.items()}
 
 
 @dataclass(frozen=True)

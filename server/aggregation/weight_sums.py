@@ -42,6 +42,9 @@ class WeightSums:
 
     def add(self, placement: Placement, weight: float) -> None:
         """Put `weight` behind every coordinate of the sub-model that is placed."""
+        if self._kept and placement.kept is self._kept[-1]:
+            self._weights[-1] += weight
+            return
         self._kept.append(placement.kept)
         self._weights.append(weight)
         if len(self._weights) == _BATCH:

@@ -43,7 +43,8 @@ identity = "identity"
 outbox_mb = 64
 run = "run-1"
 runtime = "portable"
-threads = 1
+threads = "auto"
+provider = "cuda"
 seed = 7
 [limits]
 seconds_per_round = 30
@@ -59,6 +60,9 @@ temperature = false
 epsilon = 4
 delta = 1e-5
 public_size = true
+[updates]
+client = true
+models = false
 """
 URLS = (b"mqtt://user:p%40ss@broker.local:1883", b"mqtts://[::1]:8883/", b"mqtt://10.0.0.1")
 DATABASE_URLS = (
@@ -310,7 +314,8 @@ OWNER_TARGETS = (
             "edge_client.limits.read_limits",
             "edge_client.owner_table.read_table",
             "edge_client.privacy.cap.read_cap",
-            "edge_client.report.read_report",
+            "edge_client.updates.consent.read_consent",
+            "edge_client.allowed_report.read_report",
         ],
         lambda: [DEVICE_TOML],
         of_text((*TOML_WORDS, *URL_WORDS, "\nx = " + "[" * 2000, "9" * 5000)),

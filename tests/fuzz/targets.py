@@ -5,10 +5,11 @@ from __future__ import annotations
 from tests.fuzz.api_targets import API_TARGETS
 from tests.fuzz.board_targets import BOARD_TARGETS
 from tests.fuzz.owner_targets import OWNER_TARGETS
+from tests.fuzz.release_targets import RELEASE_TARGETS
 from tests.fuzz.state_targets import STATE_TARGETS
 from tests.fuzz.wire_targets import WIRE_TARGETS
 
-TARGETS = (*WIRE_TARGETS, *STATE_TARGETS, *OWNER_TARGETS, *BOARD_TARGETS, *API_TARGETS)
+TARGETS = (*WIRE_TARGETS, *STATE_TARGETS, *OWNER_TARGETS, *BOARD_TARGETS, *RELEASE_TARGETS, *API_TARGETS)
 
 _BY_OTHERS = "hands files to decoders that are fuzzed"
 _GRAPHS = "opens a graph whose SHA-256 the operator signed; onnxruntime reads it"
@@ -18,6 +19,8 @@ EXCUSED = {
     "wire_protocol.identity.PublicKeys.verify_key": "32 bytes, checked when made",
     "edge_client.credentials.load_credentials": _BY_OTHERS,
     "edge_client.credentials.Credentials.open_file": "opens an envelope, which is fuzzed",
+    "edge_client.credentials.Credentials.verify_release": "reads an envelope, which is fuzzed",
+    "edge_client.updates.promoted_models.load_in_onnxruntime": _GRAPHS,
     "edge_client.training.optimizers.open_optimizer": "makes one",
     "devices.emulation.engines.Material.open": "opens a bundle and arrays that this run made",
     "devices.emulation.engines.open_engine": "starts processes",
@@ -42,6 +45,8 @@ EXCUSED = {
     "edge_client.training.ort_training.OrtTrainingRuntime.open": _GRAPHS,
     "edge_client.fisher.FisherScorer.open": _GRAPHS,
     "edge_client.onnx_session.open_session": _GRAPHS,
+    "edge_client.accelerator.open_on": _GRAPHS,
+    "edge_client.accelerator.open_with": _GRAPHS,
     "edge_client.privacy.record_training.open_step": _GRAPHS,
     "server.storage.Store.open_round": "writes",
     "server.model_archive.ModelArchive.open": "bytes with the SHA-256 that its row names",

@@ -71,11 +71,8 @@ def unpack_float16(bodies: Bytes, counts: Sequence[int]) -> Rows:
     value is not finite.
     """
     upper = len(counts) + sum(counts)
-    exponents, lowers, uppers = (
-        bodies[:, : len(counts)].view(np.int8),
-        bodies[:, len(counts) : upper],
-        bodies[:, upper:],
-    )
+    exponents = bodies[:, : len(counts)].view(np.int8)
+    lowers, uppers = bodies[:, len(counts) : upper], bodies[:, upper:]
     smallest, largest = exponents.min(initial=0), exponents.max(initial=0)
     if smallest < _SMALLEST_EXPONENT:
         raise ProtocolError(f"tensor scale must be a power of two from 2^-126 to 2^127, got 2^{smallest}")
