@@ -136,7 +136,7 @@ class Service:
         if settings.bundle is None:
             self._runs.open_all()
         else:
-            self._awaited = self._runs.adopt(settings.bundle, settings.run, settings.test)
+            self._awaited = self._runs.adopt(settings.bundle, settings.run, settings.test, goes_on=settings.goes_on)
         self._shelf = Shelf(self.active.offered, self.store.releases.archives, self.store.promotions.files)
 
     def _open_post(self) -> FilePost:
@@ -180,9 +180,18 @@ class Service:
 
     def latest_parameters(self) -> dict[str, NDArray[Any]]:
         """That run's model after the last closed round: full float32 arrays by name."""
+        return dict(self._own_run.rounds.parameters)
+
+    @property
+    def run_name(self) -> str:
+        """The name of the run that the service ends with."""
+        return self._own_run.run
+
+    @property
+    def _own_run(self) -> RunHost:
         if self._awaited is None:
-            raise ServerError("the service was started without a bundle, so no run of its own has a model")
-        return dict(self._awaited.rounds.parameters)
+            raise ServerError("the service was started without a bundle: it has no run of its own")
+        return self._awaited
 
     def _levels(self) -> Levels:
         return Levels(
@@ -264,8 +273,8 @@ class Service:
                 await self._decide()
         finally:
             if self.run_finished and not await self._link.flush(_FLUSH_SECONDS):
-                run = self._settings.run.run
-                logger.warning("run %s: the broker is away, its last plan stays retained until its deadline", run)
+                words = "run %s: the broker is away, its last plan stays retained until its deadline"
+                logger.warning(words, self.run_name)
 
     async def _decide(self) -> None:
         await self.active.decide()

@@ -62,6 +62,11 @@ _SAID = (
 _RUN_COLUMNS = ("run", "bundle", "started", "config", "status", "reason")
 
 
+def database_of(state: Path, url: URL | None) -> URL:
+    """Where the database of a state folder is: at `url`, without one a SQLite file in it."""
+    return url or sqlite_url(state / DATABASE_NAME)
+
+
 class Store:
     """The database of the folder `state`, which is made when missing: at `url`, without one a SQLite file in it.
 
@@ -75,7 +80,7 @@ class Store:
         except OSError as error:
             raise StorageError(f"state folder {state} cannot be made ({error.strerror})") from error
         self.folder = state
-        self._database = Database(url or sqlite_url(state / DATABASE_NAME))
+        self._database = Database(database_of(state, url))
         self.orders = OrderRows(self._database)
         self.updates = UpdateRows(self._database)
         self.ledgers = LedgerRows(self._database)

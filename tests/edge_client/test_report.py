@@ -3,7 +3,8 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from edge_client.report import Health, Report, is_news, read_report, told
+from edge_client.allowed_report import Report, read_report
+from edge_client.report import Health, is_news, told
 from wire_protocol.device_state import DeviceState
 from wire_protocol.errors import InvalidValueError
 
