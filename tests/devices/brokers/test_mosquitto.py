@@ -49,7 +49,7 @@ async def until_end(reader: aiomqtt.Client) -> list[str]:
 def pieces(device: str) -> list[str]:
     """Every topic that `topics.py` can make for what a device sends, once."""
     part = Part(device, "run-1", 3, None)
-    return [topics.uplink(part), topics.uplink(part._replace(chunk=0)), topics.state(device)]
+    return [topics.uplink(part), topics.uplink(part._replace(chunk=0)), topics.state(device), topics.report(device)]
 
 
 def downward(device: str) -> list[str]:
