@@ -168,11 +168,14 @@ def _ignore(number: int, values: Arrays) -> None:
 
 @dataclass(frozen=True)
 class Round:
-    """Bytes of all updates, bytes of all slices and whole models, and the multiply-accumulates of a round."""
+    """Bytes of all updates, bytes of all slices and whole models, and the multiply-accumulates of a round; and the
+    devices whose updates were left out of the model.
+    """
 
     bytes_up: int
     bytes_down: int
     compute: Compute
+    left_out: frozenset[int]
     evaluate: Callable[[], Evaluation]
 
     @cached_property
@@ -224,7 +227,7 @@ def accuracies(
             on_values(number, heard.values)
             up, down = up + len(body), down + base.bytes_taken
         compute = operator.close_round(opened)
-        yield Round(up, down, compute, partial(evaluator.evaluate, operator.parameters, fleet.test))
+        yield Round(up, down, compute, operator.left_out, partial(evaluator.evaluate, operator.parameters, fleet.test))
 
 
 def _chance(seed: int, device: int) -> tuple[np.random.Generator, np.random.Generator]:

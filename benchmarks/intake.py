@@ -99,6 +99,7 @@ class Fleet:
             self.inbox,
             self.registry,
             lambda *_: None,
+            lambda *_: None,
         )
 
     def sealed(self, device: str, identity: Identity, size: int) -> bytes:

@@ -39,7 +39,7 @@ EVERY = 5
 """One device in so many is bad."""
 LAST_ROUNDS = 5
 ATTACKS: Mapping[str, float] = {"none": 1.0, "labels flipped": 1.0, "sign flipped": -1.0, "times 100": 100.0}
-"""What a bad device multiplies its update by."""
+"""What a bad device multiplies its update by; `attacked` takes others by `times N`, too."""
 RULES: Mapping[str, AggregationConfig] = {
     "mean": AggregationConfig(),
     "trimmed mean, 0.2": AggregationConfig("trimmed-mean", trim=0.2),
@@ -58,28 +58,32 @@ class Bed:
     def accuracy(self, attack: str, rule: AggregationConfig, outliers: Outliers) -> float:
         """Percent, the mean of the last rounds."""
         server = ServerSide(lambda layout: aggregation_rule(rule, layout), outliers=outliers)
-        rounds = list(accuracies(self._attacked(attack), self.method, server))
+        rounds = list(accuracies(attacked(self.fleet, attack), self.method, server))
         return 100 * mean(done.accuracy for done in rounds[-LAST_ROUNDS:])
 
-    def _attacked(self, attack: str) -> Fleet:
-        if attack == "labels flipped":
-            shares = [_flipped(share) if is_bad(device) else share for device, share in enumerate(self.fleet.shares)]
-            return replace(self.fleet, shares=shares)
-        return replace(self.fleet, sends=Multiplied(self.fleet.manifest.layout, ATTACKS[attack]))
+
+def attacked(fleet: Fleet, attack: str) -> Fleet:
+    """The fleet with a fifth that does this, by its name in `ATTACKS` or as `times N`."""
+    devices = len(fleet.shares)
+    if attack == "labels flipped":
+        shares = [_flipped(one) if is_bad(device, devices) else one for device, one in enumerate(fleet.shares)]
+        return replace(fleet, shares=shares)
+    factor = ATTACKS[attack] if attack in ATTACKS else float(attack.removeprefix("times "))
+    return replace(fleet, sends=Multiplied(fleet.manifest.layout, devices, factor))
 
 
-def make_bed(bundle: Path, method: Method, alpha: float, seed: int) -> Bed:
+def make_bed(bundle: Path, method: Method, alpha: float, seed: int, devices: int = DEVICES) -> Bed:
     """Digits dealt out by a Dirichlet split of this alpha; the bundle is written into a folder."""
     dataset = load_dataset("digits", None, seed)
-    split = dirichlet_split(dataset.train.y, DEVICES, alpha=alpha, seed=seed)
+    split = dirichlet_split(dataset.train.y, devices, alpha=alpha, seed=seed)
     torch.manual_seed(seed)
     manifest = export_bundle(mlp(dataset.input_shape, dataset.classes, HIDDEN), dataset.input_shape, bundle, name="mlp")
     return Bed(Fleet(bundle, manifest, [dataset.train.take(one) for one in split], dataset.test, seed), method)
 
 
-def is_bad(device: int) -> bool:
-    """Whether the device does harm."""
-    return device % EVERY == 0
+def is_bad(device: int, devices: int) -> bool:
+    """Whether this device of so many does harm."""
+    return device % EVERY == 0 and device // EVERY < devices // EVERY
 
 
 def _flipped(share: Examples) -> Examples:
@@ -91,11 +95,12 @@ class Multiplied:
     """What bad devices send: their update's values times `factor`."""
 
     layout: Layout
+    devices: int
     factor: float
 
     def __call__(self, device: int, update: Update, sub_model: SubModel) -> Update:
         """See `Sends`."""
-        if self.factor == 1 or not is_bad(device):
+        if self.factor == 1 or not is_bad(device, self.devices):
             return update
         shapes = sub_shapes(self.layout, sub_model.widths)
         values = decode(update.values, shapes, update.codec)

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from devices.flashing.flash_command import add_flash
 from devices.profiles.listing import add_profiles
 from devices.provisioning.provision_command import add_provision
+from devices.releases.release_command import add_make_release
+from server.console import releases
 from server.console.arguments import new_command
 from server.console.devices import add_commands
 from server.console.link import with_link
@@ -32,9 +34,11 @@ def command_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     made, commands = new_command(_PROGRAM, "Devices of a server's fleet, their boards, and profiles.")
     add_commands(commands)
+    releases.add_commands(commands)
     add_profiles(commands)
     add_provision(commands)
     add_flash(commands)
+    add_make_release(commands)
     return made
 
 

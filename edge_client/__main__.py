@@ -18,9 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_client.config import DeviceConfig, load_config
+from edge_client.errors import StartAgainError
 from wire_protocol.errors import FisherfleetError
 
 EXIT_REFUSED = 2
+EXIT_AGAIN = 75
+"""Asks to be started again at once, for another release: `RestartForceExitStatus=` of the unit; EX_TEMPFAIL."""
 ENROLMENT_FILE = "enrol.toml"
 """Beside `device.toml`: what a device that has none yet enrols with (`enrolment_file.py`)."""
 STOP_SECONDS = 8.0
@@ -30,7 +33,7 @@ kill at any moment does no harm is what the device is built for.
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge") -> int:
-    """Run a device; returns 0 when it was stopped, 2 when it could not start."""
+    """Run a device; returns 0 when it was stopped, 2 when it could not start, 75 when it is to be started again."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["fit"]:
         from edge_client.fit_command import main as fit  # noqa: PLC0415 - loads numpy and onnxruntime
@@ -53,6 +56,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "fisherfleet-edge") -> i
     try:
         _enrol_at_first_start(arguments.config)
         asyncio.run(_run_until_stopped(load_config(arguments.config)))
+    except StartAgainError:
+        return EXIT_AGAIN
     except FisherfleetError as error:
         sys.stderr.write(f"{prog}: error: {error}\n")
         return EXIT_REFUSED

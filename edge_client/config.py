@@ -15,6 +15,7 @@
     # ca_file = "ca.pem"   certificate authority of broker and server, in place of identity/ca.pem
     # [limits]             what the device may spend: see edge_client/limits.py
     # [privacy]            what it may reveal: see edge_client/privacy/cap.py
+    # [updates]            what the operator may put on it: see edge_client/updates/consent.py
     # [report]             what it says of how it is: see edge_client/report.py
 
 Paths are relative to the folder of the file. Unknown keys are refused, so that a misspelt one is not lost.
@@ -32,6 +33,8 @@ from edge_client.errors import ConfigError
 from edge_client.limits import Limits, read_limits
 from edge_client.privacy.cap import Cap, read_cap
 from edge_client.report import Report, read_report
+from edge_client.updates.consent import Consent, read_consent
+from edge_client.updates.launch import RELEASES
 from wire_protocol.broker_url import BrokerUrl, parse_broker_url
 from wire_protocol.errors import InvalidValueError, require
 from wire_protocol.topics import require_identifier
@@ -47,7 +50,7 @@ DownloadMode = Literal["auto", "http", "mqtt"]
 REQUIRED = ("device", "broker", "server", "data")
 OPTIONAL = (
     "identity", "state", "outbox_mb", "run", "runtime", "download", "threads", "seed", "ca_file", "limits", "privacy",
-    "report",
+    "report", "updates",
 )  # fmt: skip
 MAX_THREADS = 256
 MAX_OUTBOX_MB = 1_000_000
@@ -58,7 +61,7 @@ _T = TypeVar("_T")
 @dataclass(frozen=True)
 class DeviceConfig:
     """All that a device is told; `server` has no trailing slash, `run` None means any run, `seed` None means chance,
-    `limits` None means that the plan's `keep` alone says how much is trained.
+    `limits` None means that the plan's `keep` alone says how much is trained; `releases` is where the launcher looks.
     """
 
     device: str
@@ -76,6 +79,8 @@ class DeviceConfig:
     limits: Limits | None = None
     download: DownloadMode = "auto"
     privacy: Cap = field(default_factory=Cap)
+    updates: Consent = field(default_factory=Consent)
+    releases: Path = Path(RELEASES)
     report: Report = field(default_factory=Report)
 
     def __post_init__(self) -> None:
@@ -142,6 +147,8 @@ def check_config(table: dict[str, Any], folder: Path) -> DeviceConfig:
         limits=read_limits(table["limits"]) if "limits" in table else None,
         download=cast("DownloadMode", _typed({"download": "auto", **table}, "download", str)),
         privacy=read_cap(table["privacy"]) if "privacy" in table else Cap(),
+        updates=read_consent(table["updates"]) if "updates" in table else Consent(),
+        releases=folder / RELEASES,
         report=read_report(table["report"]) if "report" in table else Report(),
     )
 

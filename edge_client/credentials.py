@@ -66,6 +66,22 @@ class Credentials:
         """The body of a receipt for this device; raises `ProtocolError`."""
         return verify(payload, Context("receipt", self.fleet.name, device=self.device), self.fleet.operator)
 
+    def verify_release(self, payload: bytes) -> bytes:
+        """The body of the operator's word on a release; raises `ProtocolError`."""
+        return verify(payload, Context("release", self.fleet.name), self.fleet.operator)
+
+    def verify_release_offer(self, payload: bytes) -> bytes:
+        """The body of an offer of a release for this device; raises `ProtocolError`."""
+        return verify(payload, Context("release-offer", self.fleet.name, device=self.device), self.fleet.operator)
+
+    def verify_model(self, run: str, payload: bytes) -> bytes:
+        """The body of the operator's word on a run's promoted model; raises `ProtocolError`."""
+        return verify(payload, Context("model", self.fleet.name, run), self.fleet.operator)
+
+    def sign_report(self, body: bytes) -> bytes:
+        """A word on what this device runs."""
+        return sign(body, Context("report", self.fleet.name, device=self.device), self.identities[:1])
+
 
 def load_credentials(config: DeviceConfig) -> Credentials:
     """Read the folder; raises `IdentityError`."""

@@ -1,4 +1,4 @@
-"""What the server sends, verified, opened and read: plans, needs and receipts as they come, slices once whole. No I/O.
+"""What the server sends, verified, opened and read: slices once whole, all else as it comes. No I/O.
 
 Nothing that the operator did not sign for this fleet and, where it is for one device, for this one, gets past here. At
 most one slice is being put together and one is kept, those of the round announced last.
@@ -12,11 +12,17 @@ from wire_protocol.chunking import Assembly
 from wire_protocol.envelope import SEALED_OVERHEAD
 from wire_protocol.errors import ProtocolError
 from wire_protocol.messages import Manifest, Need, Receipt, RoundPlan, Slice, decode
+from wire_protocol.releases import ModelOffer, ReleaseOffer
+
+
+class Withdrawn:
+    """The offer of a release was taken back."""
+
 
 LARGEST_MESSAGE = 64 * 1024
-"""Bytes of a signed plan, need or receipt; a piece of a slice may have what its manifest says."""
+"""Bytes of a signed message; a piece of a slice may have what its manifest says."""
 
-Incoming = RoundPlan | Slice | Need | Receipt
+Incoming = RoundPlan | Slice | Need | Receipt | ReleaseOffer | ModelOffer | Withdrawn
 
 
 class Downlink:
@@ -25,6 +31,7 @@ class Downlink:
     def __init__(self, credentials: Credentials, run: str | None = None) -> None:
         self._receipt = topics.receipt(credentials.device)
         self._need = topics.need(credentials.device)
+        self._release = topics.release(credentials.device)
         self._credentials = credentials
         self._run = run
         self._round: tuple[str, int] | None = None
@@ -42,8 +49,13 @@ class Downlink:
             return decode(self._credentials.verify_receipt(payload), Receipt)
         if topic == self._need:
             return decode(self._credentials.verify_need(payload), Need)
+        if topic == self._release:
+            signed = self._credentials.verify_release_offer(payload) if payload else None
+            return Withdrawn() if signed is None else decode(signed, ReleaseOffer)
         if topic.endswith("/plan"):
             return self._read_plan(topic, payload)
+        if topic.endswith("/model"):
+            return self._read_model(topic, payload)
         return self._read_piece(topics.parse_part(topic), payload, max_slice + SEALED_OVERHEAD)
 
     def slice_of(self, run: str, number: int) -> Slice | None:
@@ -52,15 +64,29 @@ class Downlink:
         return found if found is not None and (found.run, found.round) == (run, number) else None
 
     def _read_plan(self, topic: str, payload: bytes) -> RoundPlan | None:
-        run = topic.removesuffix("/plan").rpartition("/")[2]
-        if topics.plan(run) != topic or self._run not in (None, run):
-            raise ProtocolError(f"a plan came on topic {topic!r}, which is not this device's")
+        run = self._run_of(topic)
         if not payload:
             return None
         plan = decode(self._credentials.verify_plan(run, payload), RoundPlan)
         if plan.run != run:
             raise ProtocolError(f"a plan of run {plan.run} came on topic {topic!r}")
         return plan
+
+    def _read_model(self, topic: str, payload: bytes) -> ModelOffer | None:
+        run = self._run_of(topic)
+        if not payload:
+            return None
+        offer = decode(self._credentials.verify_model(run, payload), ModelOffer)
+        if offer.run != run:
+            raise ProtocolError(f"a model of run {offer.run} came on topic {topic!r}")
+        return offer
+
+    def _run_of(self, topic: str) -> str:
+        before, _, kind = topic.rpartition("/")
+        run = before.rpartition("/")[2]
+        if topic not in (topics.plan(run), topics.model(run)) or self._run not in (None, run):
+            raise ProtocolError(f"a {kind} came on topic {topic!r}, which is not this device's")
+        return run
 
     def _read_piece(self, part: topics.Part, payload: bytes, max_bytes: int) -> Slice | None:
         if part.device != self._credentials.device:

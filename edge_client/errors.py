@@ -77,3 +77,15 @@ class NotPrivateError(FisherfleetError):
 
 class EnrolmentError(FisherfleetError):
     """The device was not enrolled; the text says who refused what."""
+
+
+class StartAgainError(FisherfleetError):
+    """The process is to end and to be started again; the text says what for."""
+
+
+class ReleaseError(FisherfleetError):
+    """A release of the client is not what its signed words say, or not for this device."""
+
+
+class ReleaseDiskError(ReleaseError):
+    """The disk has no room for a release, or cannot be written; that may pass."""

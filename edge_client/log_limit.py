@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 
+SECONDS_AN_HOUR = 3600.0
+"""For what may go wrong for days, and is tried again each minute."""
+
 
 class LogLimit:
     """Lets `burst` lines through in every `seconds` of the caller's clock and counts the rest."""

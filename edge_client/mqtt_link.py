@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import ssl
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from itertools import count
 import aiomqtt
 
 from edge_client.errors import LinkError
+from edge_client.log_limit import SECONDS_AN_HOUR, LogLimit
+from edge_client.plan_clock import was_set
 from edge_client.tls_words import explain
 from wire_protocol.backoff import full_jitter, longest_wait
 from wire_protocol.broker_url import BrokerUrl
@@ -36,6 +39,9 @@ BIRTH_AGAIN_SECONDS, BIRTH_AGAIN_CEILING_SECONDS = 5.0, 300.0
 """A broker may drop a birth message that it has acknowledged."""
 BACKOFF_BASE_SECONDS = 1.0
 BACKOFF_CEILING_SECONDS = 60.0
+CLOCK_LOOK_SECONDS = 1.0
+FAILURES_LOGGED = 12
+"""An hour, however often it is tried: a device may be without its broker for weeks."""
 STABLE_SECONDS = 30.0
 """A session that lived this long starts the back-off anew."""
 _SUBACK_FAILURE = 128
@@ -108,8 +114,9 @@ class _SocketTrouble(logging.Filter):
 class MqttLink:
     """Keeps one device connected; `run` and `publish` belong to one event loop."""
 
-    def __init__(self, settings: LinkSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: LinkSettings, wall: Callable[[], float] = time.time) -> None:
+        self._settings, self._wall = settings, wall
+        self._limit = LogLimit(logger, logging.WARNING, burst=FAILURES_LOGGED, seconds=SECONDS_AN_HOUR)
         self._client: aiomqtt.Client | None = None
         self._trouble = _SocketTrouble()
 
@@ -142,9 +149,20 @@ class MqttLink:
                     failures, random.random(), base=BACKOFF_BASE_SECONDS, ceiling=BACKOFF_CEILING_SECONDS
                 )
                 name, broker = self._settings.client_id, self._settings.broker
-                logger.warning("%s: no link to %s (%s); trying again in %.1f s", name, broker, self._why(error), delay)
-                await asyncio.sleep(delay)
-                failures += 1
+                text = "%s: no link to %s (%s); trying again in %.1f s"
+                self._limit.log(clock.time(), text, name, broker, self._why(error), delay)
+                failures = 0 if await self._clock_set_within(delay) else failures + 1
+
+    async def _clock_set_within(self, delay: float) -> bool:
+        """Wait so long, or until the device's clock is set, before which no certificate can be judged."""
+        clock = asyncio.get_running_loop()
+        until = clock.time() + delay
+        awaited = self._settings.tls is not None and not was_set(self._wall())
+        while (left := until - clock.time()) > 0:
+            await asyncio.sleep(min(left, CLOCK_LOOK_SECONDS) if awaited else left)
+            if awaited and was_set(self._wall()):
+                return True
+        return False
 
     @property
     def up(self) -> bool:
@@ -197,7 +215,8 @@ class MqttLink:
     def _why(self, error: Exception) -> str:
         """A broker that refuses a certificate says so to the socket, while the MQTT client only waits in vain."""
         socket_error = self._trouble.take()
-        return explain(socket_error if isinstance(socket_error, ssl.SSLError) else error, "the broker")
+        cause = socket_error if isinstance(socket_error, ssl.SSLError) else error
+        return explain(cause, "the broker", self._wall())
 
     def _new_client(self) -> aiomqtt.Client:
         settings = self._settings

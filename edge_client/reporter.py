@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edge_client.errors import LinkError
 from edge_client.link_account import LinkAccount
+from edge_client.log_limit import SECONDS_AN_HOUR, LogLimit
 from edge_client.machine_sensors import Sensors
 from edge_client.machine_watch import MachineWatch
 from edge_client.report import Health, Report, is_news, told
@@ -51,6 +52,7 @@ class Reporter:
 
     def __init__(self, birth: DeviceState, allowed: Report, account: LinkAccount) -> None:
         self._birth, self._allowed, self._account = birth, allowed, account
+        self._limit = LogLimit(logger, logging.ERROR, seconds=SECONDS_AN_HOUR)
         self.health = Health()
         self._said = birth
 
@@ -70,8 +72,9 @@ class Reporter:
                     await publish()
             except LinkError as error:
                 logger.debug("not said how the device is: %s", error)
-            except Exception:
-                logger.exception("it was not looked at how the device is")
+            except Exception as error:
+                now = asyncio.get_running_loop().time()
+                self._limit.log(now, "it cannot be seen how the device is: %s: %s", type(error).__name__, error)
             await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from threading import Event as Flag
-from typing import Any
+from typing import Any, Protocol
 
 from edge_client import round_events as ev
 from edge_client.credentials import Credentials
@@ -30,8 +31,9 @@ from edge_client.errors import (
     OutboxError,
     PausedError,
     SliceError,
+    StoppedError,
 )
-from edge_client.log_limit import LogLimit
+from edge_client.log_limit import SECONDS_AN_HOUR, LogLimit
 from edge_client.machine_host import Machine, MachineHost, Make
 from edge_client.machine_watch import MachineWatch
 from edge_client.outbox import Parcel
@@ -58,6 +60,8 @@ from wire_protocol.messages import Decline, DeclineCause, Receipt, RoundPlan, Sl
 
 logger = logging.getLogger(__name__)
 
+FAILURES_LOGGED = 12
+
 _DOING: dict[type[Phase], str] = {
     Idle: "waits for a plan",
     AwaitingSlice: "waits for the values of its neurons",
@@ -83,18 +87,37 @@ class Tools:
     executor: Executor | None
 
 
+class Watcher(Protocol):
+    """Who wants to know how rounds go."""
+
+    def round_changed(self, busy: bool) -> None:
+        """Whether what a kill would throw away is under way now."""
+        ...
+
+    def round_counted(self) -> None:
+        """The server counted an update."""
+        ...
+
+    def fault_seen(self) -> None:
+        """A round failed in a way that nobody foresaw."""
+        ...
+
+
 class RoundRunner:
     """The round of one device; `stored` is told of every payload that reaches the outbox."""
 
-    def __init__(self, tools: Tools, stored: Callable[[Stored], None]) -> None:
+    def __init__(self, tools: Tools, stored: Callable[[Stored], None], watcher: Watcher) -> None:
         self._name = tools.credentials.device
         self._tools = tools
         self._stored = stored
-        machine: Machine[Phase, ev.Command] = Machine(advance, due, self._carry_out)
+        self._watcher = watcher
+        self._faulty = False
+        machine: Machine[Phase, ev.Command] = Machine(self._advance, due, self._carry_out)
         self._host = MachineHost(machine, Idle(tools.store.memory))
         self._stop_job = Flag()
         self._job_lock = asyncio.Lock()
         self._limit = LogLimit(logger, logging.INFO)
+        self._failures = LogLimit(logger, logging.WARNING, burst=FAILURES_LOGGED, seconds=SECONDS_AN_HOUR)
 
     def plan_arrived(self, plan: RoundPlan, remaining: float) -> None:
         """A plan came, with so many seconds until its deadline."""
@@ -121,6 +144,7 @@ class RoundRunner:
                 self._host.spawn(self._compare_ledgers(parcel, receipt.ledger))
         if receipt is not None and receipt.accepted and selection is not None:
             self._host.post(partial(ev.UpdateAccepted, selection=selection))
+            self._watcher.round_counted()
         self._host.post(partial(ev.Settled, run=parcel.run, round=parcel.round))
 
     @property
@@ -130,10 +154,19 @@ class RoundRunner:
         words = _DOING[type(phase)]
         return f"run {phase.task.plan.run} round {phase.task.plan.round}: {words}" if isinstance(phase, Busy) else words
 
+    def halt(self) -> None:
+        """Begin no further step."""
+        self._stop_job.set()
+
     async def close(self) -> None:
         """End what is going on."""
-        self._stop_job.set()
+        self.halt()
         await self._host.close()
+
+    def _advance(self, phase: Phase, happened: ev.Event) -> tuple[Phase, tuple[ev.Command, ...]]:
+        following, commands = advance(phase, happened)
+        self._watcher.round_changed(not isinstance(following, Idle | Delivering))
+        return following, commands
 
     def _carry_out(self, command: ev.Command) -> None:
         if isinstance(command, ev.Begin):
@@ -161,6 +194,8 @@ class RoundRunner:
             if not stop.is_set():
                 executor = self._tools.executor
                 self._host.post(await asyncio.get_running_loop().run_in_executor(executor, job, stop))
+                if self._faulty:
+                    self._watcher.fault_seen()
 
     async def _settle(self, run: str, number: int, accepted: bool, bundle: str | None) -> None:
         """Between two jobs: a training carries off the residual that it found."""
@@ -202,6 +237,9 @@ class RoundRunner:
             pacer = StepPacer(stop, tools.watch.pace, left_seconds, tools.progress.moved)
             with tools.progress.working():
                 return self._update(plan, tools.work.train(command, pacer))
+        except StoppedError as error:
+            logger.info("%s: %s", self._where(plan), error)
+            return ev.Tick  # nothing is sent, as the round may begin anew after a restart
         except Exception as error:
             return self._failed(plan, error)
 
@@ -226,7 +264,7 @@ class RoundRunner:
             logger.warning("%s: %s", self._where(plan), error)
             return partial(ev.SliceRefused, **mine)
         if isinstance(error, BundleError | OutboxError | LedgerDiskError):
-            logger.warning("%s: not now: %s", self._where(plan), error)
+            self._again("%s: not now: %s", self._where(plan), error)
             return partial(ev.FetchFailed, reason=str(error), **mine)
         if isinstance(error, PausedError | CannotAffordError):
             logger.warning("%s: sits this round out: %s", self._where(plan), error)
@@ -241,6 +279,7 @@ class RoundRunner:
         return self._decline(plan, "internal")
 
     def _decline(self, plan: RoundPlan, cause: DeclineCause) -> Make:
+        self._faulty = cause == "internal"
         body = encode(Decline(run=plan.run, round=plan.round, cause=cause))
         payload = self._tools.credentials.seal_update(plan.run, plan.round, body)
         return partial(ev.Answered, run=plan.run, round=plan.round, payload=payload, selection=None)
@@ -253,7 +292,10 @@ class RoundRunner:
             stored = await asyncio.to_thread(job)
         except Exception as error:
             unexpected = None if isinstance(error, OutboxError) else error
-            logger.warning("%s: not sent yet: %s", self._where(plan), error, exc_info=unexpected)
+            if unexpected is not None:
+                logger.error("%s: not sent yet: unexpected error", self._where(plan), exc_info=unexpected)
+            else:
+                self._again("%s: not sent yet: %s", self._where(plan), error)
             self._host.post(partial(ev.StoreFailed, **mine))
             if not self._is_at(plan):
                 self._host.spawn(self._settle(plan.run, plan.round, False, plan.bundle))
@@ -278,6 +320,10 @@ class RoundRunner:
             "%s: plan: %d steps of %d examples at rate %g, keep %g, %s",
             *(self._where(plan), plan.local_steps, plan.batch_size, plan.learning_rate, plan.keep, kind),
         )
+
+    def _again(self, text: str, *arguments: object) -> None:
+        """What is tried again each minute is not said as often; on any thread."""
+        self._failures.log(time.monotonic(), text, *arguments)
 
     def _ignore(self, plan: RoundPlan, why: str) -> None:
         self._limit.log(asyncio.get_running_loop().time(), "%s: plan ignored: %s", self._where(plan), why)

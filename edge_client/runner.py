@@ -21,8 +21,9 @@ from edge_client.credentials import Credentials, broker_tls, load_credentials, s
 from edge_client.delivery_runner import DeliveryRunner
 from edge_client.device_store import DeviceStore, Stored
 from edge_client.device_work import DeviceWork
-from edge_client.downlink import Downlink
+from edge_client.downlink import Downlink, Withdrawn
 from edge_client.durable_files import only_user_of
+from edge_client.errors import StartAgainError
 from edge_client.file_fetch import FileFetch
 from edge_client.link_account import LinkAccount
 from edge_client.log_limit import LogLimit
@@ -36,11 +37,14 @@ from edge_client.round_runner import RoundRunner, Tools
 from edge_client.service_manager import READY, ServiceManager
 from edge_client.training.choose import OpenRuntime, require_installed
 from edge_client.training.choose import open_runtime as open_installed_runtime
+from edge_client.updates.device_updates import DeviceUpdates, release_of, require_launched
+from edge_client.updates.spare_fetch import SpareFetch
 from wire_protocol import topics
 from wire_protocol.device_state import DeviceState
 from wire_protocol.errors import ProtocolError
 from wire_protocol.examples import Examples, load_examples
 from wire_protocol.messages import Need, Receipt, RoundPlan, Slice, encode
+from wire_protocol.releases import ModelOffer, ReleaseOffer
 
 if TYPE_CHECKING:
     from edge_client.round_fitting import Fitter
@@ -62,9 +66,10 @@ async def run_device(
 
     Training and downloads run in `executor` (None: the event loop's own); `manager` is told how it goes. Raises
     `ConfigError`, `IdentityError`, `ExamplesError` or `TrainingError` at once where the device could never take part;
-    afterwards it only logs.
+    afterwards it only logs, and raises `StartAgainError` between two rounds where another release is to run.
     """
     require_installed(config.runtime)
+    require_launched(config)
     if config.limits is not None:
         require_sensors(config.limits, sensors)
     credentials = load_credentials(config)
@@ -78,11 +83,14 @@ async def run_device(
         link = MqttLink(_link_settings(config, reporter.message))
         courier = Courier(credentials, link.publish)
         fetch = FileFetch(config.download, courier.fetch)
-        work = DeviceWork(config, examples, open_runtime, server_tls(config), fitter, fetch)
+        tls = server_tls(config)
+        work = DeviceWork(config, examples, open_runtime, tls, fitter, fetch)
         for selection in store.memory.selections.values():
             work.recall(selection.bundle)
         tools = Tools(credentials, work, store, Downlink(credentials, config.run), watch, Progress(), executor)
-        outside = Outside(link, account, courier, reporter, manager or ServiceManager({}))
+        spare = SpareFetch(config.server, tls, fetch, config.limits, account, sensors)
+        updates = DeviceUpdates(config, credentials, client_release(), spare, link.publish)
+        outside = Outside(link, account, courier, reporter, manager or ServiceManager({}), updates)
         await _Device(tools, outside).run(Examined(watch, sensors, work.budget_left, config.state))
 
 
@@ -96,24 +104,37 @@ def make_fitter(config: DeviceConfig, sensors: Sensors) -> Fitter | None:
     return Fitter(config.limits, config.state, account, sensors)
 
 
+def client_release() -> str:
+    """Version of this client, "" where its package is not installed."""
+    try:
+        return version("fisherfleet")
+    except PackageNotFoundError:
+        return ""
+
+
 def client_version() -> str:
     """Name and version of this client, as the server shows them."""
-    try:
-        return f"fisherfleet-edge/{version('fisherfleet')}"
-    except PackageNotFoundError:
-        return "fisherfleet-edge"
+    return f"fisherfleet-edge/{client_release()}".rstrip("/")
 
 
 def _birth(config: DeviceConfig, examples: Examples) -> DeviceState:
     told = len(examples) if config.privacy.tells_size else 0
-    return DeviceState(online=True, examples=told, runtime=config.runtime, client=client_version())
+    return DeviceState(
+        online=True,
+        examples=told,
+        runtime=config.runtime,
+        client=client_version(),
+        release=release_of(client_release()),
+    )
 
 
 def _link_settings(config: DeviceConfig, birth: Callable[[], bytes]) -> LinkSettings:
+    run = config.run or "+"
+    models = (topics.model(run),) if config.updates.models else ()
     return LinkSettings(
         broker=config.broker,
         client_id=config.device,
-        filters=(topics.downlink_filter(config.device), topics.plan(config.run or "+")),
+        filters=(topics.downlink_filter(config.device), topics.plan(run), *models),
         state_topic=topics.state(config.device),
         birth=birth,
         will=encode(DeviceState(online=False)),
@@ -130,6 +151,7 @@ class Outside:
     courier: Courier
     reporter: Reporter
     manager: ServiceManager
+    updates: DeviceUpdates
 
 
 class _Device:
@@ -139,8 +161,8 @@ class _Device:
         self._downlink = tools.downlink
         self._progress = tools.progress
         self._link, self._account, self._courier = outside.link, outside.account, outside.courier
-        self._reporter, self._manager = outside.reporter, outside.manager
-        self._round = RoundRunner(tools, self._on_stored)
+        self._reporter, self._manager, self._updates = outside.reporter, outside.manager, outside.updates
+        self._round = RoundRunner(tools, self._on_stored, outside.updates)
         self._delivery = DeliveryRunner(
             tools.credentials.device, tools.store, self._link, self._round.settled, self._account
         )
@@ -151,15 +173,37 @@ class _Device:
             asyncio.create_task(self._reporter.run(examined, self._link.publish_birth)),
             asyncio.create_task(self._manager.attend(self._status, lambda: not self._progress.stuck)),
         ]
+        linking = asyncio.create_task(self._link.run(self._on_link))
+        leaving = asyncio.create_task(self._updates.leaving())
         self._manager.tell(READY)
         try:
-            await self._link.run(self._on_link)
+            await self._until_over(linking, leaving)
         finally:
-            for task in beside:
+            for task in (linking, leaving, *beside):
                 task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+            await asyncio.gather(linking, leaving, *beside, return_exceptions=True)
             await self._round.close()
             await self._delivery.close()
+            await self._updates.close()
+
+    async def _until_over(self, linking: asyncio.Task[None], leaving: asyncio.Task[str]) -> None:
+        """Until another release waits (`StartAgainError`), or until cancelled.
+
+        Then no further step begins and the link says goodbye; a second cancellation cuts that short.
+        """
+        try:
+            await asyncio.wait((linking, leaving), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._round.halt()
+            linking.cancel()
+            try:
+                await asyncio.wait((linking,))
+            finally:
+                linking.cancel()
+            raise
+        if leaving.done():
+            raise StartAgainError(await leaving)
+        await linking
 
     def _status(self) -> str:
         paused = self._reporter.health.paused
@@ -173,13 +217,16 @@ class _Device:
         if isinstance(event, LinkUp):
             self._delivery.link_up()
             self._courier.link_up()
+            self._updates.link_changed(True)
         elif isinstance(event, LinkDown):
             self._delivery.link_down()
+            self._updates.link_changed(False)
         else:
             self._on_message(event)
 
     def _on_message(self, message: MessageArrived) -> None:
         self._account.carried(len(message.topic) + len(message.payload))
+        self._updates.bytes_came()
         try:
             if topics.is_file(message.topic, self._credentials.device):
                 self._courier.piece_arrived(message.topic, message.payload)
@@ -199,3 +246,7 @@ class _Device:
             self._delivery.need_arrived(incoming)
         elif isinstance(incoming, Receipt):
             self._delivery.receipt_arrived(incoming)
+        elif isinstance(incoming, ReleaseOffer | ModelOffer):
+            self._updates.offer_arrived(incoming)
+        elif isinstance(incoming, Withdrawn):
+            self._updates.offer_arrived(None)

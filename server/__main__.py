@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from model_export.trained_model import trained_files
-from server.bundle import open_bundle
 from server.clipping_options import add_clipping_options, take_clipping
 from server.combining_options import add_combining_options, chosen_aggregation, chosen_optimizer
 from server.config import Difference, RunConfig, ServiceSettings
@@ -31,10 +30,9 @@ from server.model_archive import ArchiveSettings
 from server.privacy.run_words import run_words
 from server.privacy_options import add_privacy_options, take_privacy
 from server.rate_schedule import RateDecay
-from server.records import RoundRecord, RunRecord
+from server.records import RoundRecord
 from server.screening_options import add_screening_options, take_screening
 from server.service import Service
-from server.storage import Store
 from server.training_options import add_training_options, take_training
 from wire_protocol.broker_url import parse_broker_url
 from wire_protocol.errors import FisherfleetError, InvalidValueError
@@ -167,6 +165,7 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
         port=arguments.port,
         test=load_examples(arguments.test, labelled=False) if arguments.test else None,
         run=RunConfig() if arguments.bundle is None else _run_config(arguments),
+        goes_on=arguments.run is None,
         database=given_database(arguments.database),
         archive=ArchiveSettings(arguments.blobs, arguments.keep_models),
     )
@@ -184,7 +183,7 @@ def _run_config(arguments: argparse.Namespace) -> RunConfig:
     given = {field.name: getattr(arguments, field.name) for field in fields(RunConfig) if field.name in arguments}
     options = vars(arguments)
     together = {
-        "run": _run_name(arguments) if arguments.run is None else arguments.run,
+        "run": arguments.run or time.strftime("run-%Y%m%d-%H%M%S", time.gmtime()),
         "privacy": take_privacy(options),
         "clipping": take_clipping(options),
         "training": take_training(options),
@@ -194,22 +193,6 @@ def _run_config(arguments: argparse.Namespace) -> RunConfig:
         **take_screening(options),
     }
     return RunConfig(**(given | together))
-
-
-def _run_name(arguments: argparse.Namespace) -> str:
-    bundle = open_bundle(arguments.bundle).id
-    store = Store(arguments.state, given_database(arguments.database))
-    try:
-        for record in store.runs():
-            if record.bundle == bundle and _is_unfinished(record, arguments.rounds):
-                return record.run
-    finally:
-        store.close()
-    return time.strftime("run-%Y%m%d-%H%M%S", time.gmtime())
-
-
-def _is_unfinished(record: RunRecord, rounds: int) -> bool:
-    return record.status not in ("created", "stopped") and record.rounds_closed < rounds
 
 
 async def _serve(settings: ServiceSettings) -> None:
@@ -226,10 +209,10 @@ async def _serve(settings: ServiceSettings) -> None:
 
 
 async def _serve_run(settings: ServiceSettings, bundle: Path, service: Service) -> None:
-    config, words = settings.run, await asyncio.to_thread(run_words, settings.run)
-    logger.info("run %s: serving bundle %s at %s", config.run, bundle, service.http_url)
-    logger.info("run %s: %s", config.run, words)
-    logger.info("waiting for %d device(s) on %s", config.min_devices, settings.broker)
+    run, words = service.run_name, await asyncio.to_thread(run_words, settings.run)
+    logger.info("run %s: serving bundle %s at %s", run, bundle, service.http_url)
+    logger.info("run %s: %s", run, words)
+    logger.info("waiting for %d device(s) on %s", settings.run.min_devices, settings.broker)
     try:
         await service.run()
     finally:
@@ -263,7 +246,7 @@ def _write_model(settings: ServiceSettings, bundle: Path, service: Service) -> N
         write_durably(settings.state / name, content)
         written.append(str(settings.state / name))
     standing = "is over" if service.run_finished else "has stopped"
-    sys.stdout.write(f"run {settings.run.run} {standing}; its model is in {' and '.join(written)}\n")
+    sys.stdout.write(f"run {service.run_name} {standing}; its model is in {' and '.join(written)}\n")
 
 
 if __name__ == "__main__":

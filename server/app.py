@@ -18,6 +18,7 @@ from server.api import (
     me,
     metrics,
     models,
+    releases,
     runs,
     session,
     tokens,
@@ -52,7 +53,8 @@ def create_app(sources: Sources) -> FastAPI:
     )
     for section in (health, metrics, session):
         app.include_router(section.router(sources))
-    for section in (me, runs, held_out, models, bundles, devices, enrolments, tokens, events, insight, downloads):
+    things = (me, runs, held_out, models, bundles, devices, enrolments, tokens, events, insight, releases, downloads)
+    for section in things:
         app.include_router(section.router(sources), prefix=API_ROOT)
     add_dashboard(app)
     add_problem_handlers(app)

@@ -86,7 +86,7 @@ class RunConfig:
     buffer: BufferRule | None = None
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     server_optimizer: ServerOptimizerConfig = field(default_factory=ServerOptimizerConfig)
-    outliers: Outliers = "keep"
+    outliers: Outliers = "leave-out"
     quarantine: QuarantineRule | None = field(default_factory=QuarantineRule)
 
     def __post_init__(self) -> None:
@@ -133,7 +133,8 @@ class ServiceSettings:
     `database` is where the database is, None for a SQLite file in the state folder; `archive` where versions of models
     are kept. `bundle` is that of the run to begin or to go on with, `run`, which the service ends with; None for a
     service that has the runs of its state folder, and takes orders, until it is stopped. `test` are held-out examples
-    on which this run's model is evaluated after every round, None for those it has, or no evaluation.
+    on which this run's model is evaluated after every round, None for those it has, or no evaluation. With `goes_on` an
+    unfinished run of this bundle is gone on with, the newest, by the configuration `run` but under its own name.
     """
 
     state: Path
@@ -145,6 +146,7 @@ class ServiceSettings:
     port: int = 8765
     test: Examples | None = None
     run: RunConfig = field(default_factory=RunConfig)
+    goes_on: bool = False
     chunk_bytes: int = DEFAULT_CHUNK_BYTES
     evaluation_threads: int = 1
     database: URL | None = None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import URL, Connection, Table
+from sqlalchemy import URL, Connection, Engine, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -56,6 +56,17 @@ class Database:
         """
         with failures(self._url), self._engine.begin() as connection:
             yield connection
+
+
+@contextmanager
+def opened(url: URL) -> Iterator[Engine]:
+    """The database at `url` as it is, for who does not serve from it; whatever fails is a `StorageError`."""
+    engine = open_engine(url)
+    try:
+        with failures(url):
+            yield engine
+    finally:
+        engine.dispose()
 
 
 @contextmanager

@@ -53,3 +53,11 @@ class ProvisioningError(ServerError):
 
 class EnrolmentError(ServerError):
     """An enrolment token opens nothing: all reasons in one."""
+
+
+class ReleaseError(ServerError):
+    """A file is not a release of the client for this fleet."""
+
+
+class UnknownReleaseError(ControlError):
+    """There is no such release of the client, or no such rollout."""

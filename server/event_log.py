@@ -4,6 +4,8 @@
 So ids rise in the order in which rows can be seen, and whoever read up to an id misses nothing by asking for those
 after it. That is how readers follow: they are woken and read on from their own last id, so a slow one holds nothing up
 and takes no memory. The oldest rows go once there are more than `most`; those of kind `audit` stay.
+
+What `write` notes is durable when it returns: who asks for something, before it is done. Its text may be completed.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
-from sqlalchemy import ColumnElement, Select, and_, delete, func, select, true
+from sqlalchemy import ColumnElement, Select, and_, delete, func, select, true, update
 
 from server import tables
 from server.database import Database
@@ -38,6 +40,7 @@ EventKind = Literal[
     "device-enrolled",
     "device-revoked",
     "device-quarantined",
+    "release-halted",
     "update-refused",
     "alert",
     "audit",
@@ -121,6 +124,24 @@ class EventLog:
         """Note what happened just now; it is durable a moment later. What cannot be written is in the log only."""
         self.note(Happening(self._clock(), kind, text[:MOST_TEXT], run, round, device, actor))
 
+    def write(
+        self, kind: EventKind, text: str, *, run: str | None = None, device: str | None = None, actor: str | None = None
+    ) -> int:
+        """Note what happens now, durable when this returns the event's id; raises `StorageError`. Blocks."""
+        happening = Happening(self._clock(), kind, text[:MOST_TEXT], run, device=device, actor=actor)
+        try:
+            written = self._writer.submit(self._write_one, happening)
+        except RuntimeError as error:
+            raise StorageError("the event log is closed") from error
+        return written.result()
+
+    def reword(self, event: int, text: str) -> None:
+        """Give an event that was written another text, durable when this returns; raises `StorageError`. Blocks."""
+        with self._database.transaction() as connection:
+            statement = update(tables.events).where(tables.events.c.id == event)
+            connection.execute(statement.values(text=text[:MOST_TEXT]))
+        self._wake()
+
     def presence(self, arrived: Iterable[str], departed: Iterable[str]) -> None:
         """Devices came online, and others went."""
         for device in sorted(arrived):
@@ -196,6 +217,12 @@ class EventLog:
         for follower in tuple(self._followers):
             with suppress(RuntimeError):  # its loop is closed
                 follower.loop.call_soon_threadsafe(follower.news.set)
+
+    def _write_one(self, happening: Happening) -> int:
+        self._write()
+        with self._database.transaction() as connection:
+            statement = tables.events.insert().values(asdict(happening)).returning(tables.events.c.id)
+            return int(connection.execute(statement).scalar_one())
 
     def _write(self) -> None:
         batch = [self._waiting.popleft() for _ in range(len(self._waiting))]

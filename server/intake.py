@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 LARGEST_STATE_BYTES = 4096
 LARGEST_MANIFEST_BYTES = 1024
 LARGEST_WANT_BYTES = 2048
+LARGEST_REPORT_BYTES = 4096
 _ANSWERS_A_SECOND, _ANSWERS_AT_ONCE = 2.0, 32
 """Answers to one device; honest ones announce a payload less than once a second, all that wait when they reconnect."""
 _LINES_A_SECOND, _LINES_AT_ONCE = 1.0, 20
@@ -72,8 +73,8 @@ def _unknown(part: Part, sha256: bytes) -> Receipt | None:
 class Intake:
     """Message handling of a service. `desks` are those of the runs at hand, by name.
 
-    `on_want` is given what devices ask files with; `past` gives the answer to an update of a run that is over, None of
-    any other; `clock` never goes back.
+    `on_want` is given what devices ask files with, `on_report` what they say that they run; `past` gives the answer to
+    an update of a run that is over, None of any other; `clock` never goes back.
     """
 
     desks: Mapping[str, Desk]
@@ -82,6 +83,7 @@ class Intake:
     inbox: Inbox
     registry: Registry
     on_want: Callable[[str, bytes], None]
+    on_report: Callable[[str, bytes], None]
     past: Callable[[Part, bytes], Receipt | None] = _unknown
     clock: Callable[[], float] = time.monotonic
 
@@ -98,8 +100,10 @@ class Intake:
         try:
             if topic.startswith(f"{topics.ROOT}/state/"):
                 self._on_state(topics.parse_state(topic), payload)
+            elif topics.is_report(topic):
+                self._on_signed(topics.parse_report(topic), payload, LARGEST_REPORT_BYTES, self.on_report)
             elif topics.is_want(topic):
-                self._on_want(topics.parse_want(topic), payload)
+                self._on_signed(topics.parse_want(topic), payload, LARGEST_WANT_BYTES, self.on_want)
             else:
                 self._on_piece(topics.parse_part(topic), payload)
         except ProtocolError as error:
@@ -123,16 +127,17 @@ class Intake:
             raise ProtocolError(stranger(device, self.registry).reason)
         self.inbox.put_state(StateReport(device, messages.decode(payload, DeviceState)))
 
-    def _on_want(self, device: str, payload: bytes) -> None:
+    def _on_signed(self, device: str, payload: bytes, most: int, take: Callable[[str, bytes], None]) -> None:
+        """What a device signed, a request for a file or a report; who is to `take` it checks that."""
         enrolled = bool(self.registry.keys(device))
-        if not self._answers_left.take(f"want/{device}" if enrolled else _STRANGERS):
+        if not self._answers_left.take(f"signed/{device}" if enrolled else _STRANGERS):
             return
-        if len(payload) > LARGEST_WANT_BYTES:
-            raise ProtocolError(f"want has {len(payload)} bytes, expected at most {LARGEST_WANT_BYTES}")
+        if len(payload) > most:
+            raise ProtocolError(f"a signed message has {len(payload)} bytes, expected at most {most}")
         self.traffic.received(len(payload))
         if not enrolled:
             raise ProtocolError(stranger(device, self.registry).reason)
-        self.on_want(device, payload)
+        take(device, payload)
 
     def _on_piece(self, part: Part, payload: bytes) -> None:
         desk = self.desks.get(part.run)

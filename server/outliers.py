@@ -6,13 +6,17 @@ Outliers", which has the median for the mean and 1.4826 times the median absolut
 - Is it too long? The logarithm of its L2 norm lies more than `MOST_DEVIATIONS` above the median of those that train
   about as much of the model as it (a class for each power of two of the share), and its norm is `LARGEST_FACTOR` times
   the median or more. A short update moves the model little and is left alone.
-- Does it point away from where the others go? Its cosine to the sum of all others, each at length 1, at the entries
-  that it trains, lies more than `MOST_DEVIATIONS` below the median and is negative. Munoz-Gonzalez, Co and Lupu 2019,
-  "Byzantine-Robust Federated Machine Learning through Adaptive Model Averaging", take such cosines to the mean.
+- Does all of it point away from where the others go? In each weight matrix its cosine is taken to the sum of all
+  others, each at length 1, at the entries that it trains. All these cosines are negative, and their z-scores, cut off
+  at `LARGEST_SCORE` to either side (winsorised: Tukey 1962, "The Future of Data Analysis"), are on average more than
+  `MOST_BACKWARDS` below 0. Munoz-Gonzalez, Co and Lupu 2019, "Byzantine-Robust Federated Machine Learning through
+  Adaptive Model Averaging", take the cosine of the whole update.
 
-Both limits hold together, so fleets that agree closely and fleets that hardly agree are judged alike. At length 1 every
-device has the same say, whatever it multiplies its numbers by. A coordinate-wise median in place of the sum is 0
-nearly everywhere where devices send few of their values. Fewer than `FEWEST` updates say nothing about each other.
+A device with labels of its own differs by the output's weights, and goes with the others in hidden ones; a flipped sign
+turns all of them. So one matrix, however far off, is not enough, and honest fleets with unequal data lose a third of
+what the whole update's cosine takes from them (`benchmarks.outlier_rules`). At length 1 every device has the same say,
+whatever it multiplies its numbers by. A coordinate-wise median in place of the sum is 0 nearly everywhere where devices
+send few of their values. Fewer than `FEWEST` updates say nothing about each other.
 
 At least a quarter of the updates are kept, as a median is never far from itself. Sums are made in the order given, so
 equal updates in an equal order give equal verdicts. Memory is 8 bytes an entry of the model.
@@ -26,6 +30,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, log, log2
+from statistics import fmean
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,16 +41,23 @@ from server.aggregation.flat_sums import FlatSums
 from server.aggregation.fold import CountedUpdates
 from server.aggregation.norm_bound import l2_norm
 from server.screening import Screened
+from wire_protocol.flat_arrays import split
 from wire_protocol.layout import Layout
 
 FEWEST = 5
 """Updates that are compared at least."""
 MOST_DEVIATIONS = 3.5
 """What Iglewicz and Hoaglin recommend."""
+LARGEST_SCORE, MOST_BACKWARDS = 4.0, 3.0
+"""Of a weight matrix, and of all on average."""
 LARGEST_FACTOR = 3.0
 """Times the median, up to which a norm is never too long."""
 _DEVIATION = 1.4826
 """Of a normal distribution, in MADs."""
+_LEAST_DEVIATION = 1e-9
+"""Below which differences are rounding."""
+_LEAST_LENGTHS = 1e-7
+"""The same of the lengths of two parts of updates at length 1, multiplied."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ def find_outliers(layout: Layout, updates: CountedUpdates) -> tuple[Outlier, ...
     """The outliers by place; reads the updates twice."""
     if len(updates) < FEWEST:
         return ()
-    flat = FlatModel(layout)
+    flat, matrices = FlatModel(layout), _matrices(layout)
     sums, norms, classes = FlatSums(flat), [], []
     for one in updates:
         placement = flat.place(one.sub_model)
@@ -83,10 +96,16 @@ def find_outliers(layout: Layout, updates: CountedUpdates) -> tuple[Outlier, ...
         if norms[-1] > 0:
             sums.add(*flat.entries(placement, one.values), 1 / norms[-1])
     long = _too_long(norms, classes)
-    cosines = [_cosine(flat, sums.total, one, norm) for one, norm in zip(updates, norms, strict=True)]
+    cosines = [_cosines(flat, sums.total, one, norm, matrices) for one, norm in zip(updates, norms, strict=True)]
     rest = [place for place in range(len(norms)) if place not in long]
-    found = long | _pointing_away([cosines[place] for place in rest], rest)
+    found = long | _pointing_away(np.array([cosines[place] for place in rest]), rest)
     return tuple(Outlier(place, found[place]) for place in sorted(found))
+
+
+def _matrices(layout: Layout) -> frozenset[str]:
+    """The weights whose direction is looked at: vectors, biases above all, are short and follow labels."""
+    found = frozenset(one.name for one in layout.parameters if len(one.shape) > 1)
+    return found or frozenset(one.name for one in layout.parameters)
 
 
 def _too_long(norms: Sequence[float], classes: Sequence[int]) -> dict[int, str]:
@@ -106,34 +125,50 @@ def _too_long(norms: Sequence[float], classes: Sequence[int]) -> dict[int, str]:
     return found
 
 
-def _pointing_away(cosines: Sequence[float], places: Sequence[int]) -> dict[int, str]:
+def _pointing_away(cosines: NDArray[np.float64], places: Sequence[int]) -> dict[int, str]:
+    """`cosines` has a row for each update and a column for each matrix, 0 where the update leaves it as it is."""
     if len(cosines) < FEWEST:
         return {}
-    median, deviation = _centre(cosines)
-    least = min(0.0, median - MOST_DEVIATIONS * deviation)
-    return {
-        place: f"outlier: it points away from the others' updates (cosine {cosine:.2f}, expected at least {least:.2f}; "
-        f"the median of {len(cosines)} is {median:.2f})"
-        for place, cosine in zip(places, cosines, strict=True)
-        if cosine < least
-    }
+    centres = [_centre(column) for column in cosines.T]
+    found = {}
+    for place, row in zip(places, cosines, strict=True):
+        scores = [
+            np.clip((cosine - median) / max(deviation, _LEAST_DEVIATION), -LARGEST_SCORE, LARGEST_SCORE)
+            for cosine, (median, deviation) in zip(row, centres, strict=True)
+            if cosine != 0
+        ]
+        if scores and row.max() <= 0 and fmean(scores) < -MOST_BACKWARDS:
+            found[place] = (
+                f"outlier: all of it points away from the others' updates (cosines {row.min():.2f} to {row.max():.2f} "
+                f"in {len(scores)} weight matrices, on average {-fmean(scores):.2g} deviations below the median of "
+                f"{len(cosines)} updates, expected at most {MOST_BACKWARDS:g})"
+            )
+    return found
 
 
-def _centre(values: Sequence[float]) -> tuple[float, float]:
+def _centre(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
     """The median, and the deviation by the median absolute deviation."""
     median = float(np.median(values))
     return median, _DEVIATION * float(np.median(np.abs(np.asarray(values) - median)))
 
 
-def _cosine(flat: FlatModel, sums: NDArray[np.float64], one: Screened, norm: float) -> float:
-    """To the sum of the others at unit length; 0 where either is 0."""
+def _cosines(
+    flat: FlatModel, sums: NDArray[np.float64], one: Screened, norm: float, matrices: frozenset[str]
+) -> list[float]:
+    """To the sum of the others at unit length, of each matrix; 0 where either is 0."""
     if norm == 0:
-        return 0.0
+        return [0.0] * len(matrices)
     placement = flat.place(one.sub_model)
     own = flat.flatten(placement, one.values) / norm
     others = _entries(sums, placement) - own
-    length = float(np.sqrt(np.square(others).sum()))
-    return float((own * others).sum()) / length if length > 0 else 0.0
+    shapes = dict(placement.shapes)
+    pairs = zip(split(own, shapes).items(), split(others, shapes).values(), strict=True)
+    return [_cosine(mine, theirs) for (name, mine), theirs in pairs if name in matrices]
+
+
+def _cosine(mine: NDArray[Any], theirs: NDArray[Any]) -> float:
+    lengths = float(np.sqrt(np.square(mine).sum(dtype=np.float64) * np.square(theirs).sum()))
+    return float((mine * theirs).sum()) / lengths if lengths > _LEAST_LENGTHS else 0.0
 
 
 def _entries(sums: NDArray[np.float64], placement: Placement) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,16 @@ class Runs:
             if record.status in FINAL:
                 self._at.store.abandon_round(record.run, opening.plan.round)
 
-    def adopt(self, folder: Path, config: RunConfig, test: Examples | None) -> RunHost:
+    def adopt(self, folder: Path, config: RunConfig, test: Examples | None, *, goes_on: bool = False) -> RunHost:
         """Make the run or go on with it, by this configuration, and start it unless it is paused; for a command line.
 
-        One that is finished goes on where `config` has more rounds. Raises `ConflictError` where it was stopped, and
-        what `RunHost` raises.
+        One that is finished goes on where `config` has more rounds. With `goes_on` it has the name of the newest run of
+        this bundle that is not finished, where there is one. Raises `ConflictError` where it was stopped, and what
+        `RunHost` raises.
         """
         bundle = self._files.add_bundle(folder)
+        if goes_on:
+            config = replace(config, run=self._unfinished(bundle, config.rounds) or config.run)
         if self._at.store.orders.status(config.run) == "stopped":
             raise ConflictError(f"run {config.run} was stopped: choose another name")
         self._make(config, bundle, test)
@@ -78,6 +82,13 @@ class Runs:
         self._at.store.orders.move(config.run, ("created", "failed", "finished"), "running")
         self._active.add(host)
         return host
+
+    def _unfinished(self, bundle: Bundle, rounds: int) -> str | None:
+        for record in self._at.store.runs():
+            begun = record.status not in ("created", "stopped")
+            if record.bundle == bundle.id and begun and record.rounds_closed < rounds:
+                return record.run
+        return None
 
     async def create(self, run: str, bundle: str, config: Mapping[str, Any], test: Path | None = None) -> RunRecord:
         """See `Control`."""

@@ -40,6 +40,7 @@ from server.operator_keys import load_operator
 from server.presence import Presence
 from server.records import DeviceRecord, RoundRecord
 from server.registry import REGISTRY_NAME, Registry
+from server.releases.release_post import ReleasePost, ReleaseRecords
 from server.run_files import RunFiles
 from server.run_host import Premises, RunHost
 from server.runs import Runs
@@ -100,6 +101,7 @@ class Service:
             self._presence = Presence(device.id for device in self.store.devices() if device.online)
             self._open_runs(on_round)
             self._post = self._open_post()
+            self._releases = self._open_releases()
             opened.pop_all()
         self._intake = Intake(
             desks=self.active.desks,
@@ -108,6 +110,7 @@ class Service:
             inbox=self._inbox,
             registry=self._registry,
             on_want=self._post.on_want,
+            on_report=self._releases.on_report,
             past=self._runs.answer_past,
             clock=self._clocks.steady,
         )
@@ -133,8 +136,8 @@ class Service:
         if settings.bundle is None:
             self._runs.open_all()
         else:
-            self._awaited = self._runs.adopt(settings.bundle, settings.run, settings.test)
-        self._shelf = Shelf(self.active.offered)
+            self._awaited = self._runs.adopt(settings.bundle, settings.run, settings.test, goes_on=settings.goes_on)
+        self._shelf = Shelf(self.active.offered, self.store.releases.archives, self.store.promotions.files)
 
     def _open_post(self) -> FilePost:
         settings, steady = self._settings, self._clocks.steady
@@ -146,11 +149,17 @@ class Service:
             Courier(settings.chunk_bytes, steady),
         )
 
+    def _open_releases(self) -> ReleasePost:
+        store = self.store
+        records = ReleaseRecords(store.releases, store.tags, store.promotions, store.events, self._registry)
+        return ReleasePost(records, self._operator, self._link.send, self._traffic, self._clocks)
+
     def _on_message(self, topic: str, payload: bytes) -> None:
         self._intake.on_message(topic, payload)
 
     def _on_connected(self) -> None:
         self.active.on_connected()
+        self._releases.on_connected()
 
     @property
     def control(self) -> Control:
@@ -171,9 +180,18 @@ class Service:
 
     def latest_parameters(self) -> dict[str, NDArray[Any]]:
         """That run's model after the last closed round: full float32 arrays by name."""
+        return dict(self._own_run.rounds.parameters)
+
+    @property
+    def run_name(self) -> str:
+        """The name of the run that the service ends with."""
+        return self._own_run.run
+
+    @property
+    def _own_run(self) -> RunHost:
         if self._awaited is None:
-            raise ServerError("the service was started without a bundle, so no run of its own has a model")
-        return dict(self._awaited.rounds.parameters)
+            raise ServerError("the service was started without a bundle: it has no run of its own")
+        return self._awaited
 
     def _levels(self) -> Levels:
         return Levels(
@@ -205,6 +223,7 @@ class Service:
             broker=str(self._settings.broker),
             steady=self._clocks.steady,
             metrics=self._metrics.registry,
+            offers_changed=self._releases.changed,
         )
         self._metrics.ask(self._levels)
         try:
@@ -217,6 +236,7 @@ class Service:
         self._background.append(await self._http.start())
         self._background.append(asyncio.create_task(self._link.run(), name="mqtt"))
         self._background.append(asyncio.create_task(self._post.run(), name="file post"))
+        self._background.append(asyncio.create_task(self._releases.run(), name="release post"))
         return self
 
     async def __aexit__(
@@ -253,8 +273,8 @@ class Service:
                 await self._decide()
         finally:
             if self.run_finished and not await self._link.flush(_FLUSH_SECONDS):
-                run = self._settings.run.run
-                logger.warning("run %s: the broker is away, its last plan stays retained until its deadline", run)
+                words = "run %s: the broker is away, its last plan stays retained until its deadline"
+                logger.warning(words, self.run_name)
 
     async def _decide(self) -> None:
         await self.active.decide()

@@ -34,6 +34,7 @@ from server.ledger_rows import LedgerRows
 from server.model_archive import ArchiveSettings, ModelArchive
 from server.order_rows import OrderRows, note_resync
 from server.participation_rows import ParticipationRows
+from server.promotions import Promotions
 from server.quarantine import Quarantine
 from server.quarantine_rows import QuarantineRows
 from server.records import (
@@ -45,6 +46,7 @@ from server.records import (
     RoundRecord,
     RunRecord,
 )
+from server.releases.release_rows import ReleaseRows
 from server.replies import Replies
 from server.tokens import Tokens
 from server.update_rows import UpdateRows
@@ -60,6 +62,11 @@ _SAID = (
 _RUN_COLUMNS = ("run", "bundle", "started", "config", "status", "reason")
 
 
+def database_of(state: Path, url: URL | None) -> URL:
+    """Where the database of a state folder is: at `url`, without one a SQLite file in it."""
+    return url or sqlite_url(state / DATABASE_NAME)
+
+
 class Store:
     """The database of the folder `state`, which is made when missing: at `url`, without one a SQLite file in it.
 
@@ -73,7 +80,7 @@ class Store:
         except OSError as error:
             raise StorageError(f"state folder {state} cannot be made ({error.strerror})") from error
         self.folder = state
-        self._database = Database(url or sqlite_url(state / DATABASE_NAME))
+        self._database = Database(database_of(state, url))
         self.orders = OrderRows(self._database)
         self.updates = UpdateRows(self._database)
         self.ledgers = LedgerRows(self._database)
@@ -83,6 +90,8 @@ class Store:
         self.enrolments = Enrolments(self._database, SYSTEM_CLOCKS.wall)
         self.tags = DeviceTags(self._database)
         self.archive = ModelArchive(self._database, blobs, SYSTEM_CLOCKS.wall, archive.keep_models)
+        self.promotions = Promotions(self._database, self.archive, state / "promoted", SYSTEM_CLOCKS.wall)
+        self.releases = ReleaseRows(self._database, state / "releases", SYSTEM_CLOCKS.wall)
         self.faults = FaultRows(self._database)
         self.quarantine = Quarantine(QuarantineRows(self._database))
         self.events = EventLog(self._database, SYSTEM_CLOCKS.wall)

@@ -227,3 +227,56 @@ models = Table(
     Column("size", BigInteger, nullable=False),
     Column("promoted", Boolean, nullable=False),
 )
+
+releases = Table(
+    "releases",
+    metadata,
+    Column("version", String(64), primary_key=True),
+    Column("system", String(32), primary_key=True),
+    Column("python", String(8), nullable=False),
+    Column("architecture", String(32), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("signed", LargeBinary, nullable=False),
+)
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("version", String(64), nullable=False, index=True),
+    Column("attempt", Integer, nullable=False),
+    Column("devices", JSON, nullable=False),
+    Column("tag", String(64)),
+    Column("fraction", Float, nullable=False),
+    Column("halt_at", Float, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("reason", String, nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+release_reports = Table(
+    "release_reports",
+    metadata,
+    Column("device", String(64), primary_key=True),
+    Column("version", String(64), nullable=False),
+    Column("offered", String(64), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("reason", String, nullable=False),
+    Column("models", JSON, nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+promotions = Table(
+    "promotions",
+    metadata,
+    Column("run", String(64), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("promotion", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("at", Float, nullable=False),
+)

@@ -21,7 +21,9 @@ from wire_protocol.errors import ProtocolError
 from wire_protocol.identity import MOST_VALID, Identity, PublicKeys
 from wire_protocol.messages import Message, decode, encode
 
-Kind = Literal["plan", "need", "receipt", "slice", "update", "want", "file"]
+Kind = Literal[
+    "plan", "need", "receipt", "slice", "update", "want", "file", "release", "release-offer", "model", "report"
+]
 
 SIGNED_OVERHEAD = 256
 """Bytes that `sign` adds at most."""
@@ -36,7 +38,8 @@ _DOMAIN = "fisherfleet"
 class Context:
     """What a message is and whom it concerns; what its kind does not know beforehand stays empty.
 
-    `plan` and `model` know fleet and run; `need` and `receipt` fleet and device; `slice` and `update` all of them.
+    `plan` and `model` know fleet and run; `need`, `receipt`, `want`, `release-offer` and `report` fleet and device;
+    `release` the fleet; `slice` and `update` all of them.
     """
 
     kind: Kind

@@ -53,7 +53,9 @@ MAX_FILE_BYTES = 64 * 2**20
 """Of a file that is fetched over MQTT: either end holds it in memory when it seals or opens it."""
 
 _NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
-_FILE_PATH = re.compile(rf"bundles/[0-9a-f]{{64}}/{_NAME}(/{_NAME})*|(models|differences)/[0-9a-f]{{64}}")
+_FILE_PATH = re.compile(
+    rf"bundles/[0-9a-f]{{64}}/{_NAME}(/{_NAME})*|(models|differences|releases|promoted)/[0-9a-f]{{64}}"
+)
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
@@ -296,7 +298,7 @@ class Want(Message, frozen=True, tag="want"):
             legal,
             "path",
             self.path,
-            f"bundles/HASH/FILE, models/HASH or differences/HASH of at most {MAX_PATH} characters",
+            f"bundles/HASH/FILE, or HASH in models, differences, releases or promoted, at most {MAX_PATH} characters",
         )
         if self.sha256 or self.missing:
             _require_sha256(self.sha256)

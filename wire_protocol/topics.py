@@ -5,7 +5,9 @@
     fl/v1/down/{device}/slice/{run}/{round}/{manifest | chunk number}
     fl/v1/up/{device}/want                                        device to server
     fl/v1/down/{device}/file/{SHA-256}/{manifest | chunk number}  server to device
-    fl/v1/cast/{run}/plan                                         server to all, retained
+    fl/v1/down/{device}/release                                   server to device, retained
+    fl/v1/up/{device}/report                                      device to server
+    fl/v1/cast/{run}/{plan | model}                               server to all, retained
     fl/v1/state/{device}                                          retained birth, last will
 
 The SHA-256 (lower-case hexadecimal) is that of a file's sealed payload. Numbers are decimal without leading zeros, of
@@ -119,6 +121,21 @@ def file(part: FilePart) -> str:
     return f"{ROOT}/down/{part.device}/file/{part.sha256}/{_piece(part)}"
 
 
+def release(device: str) -> str:
+    """Topic of the release of the client that a device is offered."""
+    return f"{ROOT}/down/{device}/release"
+
+
+def report(device: str) -> str:
+    """Topic on which a device says what it runs."""
+    return f"{ROOT}/up/{device}/report"
+
+
+def model(run: str) -> str:
+    """Topic of a run's promoted model; with `+` the filter for every run."""
+    return f"{ROOT}/cast/{run}/model"
+
+
 def plan(run: str) -> str:
     """Topic of a run's plan; with `+` the filter for every run."""
     return f"{ROOT}/cast/{run}/plan"
@@ -160,6 +177,19 @@ def parse_want(topic: str) -> str:
     device = topic.removeprefix(f"{ROOT}/up/").removesuffix("/want")
     if not _IDENTIFIER.fullmatch(device) or topic != want(device):
         raise ProtocolError(f"not a topic on which a file is asked for: {topic!r}")
+    return device
+
+
+def is_report(topic: str) -> bool:
+    """Whether it can only be a device's word on what it runs; `parse_report` says whether it is one."""
+    return topic.endswith("/report") and topic.count("/") == 4
+
+
+def parse_report(topic: str) -> str:
+    """Device of a word on what it runs; raises `ProtocolError` on anything else."""
+    device = topic.removeprefix(f"{ROOT}/up/").removesuffix("/report")
+    if not _IDENTIFIER.fullmatch(device) or topic != report(device):
+        raise ProtocolError(f"not a topic on which a device reports: {topic!r}")
     return device
 
 

@@ -55,7 +55,7 @@ class InMemoryRound:
 
 
 class InMemoryServer:
-    """A model and what makes the next one of it."""
+    """A model and what makes the next one of it; `left_out` are the places of the last round's outliers."""
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class InMemoryServer:
         self.layout = layout
         self._combining = Combining(layout, rule, optimizer, clipping)
         self._outliers = outliers
+        self.left_out: frozenset[int] = frozenset()
         self._model = Model(parameters, optimizer.init(parameters))
 
     @property
@@ -101,6 +102,7 @@ class InMemoryServer:
     def close_round(self, closing: InMemoryRound) -> Compute:
         """Make the next model of a round's updates, of which there is at least one; returns what they cost."""
         found = find_outliers(self.layout, closing) if self._outliers == "leave-out" else ()
-        kept = Kept(closing, frozenset(one.place for one in found))
+        self.left_out = frozenset(one.place for one in found)
+        kept = Kept(closing, self.left_out)
         self._model, compute = self._combining.next_model(self._model, closing.plan, kept)
         return compute

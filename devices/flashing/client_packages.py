@@ -37,6 +37,7 @@ LEFT_OUT = (
     "cffi",
     "numpy/f2py",
     "onnxruntime/backend",
+    "onnxruntime/capi/libonnxruntime.so*",
     "onnxruntime/datasets",
     "onnxruntime/quantization",
     "onnxruntime/tools",

@@ -66,6 +66,11 @@ def package_version(system: System) -> str:
     return f"{client_version()}+{system.release}"
 
 
+def package_name(system: System) -> str:
+    """The file's name, as dpkg has it."""
+    return f"{PACKAGE}_{package_version(system)}_{system.debian_architecture}.deb"
+
+
 def build_package(system: System, out: Path, cache: Path, say: Callable[[str], None]) -> Path:
     """Make the .deb of the client for `system` in the folder `out`, which is made where missing.
 
@@ -74,7 +79,7 @@ def build_package(system: System, out: Path, cache: Path, say: Callable[[str], N
     if shutil.which("dpkg-deb") is None:
         raise FlashError("dpkg-deb is not installed here; it is in the package dpkg of any Linux distribution")
     out.mkdir(parents=True, exist_ok=True)
-    package = out / f"{PACKAGE}_{package_version(system)}_{system.debian_architecture}.deb"
+    package = out / package_name(system)
     with TemporaryDirectory() as folder:
         root = Path(folder) / "root"
         write_client_tree(system, root, cache, say)

@@ -12,10 +12,11 @@ from devices.errors import FlashError
 from devices.flashing.boot_partition import require_boot_partition, restore, write_first_boot, write_folder
 from devices.flashing.caches import cache_folder
 from devices.flashing.cloud_init import NETWORK_CONFIG, USER_DATA
-from devices.flashing.debian_package import build_package
+from devices.flashing.debian_package import build_package, package_name
 from devices.flashing.first_boot_files import OURS, FirstBoot
 from devices.flashing.firstrun import FIRSTRUN
 from devices.flashing.installation_options import add_installation, read_installation, say_progress
+from devices.flashing.systems import System
 from wire_protocol.errors import require
 
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
@@ -47,14 +48,22 @@ def run(arguments: argparse.Namespace) -> str:
     if arguments.boot is not None:
         require_boot_partition(arguments.boot, installation.system)
     with TemporaryDirectory() as folder:
-        package = arguments.package or build_package(installation.system, Path(folder), cache_folder(), say_progress)
-        if not package.is_file():
-            raise FlashError(f"package {package} is not there, expected a .deb")
+        package = _package(arguments.package, installation.system, Path(folder))
         if arguments.boot is not None:
             write_first_boot(arguments.boot, boot, package)
             return _written(arguments.boot, boot)
         write_folder(arguments.out, boot, package)
         return _made(arguments.out, boot)
+
+
+def _package(given: Path | None, system: System, folder: Path) -> Path:
+    """The client's .deb that was given, or one made in `folder`."""
+    if given is None:
+        return build_package(system, folder, cache_folder(), say_progress)
+    expected = package_name(system)
+    if given.name != expected or not given.is_file():
+        raise FlashError(f"package must be {expected}, as fisherfleet devices flash package makes it, got {given}")
+    return given
 
 
 def _undo(boot: Path | None) -> str:

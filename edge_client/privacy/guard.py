@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_client.errors import LedgerDiskError, LedgerError, NotPrivateError
 from edge_client.privacy.cap import Cap
+from edge_client.privacy.ledger_files import is_begun
 from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.messages import RoundPlan
 from wire_protocol.privacy import RecordPrivacy
@@ -66,8 +67,10 @@ class PrivacyGuard:
 
     def budget_left(self) -> float | None:
         """Epsilon between what is spent and the cap, None where nothing was charged yet or the ledger is refused."""
+        if not is_begun(self._state):
+            return None
         try:
-            return max(0.0, self._cap.epsilon - self.ledger.epsilon) if Ledger.is_in(self._state) else None
+            return max(0.0, self._cap.epsilon - self.ledger.epsilon)
         except (LedgerError, LedgerDiskError):
             return None
 

@@ -1,13 +1,14 @@
 """Routes that take a token: who calls is known before anything of the request is read.
 
 A read is answered with an ETag, and with 304 to who has the answer already (RFC 9110, 8.8.3 and 13.1.2). A change is
-carried out once for each `Idempotency-Key` of a caller, and is noted in the event log with who asked and what came of
-it, also when it was refused.
+carried out once for each `Idempotency-Key` of a caller. Who asks for one is in the event log before it is carried out,
+and what came of it before that is answered, also when it was refused: a kill in between leaves it as begun.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from hashlib import sha256
 from typing import Annotated, Any
@@ -19,8 +20,11 @@ from starlette.concurrency import run_in_threadpool
 from server.api import access
 from server.api.problems import problems, status_of
 from server.api.sources import Sources
+from server.errors import StorageError
 from server.replies import Reply
 from server.tokens import Role
+
+logger = logging.getLogger(__name__)
 
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 _LONGEST_KEY = 128
@@ -90,7 +94,8 @@ class _Guard:
         return guarded
 
     async def _audited(self, request: Request, caller: access.Caller, answer: Handler) -> Response:
-        status = 500
+        status, order = 500, f"{request.method} {request.url.path}"
+        audit = await run_in_threadpool(self._begin_audit, request, caller, order)
         try:
             access.authorise(request, caller, self._reading)
             response = await self._once(request, caller, answer)
@@ -99,10 +104,18 @@ class _Guard:
             status = status_of(error)
             raise
         finally:
-            text = f"{request.method} {request.url.path}: {status}"
-            named = {name: request.path_params.get(name) for name in ("run", "device")}
-            self._sources.store.events.add("audit", text, actor=caller.name, **named)
+            await asyncio.shield(run_in_threadpool(self._end_audit, audit, f"{order}: {status}"))
         return response
+
+    def _begin_audit(self, request: Request, caller: access.Caller, order: str) -> int:
+        named = {name: request.path_params.get(name) for name in ("run", "device")}
+        return self._sources.store.events.write("audit", f"{order}: begun", actor=caller.name, **named)
+
+    def _end_audit(self, audit: int, text: str) -> None:
+        try:
+            self._sources.store.events.reword(audit, text)
+        except StorageError as error:
+            logger.error("what came of it could not be written down: %s: %s", text, error)
 
     async def _once(self, request: Request, caller: access.Caller, answer: Handler) -> Response:
         key = request.headers.get(IDEMPOTENCY_HEADER)

@@ -72,8 +72,13 @@ def _add_versions(routes: APIRouter, sources: Sources) -> None:
 
     @routes.post("/runs/{run}/models/{version}/promote", responses=problems(404) | shown(_MODEL))
     def promote_model(run: RunName, version: Version) -> ModelVersionRecord:
-        """Make a version the run's one for inference, in place of any other. It stays archived as long as it is."""
-        archive.promote(run, version)
+        """Make a version the run's one for inference, in place of any other. It stays archived as long as it is.
+
+        Devices whose owners allow it fetch it and infer with it from then on.
+        """
+        bundle = sources.files.bundle(sources.require_run(run).bundle)
+        sources.store.promotions.promote(run, version, bundle.folder)
+        sources.offers_changed()
         return _version(sources, run, version)
 
 

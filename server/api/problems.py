@@ -21,8 +21,10 @@ from server.errors import (
     BundleError,
     EnrolmentError,
     ProvisioningError,
+    ReleaseError,
     StorageError,
     TokenError,
+    UnknownReleaseError,
 )
 from wire_protocol.errors import FisherfleetError, InvalidValueError
 from wire_protocol.identity import IdentityError
@@ -33,6 +35,7 @@ MEDIA_TYPE = "application/problem+json"
 _LONGEST_PLACE, _LONGEST_MESSAGE, _MOST_PLACES = 200, 300, 20
 _STATUS_OF: dict[type[FisherfleetError], int] = {
     UnknownRunError: 404,
+    UnknownReleaseError: 404,
     ConflictError: 409,
     EnrolmentError: 403,
     IdentityError: 409,
@@ -40,6 +43,7 @@ _STATUS_OF: dict[type[FisherfleetError], int] = {
     TokenError: 409,
     InvalidValueError: 422,
     BundleError: 422,
+    ReleaseError: 422,
     StorageError: 503,
 }
 _WORDS = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter, HTTPException, Request, Response
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
@@ -40,7 +42,7 @@ def router(sources: Sources) -> APIRouter:
             samesite="strict",
         )
         response.headers["Cache-Control"] = "no-store"
-        sources.store.events.add("audit", "logged in", actor=record.name)
+        await run_in_threadpool(partial(sources.store.events.write, "audit", "logged in", actor=record.name))
         return record
 
     @routes.post("/logout", status_code=204)

@@ -22,6 +22,7 @@ from server.traffic import Traffic
 class Sources:
     """`broker_connected` tells whether the link to the broker is up, `broker` is its URL as the server reaches it,
     without a password. `steady` gives seconds and never goes back; `metrics` are what Prometheus reads.
+    `offers_changed` is told when devices are to be offered other releases or models.
     """
 
     store: Store
@@ -35,6 +36,7 @@ class Sources:
     broker: str
     steady: Callable[[], float]
     metrics: CollectorRegistry = field(default_factory=CollectorRegistry)
+    offers_changed: Callable[[], None] = lambda: None
 
     def require_run(self, run: str) -> RunRecord:
         """The run of this name; raises `UnknownRunError`."""

@@ -18,15 +18,14 @@ from sqlalchemy import URL, Engine
 from server.back_up.archive_file import FORMAT, Head, Writer, writing
 from server.back_up.state_files import hold_still
 from server.back_up.table_rows import dump
-from server.database import failures
-from server.database_engine import open_engine
+from server.database import opened
 from server.database_schema import schema_version, versions
 from server.database_snapshot import snapshot
-from server.database_url import shown_database, sqlite_url
+from server.database_url import shown_database
 from server.errors import StorageError
 from server.operator_keys import FLEET_NAME
 from server.registry import REGISTRY_NAME
-from server.storage import DATABASE_NAME
+from server.storage import database_of
 
 
 @dataclass(frozen=True)
@@ -45,15 +44,10 @@ def back_up(subject: Subject, out: Path, now: float) -> None:
     """Write a back-up; `now` is seconds since the Unix epoch. Raises `StorageError`, and then there is none."""
     if not subject.state.is_dir():
         raise StorageError(f"there is no state folder {subject.state}")
-    url = subject.database or sqlite_url(subject.state / DATABASE_NAME)
-    engine = open_engine(url)
-    try:
-        with failures(url):
-            version = _require_newest(engine)
-            with writing(out, Head(FORMAT, version, now)) as writer:
-                _write(subject, engine, writer)
-    finally:
-        engine.dispose()
+    with opened(database_of(subject.state, subject.database)) as engine:
+        version = _require_newest(engine)
+        with writing(out, Head(FORMAT, version, now)) as writer:
+            _write(subject, engine, writer)
 
 
 def _require_newest(engine: Engine) -> str:

@@ -17,12 +17,11 @@ from sqlalchemy import URL, Connection, MetaData, Table, inspect
 
 from server.back_up.archive_file import Reader, reading
 from server.back_up.table_rows import TableRows, count_on, put_back
-from server.database import failures
-from server.database_engine import open_engine
+from server.database import opened
 from server.database_schema import upgrade, versions
-from server.database_url import shown_database, sqlite_url
+from server.database_url import shown_database
 from server.errors import DamagedError, StorageError
-from server.storage import DATABASE_NAME
+from server.storage import database_of
 
 _WORKSHOP = ".restore"
 
@@ -46,7 +45,7 @@ def restore(path: Path, place: Place) -> None:
     try:
         with reading(path) as back_up:
             (workshop / "state").mkdir(parents=True)
-            _restore_database(back_up, place.database or sqlite_url(workshop / "state" / DATABASE_NAME), workshop)
+            _restore_database(back_up, database_of(workshop / "state", place.database), workshop)
         if place.fleet is not None and not (workshop / "fleet").is_dir():
             raise StorageError(f"back-up {path} holds nothing of an operator's folder: restore it without one")
         os.sync()
@@ -76,19 +75,15 @@ def _restore_database(back_up: Reader, url: URL, workshop: Path) -> None:
     version = back_up.head.schema
     if version not in versions():
         raise StorageError(f"the back-up has version {version}, of a newer server than this one: install that first")
-    engine = open_engine(url)
-    try:
-        with failures(url), engine.begin() as connection:
-            if inspect(connection).get_table_names():
-                raise StorageError(f"database {shown_database(url)} is not empty: choose another")
-            upgrade(connection, version)
-            found = MetaData()
-            found.reflect(connection)
-            _fill(back_up, connection, found.tables, workshop)
-            for table in found.sorted_tables:
-                count_on(connection, table)
-    finally:
-        engine.dispose()
+    with opened(url) as engine, engine.begin() as connection:
+        if inspect(connection).get_table_names():
+            raise StorageError(f"database {shown_database(url)} is not empty: choose another")
+        upgrade(connection, version)
+        found = MetaData()
+        found.reflect(connection)
+        _fill(back_up, connection, found.tables, workshop)
+        for table in found.sorted_tables:
+            count_on(connection, table)
 
 
 def _fill(back_up: Reader, connection: Connection, known: Mapping[str, Table], workshop: Path) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from server.errors import ProvisioningError
+from wire_protocol.durable_files import sync_folder
 
 PRIVATE, PUBLIC = 0o600, 0o644
 _PRIVATE_FOLDER = 0o700
@@ -38,7 +39,7 @@ def write_file(path: Path, content: bytes, *, mode: int = PUBLIC, durably: bool 
                 os.fsync(file.fileno())
         fresh.replace(path)
         if durably:
-            _sync(path.parent)
+            sync_folder(path.parent)
     except OSError as error:
         raise ProvisioningError(f"{path} cannot be written ({error.strerror})") from error
     return True
@@ -58,16 +59,10 @@ def make_folder(path: Path, *, private: bool = False) -> Path:
 def sync_tree(folder: Path) -> None:
     """Make all files of a folder and of those below durable; many at once cost little more than one."""
     for place, _, names in os.walk(folder):
-        for name in (*names, "."):
-            _sync(Path(place, name))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        for name in names:
+            with Path(place, name).open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(place))
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import pytest
 
 from edge_client.calibration import Probe, measure_training, widths_to_measure
 from edge_client.cost_model import LayoutSizes
-from edge_client.errors import CannotAffordError, PausedError
-from edge_client.limits import Hours, Limits
+from edge_client.errors import CannotAffordError
+from edge_client.limits import Limits
 from edge_client.link_account import LinkAccount
 from edge_client.local_update import LocalWork
 from edge_client.machine_sensors import Sensors
@@ -175,10 +175,3 @@ def test_a_model_that_todays_bytes_do_not_allow_is_not_fetched(tmp_path):
     fitter.require_bytes(400)
     with pytest.raises(CannotAffordError, match="the model takes 401 bytes, bytes_per_day leaves 400 today"):
         fitter.require_bytes(401)
-
-
-def test_a_paused_device_measures_nothing(tmp_path):
-    machine = Machine()
-    with pytest.raises(PausedError, match="the clock was never set"):
-        fitted(machine, tmp_path, hours=Hours(0, 60))
-    assert machine.steps == 0

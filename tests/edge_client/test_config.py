@@ -55,6 +55,7 @@ def test_four_keys_are_enough(tmp_path):
     assert load_config(written(tmp_path)) == DeviceConfig(
         device="pi-1", broker=BrokerUrl("b", 1883), server="http://s", data=tmp_path / "d.npz",
         state=tmp_path / "state", identity=tmp_path / "identity", outbox_mb=64, download="auto",
+        releases=tmp_path / "releases",
     )  # fmt: skip
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_client import durable_files
 from edge_client.device_store import DeviceStore
 from edge_client.errors import OutboxError
 from edge_client.round_events import Selection
+from tests.edge_client.fuse import Fuse, Killed
 from wire_protocol.sub_model import SubModel
 
 
@@ -22,38 +22,10 @@ def opened(folder) -> DeviceStore:
     return DeviceStore(folder, "f", 100_000)
 
 
-class Killed(BaseException):
-    """What a kill is like from inside: nothing after it happens."""
-
-
-class Fuse:
-    """Lets so many steps through and kills the next one; afterwards everything is dead."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    def step(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Killed
-
-
 @pytest.fixture
 def fuse(monkeypatch):
-    """Kills before a step: a write, a sync, a renaming or a removal."""
-    fuse = Fuse(10**9)
-
-    def fused(function):
-        def call(*arguments, **keywords):
-            fuse.step()
-            return function(*arguments, **keywords)
-
-        return call
-
-    monkeypatch.setattr(durable_files.os, "fsync", fused(os.fsync))
-    monkeypatch.setattr(Path, "open", fused(Path.open))
-    monkeypatch.setattr(Path, "replace", fused(Path.replace))
-    monkeypatch.setattr(Path, "unlink", fused(Path.unlink))
+    fuse = Fuse()
+    fuse.put_in(monkeypatch)
     return fuse
 
 

@@ -22,9 +22,9 @@ ROOTS_VARIABLE = "FISHERFLEET_ROOTS"
 MIRROR = "http://deb.debian.org/debian"
 MERGED = "/usr/share/mmdebstrap/hooks/merged-usr"
 PACKAGES = (
-    "base-files", "base-passwd", "bash", "coreutils", "dash", "debianutils", "diffutils", "dpkg", "findutils", "grep",
-    "gzip", "init-system-helpers", "libc-bin", "libstdc++6", "passwd", "perl-base", "python3", "sed", "systemd", "tar",
-    "zlib1g",
+    "base-files", "base-passwd", "bash", "coreutils", "dash", "debianutils", "diffutils", "dpkg",
+    "findutils", "grep", "gzip", "init-system-helpers", "libc-bin", "libstdc++6", "passwd", "perl-base",
+    "python3", "sed", "systemd", "tar", "util-linux", "zlib1g",
 )  # fmt: skip
 AS_CONFIGURED = """\
 set -eu
@@ -42,6 +42,7 @@ for name in passwd group; do
     cp "$1/usr/share/base-passwd/$name.master" "$1/etc/$name"
 done
 touch "$1/etc/shadow" "$1/etc/gshadow"
+mkdir --parents "$1/opt"
 """
 
 

@@ -104,7 +104,7 @@ def test_a_disk_that_is_mounted_is_refused_though_all_say_yes(loop_device, image
         pytest.skip("needs the right to mount")
     try:
         with pytest.raises(FlashError, match=f"in use at {place}"):
-            require_target(arguments(device, "--any-disk"))
+            require_target(arguments(device, "--any-disk"), MIB)
         with pytest.raises(FlashError, match="cannot be written"):
             write_image(image, device, quietly)
     finally:

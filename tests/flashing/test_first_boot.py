@@ -20,6 +20,7 @@ from devices.errors import FlashError
 from devices.flashing import boot_partition as boot_partition_writing
 from devices.flashing.boot_partition import require_boot_partition, restore, write_first_boot
 from devices.flashing.cloud_init import network_config, user_data
+from devices.flashing.debian_package import package_name
 from devices.flashing.first_boot_files import FirstBoot, kernel_words
 from devices.flashing.firstrun import firstrun_script
 from devices.flashing.installation import Installation, Wifi
@@ -43,9 +44,9 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def package(tmp_path: Path) -> Path:
+def package(tmp_path: Path, system: str) -> Path:
     """Nothing of these tests opens it."""
-    path = tmp_path / "fisherfleet-edge_0.1.0_arm64.deb"
+    path = tmp_path / package_name(SYSTEMS[system])
     path.write_bytes(b"a package")
     return path
 
@@ -83,9 +84,13 @@ def card_reader(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", place], check=True)
 
 
-@pytest.fixture(params=["trixie", "bookworm"])
+@pytest.fixture
 def system(request: pytest.FixtureRequest) -> str:
-    return request.param
+    """Trixie but for tests of both."""
+    return getattr(request, "param", "trixie")
+
+
+both = pytest.mark.parametrize("system", ["trixie", "bookworm"], indirect=True)
 
 
 @pytest.fixture
@@ -106,6 +111,7 @@ def needs(program: str) -> None:
         pytest.skip(f"needs {program}")
 
 
+@both
 def test_the_command_prepares_a_card_again_and_takes_it_all_back(
     boot, system, device, package, tmp_path, capsys
 ) -> None:
@@ -371,6 +377,7 @@ def test_what_goes_wrong_is_said_on_the_card(device, package, tmp_path) -> None:
     assert (folder / "device/device.toml").exists()
 
 
+@both
 def test_files_for_raspberry_pi_imager(device, package, tmp_path, system, capsys) -> None:
     out = tmp_path / "card"
     words = ["devices", "flash", "first-boot", str(device), "--out", str(out), "--system", system, "--package", package]
@@ -381,3 +388,6 @@ def test_files_for_raspberry_pi_imager(device, package, tmp_path, system, capsys
     assert (out / "fisherfleet/device/device.toml").exists()
     assert {stat.S_IMODE(path.stat().st_mode) for path in out.rglob("*") if path.is_file()} == {0o600}
     assert main([*map(str, words[:5]), str(tmp_path), *map(str, words[6:])]) == 2
+    other = "bookworm" if system == "trixie" else "trixie"
+    assert main([*map(str, words), "--system", other]) == 2
+    assert f"package must be {package_name(SYSTEMS[other])}" in capsys.readouterr().err

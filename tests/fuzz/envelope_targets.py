@@ -101,6 +101,8 @@ def _downlink_examples() -> tuple[bytes, ...]:
         _message(topics.plan(RUN), _signed(golden("plan"), PLAN)),
         _message(topics.need(DEVICE), _signed(golden("need"), for_device)),
         _message(topics.receipt(DEVICE), _signed(golden("receipt"), replace(for_device, kind="receipt"))),
+        _message(topics.release(DEVICE), _signed(golden("release_offer"), replace(for_device, kind="release-offer"))),
+        _message(topics.model(RUN), _signed(golden("model_offer"), Context("model", FLEET, RUN))),
         _message(topics.slice_(Part(DEVICE, RUN, ROUND, None)), manifest),
         _message(topics.slice_(Part(DEVICE, RUN, ROUND, 0)), sealed),
     )
@@ -180,6 +182,8 @@ ENVELOPE_TARGETS = (
             "edge_client.credentials.Credentials.verify_plan",
             "edge_client.credentials.Credentials.verify_need",
             "edge_client.credentials.Credentials.verify_receipt",
+            "edge_client.credentials.Credentials.verify_release_offer",
+            "edge_client.credentials.Credentials.verify_model",
             "edge_client.credentials.Credentials.open_slice",
         ),
         seeds=_downlink_examples,

@@ -59,6 +59,9 @@ temperature = false
 epsilon = 4
 delta = 1e-5
 public_size = true
+[updates]
+client = true
+models = false
 """
 URLS = (b"mqtt://user:p%40ss@broker.local:1883", b"mqtts://[::1]:8883/", b"mqtt://10.0.0.1")
 DATABASE_URLS = (
@@ -306,9 +309,11 @@ OWNER_TARGETS = (
         "device.toml",
         [
             "edge_client.config.load_config",
+            "edge_client.config.read_toml",
             "edge_client.limits.read_limits",
             "edge_client.owner_table.read_table",
             "edge_client.privacy.cap.read_cap",
+            "edge_client.updates.consent.read_consent",
             "edge_client.report.read_report",
         ],
         lambda: [DEVICE_TOML],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from tests.fuzz.api_targets import API_TARGETS
+from tests.fuzz.board_targets import BOARD_TARGETS
 from tests.fuzz.owner_targets import OWNER_TARGETS
+from tests.fuzz.release_targets import RELEASE_TARGETS
 from tests.fuzz.state_targets import STATE_TARGETS
 from tests.fuzz.wire_targets import WIRE_TARGETS
 
-TARGETS = (*WIRE_TARGETS, *STATE_TARGETS, *OWNER_TARGETS, *API_TARGETS)
+TARGETS = (*WIRE_TARGETS, *STATE_TARGETS, *OWNER_TARGETS, *BOARD_TARGETS, *RELEASE_TARGETS, *API_TARGETS)
 
 _BY_OTHERS = "hands files to decoders that are fuzzed"
 _GRAPHS = "opens a graph whose SHA-256 the operator signed; onnxruntime reads it"
@@ -17,6 +19,8 @@ EXCUSED = {
     "wire_protocol.identity.PublicKeys.verify_key": "32 bytes, checked when made",
     "edge_client.credentials.load_credentials": _BY_OTHERS,
     "edge_client.credentials.Credentials.open_file": "opens an envelope, which is fuzzed",
+    "edge_client.credentials.Credentials.verify_release": "reads an envelope, which is fuzzed",
+    "edge_client.updates.promoted_models.load_in_onnxruntime": _GRAPHS,
     "edge_client.training.optimizers.open_optimizer": "makes one",
     "devices.emulation.engines.Material.open": "opens a bundle and arrays that this run made",
     "devices.emulation.engines.open_engine": "starts processes",
@@ -26,6 +30,8 @@ EXCUSED = {
     "devices.emulation.in_memory_server.InMemoryServer.open_round": "makes one",
     "devices.emulation.preparation.load_data": _BY_OTHERS,
     "devices.profiles.profile.load_profiles": _BY_OTHERS,
+    "devices.flashing.block_device.verify_image": "compares a SHA-256 with that of what was written",
+    "devices.flashing.installation_options.read_installation": _BY_OTHERS,
     "server.model_files.ModelFiles.load_moments": "safetensors, as read_weights, of our own writing",
     "server.model_files.ModelFiles.load_roll_back": "safetensors, as read_weights, of our own writing",
     "server.run_host.open_evaluator": _GRAPHS,

@@ -28,7 +28,7 @@ from tests.fuzz.seeds import (
     identity,
 )
 from tests.fuzz.target import Target
-from wire_protocol import messages, tensor_codec, topics
+from wire_protocol import messages, releases, tensor_codec, topics
 from wire_protocol.bundle_manifest import MAX_MANIFEST_BYTES, decode_manifest
 from wire_protocol.chunking import Assembly
 from wire_protocol.device_state import DeviceState
@@ -53,6 +53,10 @@ KINDS: dict[str, type[Message]] = {
     "need": messages.Need,
     "receipt": messages.Receipt,
     "state": DeviceState,
+    "release": releases.Release,
+    "release_offer": releases.ReleaseOffer,
+    "model_offer": releases.ModelOffer,
+    "release_report": releases.ReleaseReport,
     "signed": Signed,
     "sealed": Sealed,
 }
@@ -351,6 +355,7 @@ WIRE_TARGETS = (
     ),
     _topic_target("parse_state", topics.parse_state, ["fl/v1/state/kitchen"]),
     _topic_target("parse_want", topics.parse_want, ["fl/v1/up/kitchen/want"]),
+    _topic_target("parse_report", topics.parse_report, ["fl/v1/up/kitchen/report"]),
     _topic_target("parse_file", topics.parse_file, [f"fl/v1/down/kitchen/file/{'0' * 64}/manifest"]),
     Target(
         name="scores",

@@ -65,6 +65,7 @@ class Bench:
         self.path = folder / "devices.json"
         self.enrol("a", "b")
         self.wants: list[tuple[str, bytes]] = []
+        self.reports: list[tuple[str, bytes]] = []
         self.downlink, self.answers, self.inbox = Downlink(), Answers(), Inbox()
         clock = lambda: self.now  # noqa: E731
         self.uplink = Uplink(50, 100, PartialFiles(folder / "partial", "run"), clock)
@@ -75,6 +76,7 @@ class Bench:
             inbox=self.inbox,
             registry=Registry.load(self.path),
             on_want=lambda device, payload: self.wants.append((device, payload)),
+            on_report=lambda device, payload: self.reports.append((device, payload)),
             clock=clock,
         )
 

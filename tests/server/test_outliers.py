@@ -72,6 +72,17 @@ def test_norms_are_compared_among_those_that_train_as_much(layout: Layout, movin
     assert [one.place for one in find_outliers(layout, [*wide, *narrow[:-1], loud])] == [9]
 
 
+def test_labels_of_ones_own_are_no_harm(layout: Layout, moving: Callable) -> None:
+    """They turn the weights that give the output, not those that everyone shares."""
+
+    def turned(one: Screened, *names: str) -> Screened:
+        return replace(one, values={name: -value if name in names else value for name, value in one.values.items()})
+
+    others = [moving(device) for device in range(1, 10)]
+    assert find_outliers(layout, [turned(moving(0), "w2", "b1", "b2"), *others]) == ()
+    assert [one.place for one in find_outliers(layout, [turned(moving(0), "w1", "w2"), *others])] == [0]
+
+
 def test_few_say_nothing_about_each_other(layout: Layout, moving: Callable) -> None:
     few = [moving(0, 1000.0), *(moving(device) for device in range(1, 4))]
     assert find_outliers(layout, few) == ()

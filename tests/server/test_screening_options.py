@@ -16,11 +16,11 @@ def taken(argv: list[str]) -> RunConfig:
 
 def test_without_options_a_run_screens() -> None:
     assert taken([]) == RunConfig()
-    assert (RunConfig().outliers, RunConfig().quarantine) == ("keep", QuarantineRule(3, 10))
+    assert (RunConfig().outliers, RunConfig().quarantine) == ("leave-out", QuarantineRule(3, 10))
 
 
 def test_options_say_what_becomes_of_outliers_and_when_a_device_is_held() -> None:
-    assert taken(["--outliers=leave-out"]).outliers == "leave-out"
+    assert taken(["--outliers=keep"]).outliers == "keep"
     assert taken(["--quarantine-faults=0"]).quarantine is None
     assert taken(["--quarantine-faults=2", "--quarantine-rounds=4"]).quarantine == QuarantineRule(2, 4)
 

@@ -16,6 +16,7 @@ from edge_client.credentials import Credentials
 from edge_client.errors import BundleError, SpoiltError, UnreachableError
 from edge_client.http_download import Wanted
 from server.cancellation import end_tasks
+from server.content_files import ContentFiles
 from server.courier import Courier
 from server.file_post import FilePost, Office
 from server.model_files import ModelFiles
@@ -54,9 +55,10 @@ class Bench:
         bundle = SimpleNamespace(id="0" * 64, file=lambda name: None)
         office = Office(Operator(FLEET, (operator(),)), Registry.load(folder / "devices.json"), Traffic(), self.publish)
         self.sealed = SealedFiles(folder / "server" / "courier", lambda: self.now)
-        self.post = FilePost(
-            office, Shelf(lambda: [Offered(bundle, models)]), self.sealed, CHUNK, Courier(CHUNK, lambda: self.now)
-        )  # type: ignore[arg-type]
+        self.releases = ContentFiles(folder / "server" / "releases", 1)
+        promoted = ContentFiles(folder / "server" / "promoted", 1)
+        shelf = Shelf(lambda: [Offered(bundle, models)], self.releases, promoted)  # type: ignore[arg-type]
+        self.post = FilePost(office, shelf, self.sealed, CHUNK, Courier(CHUNK, lambda: self.now))
 
     def enrol(self, *names: str, revoked: bool = False) -> None:
         entries = {name: Enrolled((device(name).public,), revoked) for name in names}

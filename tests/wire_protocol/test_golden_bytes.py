@@ -11,15 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zstandard
+from msgspec.structs import replace
 
+from tests.golden_fleet import FLEET, OPERATOR, identity
 from wire_protocol import messages, sub_model, tensor_codec
 from wire_protocol.device_state import DeviceState
+from wire_protocol.envelope import Context, sign
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
 from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.local_training import LocalTraining
 from wire_protocol.messages import Decline, Manifest, Message, Need, Receipt, RoundPlan, Slice, Update, Want
 from wire_protocol.model_difference import Coding, ModelDifference, apply_difference, encode_difference
 from wire_protocol.privacy import RecordPrivacy
+from wire_protocol.releases import ModelOffer, Release, ReleaseOffer, ReleaseReport
 from wire_protocol.sub_model import SubModel
 from wire_protocol.tensor_codec import Codec
 
@@ -46,6 +50,16 @@ SHAPES = sub_model.sub_shapes(LAYOUT, KEPT.widths)
 def values(precision: str) -> bytes:
     return tensor_codec.encode(sub_model.gather(LAYOUT, KEPT, FULL), SHAPES, Codec(precision), compress=False)
 
+
+RELEASE = Release(
+    version="0.2.0",
+    system="trixie",
+    python="3.13",
+    architecture="aarch64",
+    sha256="0123456789abcdef" * 4,
+    size=37_128_690,
+    unpacked=130_276_087,
+)
 
 MESSAGES: dict[str, Message] = {
     "plan": RoundPlan(
@@ -98,6 +112,19 @@ MESSAGES: dict[str, Message] = {
         accepted=False,
         reason="round 3 is not open",
         ledger=LedgerMark(56, bytes(range(64, 96))),
+    ),
+    "release": RELEASE,
+    "release_offer": ReleaseOffer(
+        releases=(
+            sign(messages.encode(RELEASE), Context("release", FLEET), [identity(OPERATOR)]),
+            sign(messages.encode(replace(RELEASE, system="bookworm")), Context("release", FLEET), [identity(OPERATOR)]),
+        ),
+        attempt=2,
+        expires=1767225600.5,
+    ),
+    "model_offer": ModelOffer(run="run-1", version=12, promotion=1767225600, sha256="1" * 64, size=26_000),
+    "release_report": ReleaseReport(
+        version="0.1.0", offered="0.2.0", attempt=2, status="failed", reason="it had no link", models={"run-1": 12}
     ),
     "want": Want(path="models/" + "fedcba9876543210" * 4, sha256=bytes(range(32)), missing=(0, 2)),
     "state": DeviceState(

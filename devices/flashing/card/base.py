@@ -49,16 +49,14 @@ def base_image(system: System, cache: Path, say: Say, archive: str = ARCHIVE) ->
         raise FlashError(f"system of a card must be one of {', '.join(SYSTEMS)}, got {system.name!r}")
     require_programs(tuple(BY_PACKAGE), emulator=True)
     debian = _debian(system, cache, say, archive)
-    ours = our_files()
-    recipe = (board_command(system, Path(), Path(), Path()), genimage_configuration(0))
-    kept = cache / "cards" / f"{system.name}-{_key(debian.name, ours, *_client(system, cache, say), recipe)}.img"
+    recipe = (board_command(system, Path(), Path()), genimage_configuration(0))
+    kept = cache / "cards" / f"{system.name}-{_key(debian.name, *_client(system, cache, say), recipe)}.img"
     if not kept.exists():
         say(f"making the card for {system.name} with this client (once, about five minutes; kept in {cache})")
         with _fresh(kept) as fresh:
             client = build_package(system, fresh, cache, say)
-            (fresh / "ours.tar").write_bytes(ours)
             with (fresh / "board.tar").open("wb") as tar:
-                command = board_command(system, debian, fresh / "ours.tar", client)
+                command = board_command(system, debian, client)
                 run_program(command, f"the root file system for {system.name}", output=tar)
             _divide(fresh)
             (fresh / "out" / CARD).rename(kept)
@@ -81,14 +79,15 @@ def _sources(package: str) -> Path:
 
 
 def _debian(system: System, cache: Path, say: Say, archive: str) -> Path:
-    command = debian_command(system, archive)
-    kept = cache / "cards" / f"debian-{system.name}-{_key(command)}.tar"
+    ours = our_files()
+    kept = cache / "cards" / f"debian-{system.name}-{_key(debian_command(system, archive, Path()), ours)}.tar"
     if not kept.exists():
         say(f"fetching and installing Debian {system.name} for ARM (once, about fifteen minutes; kept in {cache})")
         with _fresh(kept) as fresh:
+            (fresh / "ours.tar").write_bytes(ours)
             whole, filtered = fresh / "whole.tar", fresh / "filtered.tar"
             with whole.open("wb") as tar:
-                run_program(command, f"Debian {system.name}", output=tar)
+                run_program(debian_command(system, archive, fresh / "ours.tar"), f"Debian {system.name}", output=tar)
             # Who is not root may not make device files; a running system has its own.
             with whole.open("rb") as tar, filtered.open("wb") as without_devices:
                 run_program(["mmtarfilter", "--path-exclude=/dev/*"], f"Debian {system.name}", tar, without_devices)

@@ -25,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="the card's image, as in card.img (with --write it may be left out)"
     )
-    add_writing(parser)
     parser.add_argument(
         "--base",
         type=Path,
@@ -38,7 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="below which debian and debian-security are (default: %(default)s)",
     )
-    add_writing(parser)
 
 
 def run(arguments: argparse.Namespace) -> str:

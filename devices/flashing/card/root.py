@@ -1,8 +1,8 @@
 """What of Debian is on a card for a Raspberry Pi 3 or 4, and how mmdebstrap makes it. No I/O.
 
-A root file system is made in two steps, each a tar: Debian's packages, which take minutes and are the same for long,
-then what is ours. `update-initramfs` is diverted in the first, as packages would run it again and again, and runs once
-in the second, when `/etc/fstab` says which file systems it is to check.
+A root file system is made in two steps, each a tar: Debian as boards have it, which takes many minutes and is the same
+for long, then the client. `update-initramfs` is diverted while packages are installed, as they would run it again and
+again, and runs once when `/etc/fstab` is there, which says what file systems it is to check.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def sources(release: str, archive: str) -> tuple[str, ...]:
     return tuple(f"deb {archive}/{place} {suite} {COMPONENTS}" for place, found in suites.items() for suite in found)
 
 
-def debian_command(system: System, archive: str) -> list[str]:
-    """What writes a tar with Debian's packages, to standard output."""
+def debian_command(system: System, archive: str, ours: Path) -> list[str]:
+    """What writes a tar with Debian and the files of the tar `ours` to standard output."""
     return [
         "mmdebstrap",
         f"--arch={system.debian_architecture}",
@@ -88,6 +88,9 @@ def debian_command(system: System, archive: str) -> list[str]:
         f"--dpkgopt=path-include={_LICENCES}",
         f"--include={','.join(PACKAGES)}",
         f"--essential-hook={_DIVERT}",
+        f"--customize-hook=tar-in {quote(str(ours))} /",
+        f'--customize-hook=chroot "$1" systemctl --quiet enable {" ".join(SERVICES)}',
+        f"--customize-hook={_UPDATE_ONCE}",
         "--format=tar",
         system.name,
         "-",
@@ -95,8 +98,8 @@ def debian_command(system: System, archive: str) -> list[str]:
     ]
 
 
-def board_command(system: System, debian: Path, ours: Path, client: Path) -> list[str]:
-    """What writes a tar with all of a board, from the tars `debian` and `ours` and the .deb `client`."""
+def board_command(system: System, debian: Path, client: Path) -> list[str]:
+    """What writes a tar with all of a board to standard output, from the tar `debian` and the .deb `client`."""
     return [
         "mmdebstrap",
         f"--arch={system.debian_architecture}",
@@ -104,11 +107,8 @@ def board_command(system: System, debian: Path, ours: Path, client: Path) -> lis
         "--skip=update",
         "--format=tar",
         f"--setup-hook=tar-in {quote(str(debian))} /",
-        f"--customize-hook=tar-in {quote(str(ours))} /",
         f"--customize-hook=upload {quote(str(client))} /tmp/client.deb",
         '--customize-hook=chroot "$1" dpkg --install /tmp/client.deb',
-        f'--customize-hook=chroot "$1" systemctl --quiet enable {" ".join(SERVICES)}',
-        f"--customize-hook={_UPDATE_ONCE}",
         *(f"--customize-hook={line}" for line in _NOT_YET_A_BOARD),
         "",
         "-",

@@ -45,7 +45,9 @@ def files(tmp_path: Path) -> RunFiles:
 def sources(premises: Premises, bundle: Bundle, models: ModelFiles, files: RunFiles, runs: Runs, fleet) -> Sources:
     return Sources(
         store=premises.store,
-        shelf=Shelf(lambda: [Offered(bundle, models)]),
+        shelf=Shelf(
+            lambda: [Offered(bundle, models)], premises.store.releases.archives, premises.store.promotions.files
+        ),
         traffic=premises.traffic,
         broker_connected=lambda: False,
         control=runs,

@@ -4,6 +4,7 @@ import asyncio
 
 import httpx
 
+from server.errors import UnknownRunError
 from server.event_log import EventFilter
 
 NEW = {"run": "digits", "config": {"privacy": "none"}}
@@ -70,7 +71,6 @@ async def test_changes_are_noted_with_who_and_what_came_of_it(client: httpx.Asyn
     await client.post("/api/v1/runs/nobody/pause")
     await client.put("/api/v1/devices/a/tags", json={"tags": [7]})
     await client.get("/api/v1/runs")
-    store.events.flush()
     audit = store.events.list(wanted=EventFilter(kinds=("audit",)))
     noted = [(event.kind, event.actor, event.run, event.device, event.text) for event in audit]
     assert noted == [
@@ -79,3 +79,24 @@ async def test_changes_are_noted_with_who_and_what_came_of_it(client: httpx.Asyn
         ("audit", "operator", "nobody", None, "POST /api/v1/runs/nobody/pause: 404"),
         ("audit", "operator", None, "a", "PUT /api/v1/devices/a/tags: 422"),
     ]
+
+
+async def test_who_asks_is_written_down_before_it_is_done(
+    client: httpx.AsyncClient, bundle, sources, store, monkeypatch
+) -> None:
+    """As a kill would find it in the middle of an order; and nothing is done that cannot be written down."""
+    audits = EventFilter(kinds=("audit",))
+    found = []
+
+    async def look(run: str, *_rest: object) -> None:
+        found.extend(store.events.list(wanted=audits))
+        raise UnknownRunError(f"there is no run {run!r}")
+
+    monkeypatch.setattr(sources.control, "create", look)
+    assert (await client.post("/api/v1/runs", json=NEW | {"bundle": bundle.id})).status_code == 404
+    assert [(event.actor, event.text) for event in found] == [("operator", "POST /api/v1/runs: begun")]
+    assert [event.text for event in store.events.list(wanted=audits)] == ["POST /api/v1/runs: 404"]
+    monkeypatch.undo()
+    store.events.close()
+    answer = await client.post("/api/v1/runs", json=NEW | {"bundle": bundle.id})
+    assert (answer.status_code, store.runs()) == (503, ())

@@ -27,6 +27,8 @@ SAYS_MORE = {
     "/api/v1/enrolments": "a broker's URL",
     "/api/v1/tokens": "an end that lies ahead",
     "/api/v1/bundles": "an archive",
+    "/api/v1/releases": "a release that is signed",
+    "/api/v1/rollouts": "devices or a tag, not both",
     "/api/v1/runs/{run}/held-out": "examples",
     "/api/v1/runs": "a configuration that trains",
 }

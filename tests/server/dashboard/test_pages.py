@@ -218,6 +218,7 @@ async def test_a_version_is_promoted_and_downloaded(scene: Scene, opened: Any) -
         await page.get_by_role("dialog").get_by_role("button", name="Promote").click()
         row = page.get_by_role("row").filter(has_text="promoted")
         await expect(row).to_have_count(1)
+        await expect(page.get_by_text("best", exact=True)).to_have_count(1)
         version = (await row.get_by_role("rowheader").inner_text()).split()[0]
         async with page.expect_download() as download:
             await row.get_by_role("link", name="Weights").click()

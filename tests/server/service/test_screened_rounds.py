@@ -26,7 +26,7 @@ async def test_an_outlier_is_counted_and_left_out_and_its_device_held_until_rele
     scene: SimpleNamespace, weights: dict
 ) -> None:
     rule = QuarantineRule(faults=1, rounds=1)
-    settings = scene.running(min_devices=5, rounds=2, outliers="leave-out", quarantine=rule)
+    settings = scene.running(min_devices=5, rounds=2, quarantine=rule)
     kept = scene.keeping(0, 1, 2, 3)
     async with AsyncExitStack() as stack, scene.serving(settings) as (service, run, records):
         devices = await asyncio.gather(*(stack.enter_async_context(scene.connected(name)) for name in NAMES))

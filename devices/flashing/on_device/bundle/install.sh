@@ -45,6 +45,7 @@ $(device_name "$file"): run fisherfleet-edge-uninstall --purge first"
 }
 
 install_client() {
+    mkdir -p /opt
     rm -rf "$installed.new" "$installed.old"
     cp -R "$here/client/opt/fisherfleet-edge" "$installed.new"
     chown -R root:root "$installed.new"

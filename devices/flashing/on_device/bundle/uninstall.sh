@@ -23,7 +23,8 @@ rm -f /usr/bin/fisherfleet-edge "/usr/lib/systemd/system/$unit" /usr/lib/sysuser
 test ! -d /run/systemd/system || systemctl daemon-reload
 if test "${1:-}" = --purge; then
     rm -rf "$state"
-    ! id fisherfleet >/dev/null 2>&1 || userdel fisherfleet
+    ! getent passwd fisherfleet >/dev/null || userdel fisherfleet
+    ! getent group fisherfleet >/dev/null || groupdel fisherfleet
     echo "nothing of the device is left"
 else
     echo "the client is gone; the device's keys, data and state are still in $state"

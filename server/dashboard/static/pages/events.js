@@ -9,7 +9,7 @@ const KINDS = {
   "all kinds": [],
   "rounds": ["round-opened", "round-closed", "round-abandoned"],
   "runs": ["run-created", "run-status"],
-  "devices": ["device-online", "device-offline", "device-enrolled", "device-revoked", "device-quarantined"],
+  "devices": ["device-online", "device-offline", "device-enrolled", "device-revoked", "device-quarantined", "release-halted"],
   "refused updates": ["update-refused"],
   "alerts": ["alert"],
   "who did what": ["audit"],

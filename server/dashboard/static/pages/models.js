@@ -23,18 +23,24 @@ export async function render(root, { isOperator }) {
     const rows = run ? (await list(at("/runs", run, "models"))).reverse() : [];
     const record = run ? await get(at("/runs", run)) : null;
     if (run !== chosen.value) return; // another one is wanted by now
-    const best = Math.max(...rows.map((one) => one.accuracy ?? -1));
+    const best = bestOf(rows);
     refill(place, table("Model versions", columns({ record, best, isOperator, refresh }), rows, "No version is kept yet."));
   }
   await keepFresh(refresh, { matters: (event) => ["round-closed", "run-status", "audit"].includes(event.kind) });
   return "Models";
 }
 
+/** The one that the server always keeps: the most accurate, of those the one of least loss, then the newest; rows are newest first. */
+function bestOf(rows) {
+  const tested = rows.filter((one) => one.accuracy !== null);
+  return [...tested].sort((a, b) => b.accuracy - a.accuracy || (a.loss ?? Infinity) - (b.loss ?? Infinity))[0];
+}
+
 function columns({ record, best, isOperator, refresh }) {
   const run = record?.run;
   const file = (one, name) => at("/api/v1/runs", run, "models", one.version, name);
   const all = [
-    { name: "Version", cell: (one) => [String(one.version), " ", one.promoted ? badge("promoted") : null, one.accuracy !== null && one.accuracy === best ? badge("best") : null] },
+    { name: "Version", cell: (one) => [String(one.version), " ", one.promoted ? badge("promoted") : null, one === best ? badge("best") : null] },
     { name: "Round", number: true, cell: (one) => String(one.round) },
     { name: "Made", cell: (one) => h("span", { title: moment(one.at) }, ago(one.at)) },
     { name: "Accuracy", number: true, cell: (one) => share(one.accuracy) },

@@ -1,0 +1,30 @@
+from tests.server.releases.release_files import a_release, release_file
+from wire_protocol.releases import ReleaseReport
+
+
+async def test_a_release_is_offered_from_the_command_line(typed, read, store, tmp_path, fleet) -> None:
+    files = [
+        str(release_file(tmp_path, fleet, a_release(system=system, content=content), content))
+        for system, content in (("trixie", b"one"), ("bookworm", b"two"))
+    ]
+    status, text, _ = await typed("devices", "update", *files, "--fraction", "0.5")
+    assert (status, text.splitlines()[0]) == (0, "update 1: release 0.2.0 is offered to 6 devices, first to 3")
+    again = await read("devices", "update", "0.2.0", "--devices", "a", "b", "--again")
+    assert (again["attempt"], again["devices"]) == (2, ["a", "b"])
+    store.releases.note_reports(
+        {"a": ReleaseReport(version="0.2.0", offered="0.2.0", attempt=2, status="confirmed", models={"digits": 7})}
+    )
+    text = (await typed("devices", "updates"))[1]
+    assert "a, b" in text
+    assert "digits 7" in text
+    shown = await read("devices", "updates")
+    assert [one["confirmed"] for one in shown["updates"]] == [1, 0]
+    text = (await typed("devices", "halt-update", "2"))[1]
+    assert text == "release 0.2.0 is offered no longer; 1 devices keep it\n"
+
+
+async def test_files_of_two_versions_are_refused(typed, tmp_path, fleet) -> None:
+    files = [str(release_file(tmp_path, fleet, a_release(version))) for version in ("0.2.0", "0.3.0")]
+    status, _, complaint = await typed("devices", "update", *files)
+    assert status == 2
+    assert "must be of one version, got 0.2.0, 0.3.0" in complaint
