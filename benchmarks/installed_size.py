@@ -45,7 +45,7 @@ def _package(path: Path) -> str:
     if not path.is_relative_to(SITE_PACKAGES):
         return OWN
     first = path.relative_to(SITE_PACKAGES).parts[0]
-    name = first.split("-")[0] if first.endswith(".dist-info") else first.split(".cpython")[0]
+    name = first.split("-")[0] if first.endswith(".dist-info") else first.split(".cpython")[0].removesuffix(".py")
     return OWN if name in (*OURS, OWN) else WRITTEN_AS.get(name, name.replace("_mqtt", "-mqtt"))
 
 
