@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.faults.party import free_port, wait_for_port
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 POLL_SECONDS = 0.01
 _LOOPBACK = "127.0.0.1"
 _COMMON = ("--insecure", "--isolation", "process", "--host", _LOOPBACK)
@@ -27,8 +27,12 @@ def superlink(binaries: Path, folder: Path) -> Iterator[int]:
     """A SuperLink that keeps its nodes in `folder`; gives its port."""
     port = free_port()
     options = ["--port", str(port), "--database", str(_database(folder))]
-    with _running([str(binaries / "flower-superlink"), *_COMMON, *options], folder / "superlink.log"):
-        wait_for_port(port, PATIENCE_SECONDS)
+    log = folder / "superlink.log"
+    with _running([str(binaries / "flower-superlink"), *_COMMON, *options], log):
+        try:
+            wait_for_port(port, PATIENCE_SECONDS)
+        except AssertionError as error:
+            raise RuntimeError(f"the SuperLink did not begin:\n{log.read_text()}") from error
         yield port
 
 
