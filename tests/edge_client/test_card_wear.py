@@ -1,6 +1,6 @@
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 from edge_client.card_wear import written
 from edge_client.durable_files import write_checked, write_durably
@@ -25,5 +25,5 @@ def test_of_another_process_the_kernel_tells():
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         other = written(str(process.pid))
         assert other.by_kind == {}
-        assert (other.kernel is not None) == os.path.exists("/proc/self/io")
+        assert (other.kernel is not None) == Path("/proc/self/io").exists()
     assert written("nobody").kernel is None
