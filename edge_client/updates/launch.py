@@ -99,7 +99,7 @@ def _is_ours_alone(folder: Path) -> bool:
 
 def _runs_device(words: Sequence[str]) -> bool:
     """Whether these words run a device, and not one of the commands that look at it."""
-    return bool(words) and words[0].startswith("-") and not {"-h", "--help"} & set(words)
+    return not words or (words[0].startswith("-") and not {"-h", "--help"} & set(words))
 
 
 def _end_after(seconds: float) -> None:
