@@ -117,7 +117,7 @@ def download(wanted: Wanted, http: Http) -> None:
 
 def _pause(attempt: int, wanted: Wanted, reason: str, stop: Event) -> None:
     delay = full_jitter(attempt - 1, random.random(), base=BACKOFF_BASE_SECONDS, ceiling=BACKOFF_CEILING_SECONDS)
-    logger.info("trying %s again in %.1f s: %s", wanted.url, delay, reason)
+    logger.debug("trying %s again in %.1f s: %s", wanted.url, delay, reason)
     stop.wait(delay)
 
 

@@ -19,7 +19,7 @@ from types import ModuleType
 from edge_client.board_sensors import on_metered_link, throttled
 from edge_client.errors import ConfigError
 from edge_client.limits import Limits, Readings
-from edge_client.plan_clock import EARLIEST
+from edge_client.plan_clock import was_set
 
 _STATUS, _CLEAR, _PROCESSORS = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/cpuinfo")
 _RESET_PEAK = "5"
@@ -57,7 +57,7 @@ def on_battery() -> bool | None:
 def local_time() -> datetime | None:
     """The time of day here, None where the clock was never set."""
     now = time.time()
-    return datetime.fromtimestamp(now).astimezone() if now >= EARLIEST else None
+    return datetime.fromtimestamp(now).astimezone() if was_set(now) else None
 
 
 def peak_memory_mb() -> float:

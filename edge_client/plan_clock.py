@@ -16,13 +16,18 @@ LONGEST_WAY = 3600.0
 """Seconds that a plan may have been on its way from the server, on a slow link."""
 
 
+def was_set(wall: float) -> bool:
+    """Whether a clock that shows `wall` (Unix time) can be right."""
+    return wall >= EARLIEST
+
+
 def remaining_seconds(deadline: float, wall: float, *, retained: bool) -> float:
     """Seconds until `deadline` (Unix time), not positive when it is past; `wall` is what this device's clock shows.
 
     `retained` says that the broker kept the plan, so that it may be of any age; a plan that is passed on as it comes
     is at most `LONGEST_WAY` old, and one that seems older shows that this clock is ahead.
     """
-    if wall < EARLIEST:
+    if not was_set(wall):
         return ASSUMED
     left = deadline - wall
     if not retained and left < -LONGEST_WAY:

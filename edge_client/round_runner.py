@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -30,8 +31,9 @@ from edge_client.errors import (
     OutboxError,
     PausedError,
     SliceError,
+    StoppedError,
 )
-from edge_client.log_limit import LogLimit
+from edge_client.log_limit import SECONDS_AN_HOUR, LogLimit
 from edge_client.machine_host import Machine, MachineHost, Make
 from edge_client.machine_watch import MachineWatch
 from edge_client.outbox import Parcel
@@ -57,6 +59,8 @@ from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.messages import Decline, DeclineCause, Receipt, RoundPlan, Slice, encode
 
 logger = logging.getLogger(__name__)
+
+FAILURES_LOGGED = 12
 
 _DOING: dict[type[Phase], str] = {
     Idle: "waits for a plan",
@@ -113,6 +117,7 @@ class RoundRunner:
         self._stop_job = Flag()
         self._job_lock = asyncio.Lock()
         self._limit = LogLimit(logger, logging.INFO)
+        self._failures = LogLimit(logger, logging.WARNING, burst=FAILURES_LOGGED, seconds=SECONDS_AN_HOUR)
 
     def plan_arrived(self, plan: RoundPlan, remaining: float) -> None:
         """A plan came, with so many seconds until its deadline."""
@@ -232,6 +237,9 @@ class RoundRunner:
             pacer = StepPacer(stop, tools.watch.pace, left_seconds, tools.progress.moved)
             with tools.progress.working():
                 return self._update(plan, tools.work.train(command, pacer))
+        except StoppedError as error:
+            logger.info("%s: %s", self._where(plan), error)
+            return ev.Tick  # nothing is sent, as the round may begin anew after a restart
         except Exception as error:
             return self._failed(plan, error)
 
@@ -256,7 +264,7 @@ class RoundRunner:
             logger.warning("%s: %s", self._where(plan), error)
             return partial(ev.SliceRefused, **mine)
         if isinstance(error, BundleError | OutboxError | LedgerDiskError):
-            logger.warning("%s: not now: %s", self._where(plan), error)
+            self._again("%s: not now: %s", self._where(plan), error)
             return partial(ev.FetchFailed, reason=str(error), **mine)
         if isinstance(error, PausedError | CannotAffordError):
             logger.warning("%s: sits this round out: %s", self._where(plan), error)
@@ -284,7 +292,10 @@ class RoundRunner:
             stored = await asyncio.to_thread(job)
         except Exception as error:
             unexpected = None if isinstance(error, OutboxError) else error
-            logger.warning("%s: not sent yet: %s", self._where(plan), error, exc_info=unexpected)
+            if unexpected is not None:
+                logger.error("%s: not sent yet: unexpected error", self._where(plan), exc_info=unexpected)
+            else:
+                self._again("%s: not sent yet: %s", self._where(plan), error)
             self._host.post(partial(ev.StoreFailed, **mine))
             if not self._is_at(plan):
                 self._host.spawn(self._settle(plan.run, plan.round, False, plan.bundle))
@@ -309,6 +320,10 @@ class RoundRunner:
             "%s: plan: %d steps of %d examples at rate %g, keep %g, %s",
             *(self._where(plan), plan.local_steps, plan.batch_size, plan.learning_rate, plan.keep, kind),
         )
+
+    def _again(self, text: str, *arguments: object) -> None:
+        """What is tried again each minute is not said as often; on any thread."""
+        self._failures.log(time.monotonic(), text, *arguments)
 
     def _ignore(self, plan: RoundPlan, why: str) -> None:
         self._limit.log(asyncio.get_running_loop().time(), "%s: plan ignored: %s", self._where(plan), why)

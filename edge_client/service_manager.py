@@ -39,6 +39,8 @@ class ServiceManager:
         """Until cancelled, say what the device does, and that it is alive as long as it is: twice in the time that the
         watchdog waits. A status is one line.
         """
+        if not self._address:
+            return
         wait = min(LONGEST_SECONDS, (self.watchdog_seconds or LONGEST_SECONDS * 2) / 2)
         said = None
         while True:

@@ -7,6 +7,9 @@ and what the other end found wrong with ours (alerts, RFC 8446, section 6).
 from __future__ import annotations
 
 import ssl
+import time
+
+from edge_client.plan_clock import was_set
 
 _VERIFICATION = {
     9: "{peer}'s certificate is not valid yet, or this device's clock is wrong",
@@ -19,6 +22,7 @@ _VERIFICATION = {
     62: "{peer}'s certificate is for another host name",
     64: "{peer}'s certificate is for another IP address",
 }
+_OF_TIME = (9, 10)
 _ALERTS = {
     "CERTIFICATE_REQUIRED": "{peer} wants a certificate of this device (tls.pem and tls.key), which has none",
     "CERTIFICATE_REVOKED": "{peer} says that this device's certificate (tls.pem) was revoked",
@@ -36,13 +40,17 @@ _ALERTS = {
 }
 
 
-def explain(error: BaseException, peer: str) -> str:
-    """The error's text, and before it what it means where that is known; `peer` says who is at the other end."""
+def explain(error: BaseException, peer: str, wall: float | None = None) -> str:
+    """The error's text, and before it what it means where that is known; `peer` says who is at the other end, `wall`
+    what this device's clock shows (Unix time), None for what it shows now.
+    """
     cause = _tls_error(error)
     if cause is None:
         return str(error) or type(error).__name__
     if isinstance(cause, ssl.SSLCertVerificationError):
         words = _VERIFICATION.get(cause.verify_code, "{peer}'s certificate cannot be trusted")
+        if cause.verify_code in _OF_TIME and not was_set(time.time() if wall is None else wall):
+            words = "{peer}'s certificate cannot be judged before this device's clock is set"
     else:
         reason = cause.reason or ("UNEXPECTED_EOF" if isinstance(cause, ssl.SSLEOFError) else "")
         words = next((words for name, words in _ALERTS.items() if name in reason), "TLS with {peer} failed")

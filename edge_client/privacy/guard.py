@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_client.errors import LedgerDiskError, LedgerError, NotPrivateError
 from edge_client.privacy.cap import Cap
+from edge_client.privacy.ledger_files import is_begun
 from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.messages import RoundPlan
 from wire_protocol.privacy import RecordPrivacy
@@ -20,9 +21,6 @@ from wire_protocol.privacy import RecordPrivacy
 if TYPE_CHECKING:
     from edge_client.privacy.charges import Charge
     from edge_client.privacy.ledger import Ledger
-
-LEDGER_FILE = "ledger"
-"""In the device's state, once anything was charged; named here, as the ledger itself is loaded by who needs it."""
 
 
 class PrivacyGuard:
@@ -69,9 +67,10 @@ class PrivacyGuard:
 
     def budget_left(self) -> float | None:
         """Epsilon between what is spent and the cap, None where nothing was charged yet or the ledger is refused."""
+        if not is_begun(self._state):
+            return None
         try:
-            charged = (self._state / LEDGER_FILE).exists()
-            return max(0.0, self._cap.epsilon - self.ledger.epsilon) if charged else None
+            return max(0.0, self._cap.epsilon - self.ledger.epsilon)
         except (LedgerError, LedgerDiskError):
             return None
 

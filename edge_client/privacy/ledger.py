@@ -24,11 +24,10 @@ from edge_client.errors import BudgetSpentError, DamagedFileError, LedgerDiskErr
 from edge_client.privacy.account import Account
 from edge_client.privacy.cap import Cap
 from edge_client.privacy.charges import MAX_LINE, Book, Charge, Entry, read_book
-from edge_client.privacy.guard import LEDGER_FILE
+from edge_client.privacy.ledger_files import LEDGER_FILE, WITNESS_FILE
 from wire_protocol.durable_files import sync_folder
 from wire_protocol.ledger_mark import LedgerMark
 
-WITNESS_FILE = "ledger.witness"
 MAX_WITNESS_BYTES = 1024
 _GONE = "the ledger was deleted or rolled back"
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from edge_client.durable_files import plainly, write_durably
 from edge_client.errors import LedgerDiskError, LedgerError
 from edge_client.privacy.charges import Book, Entry, salvage
-from edge_client.privacy.guard import LEDGER_FILE
 from edge_client.privacy.ledger import lines_of, read_ledger, read_witness, write_witness
+from edge_client.privacy.ledger_files import LEDGER_FILE
 from wire_protocol.ledger_mark import MOST_ENTRIES
 
 MOST_KNOWN = MOST_ENTRIES // 2

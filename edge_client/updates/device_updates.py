@@ -6,21 +6,21 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_client.config import DeviceConfig
 from edge_client.credentials import Credentials
 from edge_client.errors import ConfigError, LinkError
 from edge_client.updates.launch import OWN_VERSION
-from edge_client.updates.model_post import ModelPost
-from edge_client.updates.promoted_models import PromotedModels
-from edge_client.updates.release_folder import ReleaseFolder
 from edge_client.updates.spare_fetch import SpareFetch
-from edge_client.updates.updater import Updater, UpdateTools
 from wire_protocol import topics
 from wire_protocol.messages import encode
 from wire_protocol.release_version import is_version
 from wire_protocol.releases import ModelOffer, ReleaseOffer, ReleaseReport
+
+if TYPE_CHECKING:
+    from edge_client.updates.model_post import ModelPost
+    from edge_client.updates.updater import Updater
 
 logger = logging.getLogger(__name__)
 
@@ -56,15 +56,27 @@ class DeviceUpdates:
         self._leaving: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._models: Mapping[str, int] = {}
-        self._updater = self._post = None
-        if config.updates.client:
-            folder = ReleaseFolder(config.releases, self._running)
-            tools = UpdateTools(credentials, os.environ[OWN_VERSION], self._running, folder, fetch)
-            self._updater = Updater(tools, self._leave, self._send)
-        if config.updates.models:
-            models = PromotedModels(config.state / PROMOTED, fetch)
-            self._post = ModelPost(credentials.device, models, self._infers_with)
+        self._takes_releases = config.updates.client
+        needs_updater = config.updates.client or bool(release_of(running))
+        self._updater = self._make_updater(config, fetch) if needs_updater else None
+        self._post = self._make_post(config, fetch) if config.updates.models else None
+        if self._post is not None:
             self._spawn(self._post.run())
+
+    def _make_updater(self, config: DeviceConfig, fetch: SpareFetch) -> Updater:
+        from edge_client.updates.release_folder import ReleaseFolder  # noqa: PLC0415 - who takes none needs none
+        from edge_client.updates.updater import Updater, UpdateTools  # noqa: PLC0415
+
+        folder = ReleaseFolder(config.releases, self._running)
+        tools = UpdateTools(self._credentials, os.environ[OWN_VERSION], self._running, folder, fetch)
+        return Updater(tools, self._leave, self._send)
+
+    def _make_post(self, config: DeviceConfig, fetch: SpareFetch) -> ModelPost:
+        from edge_client.updates.model_post import ModelPost  # noqa: PLC0415 - who takes none needs none
+        from edge_client.updates.promoted_models import PromotedModels  # noqa: PLC0415
+
+        models = PromotedModels(config.state / PROMOTED, fetch)
+        return ModelPost(self._credentials.device, models, self._infers_with)
 
     async def leaving(self) -> str:
         """Why the process is to end and to be started again; returns when it is."""
@@ -75,7 +87,7 @@ class DeviceUpdates:
         if isinstance(offer, ModelOffer):
             if self._post is not None:
                 self._post.offer_arrived(offer)
-        elif self._updater is not None:
+        elif self._updater is not None and self._takes_releases:
             self._updater.offer_arrived(offer)
 
     def link_changed(self, up: bool) -> None:

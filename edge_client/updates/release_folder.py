@@ -18,7 +18,6 @@ from pathlib import Path
 from edge_client.durable_files import plainly
 from edge_client.errors import ReleaseDiskError
 from edge_client.updates.choice import NAME, Choice, load_choice, save_choice
-from edge_client.updates.unpacking import unpack
 from wire_protocol.durable_files import sync_folder
 from wire_protocol.releases import Release
 
@@ -66,6 +65,8 @@ class ReleaseFolder:
 
     def install(self, release: Release) -> None:
         """Make the release of its archive; raises `ReleaseDiskError`, or `ReleaseError` for an archive not legal."""
+        from edge_client.updates.unpacking import unpack  # noqa: PLC0415 - loads tarfile
+
         target, unpacking = self._folder / release.version, self._folder / _UNPACKING
         archive = self._folder / f"{release.version}{_ARCHIVE}"
         try:

@@ -23,6 +23,7 @@ from edge_client.machine_host import Machine, MachineHost, Make
 from edge_client.plan_clock import remaining_seconds
 from edge_client.updates import update_phases as up
 from edge_client.updates import update_state
+from edge_client.updates.choice import Choice
 from edge_client.updates.release_folder import ReleaseFolder
 from edge_client.updates.spare_fetch import SpareFetch, Target
 from edge_client.updates.update_phases import Offered, Outcome
@@ -58,6 +59,7 @@ class Updater:
         self._leave = leave
         self._send = send
         self._models: Mapping[str, int] = {}
+        self._newest = 0.0
         self._stop = Flag()
         self._step_lock = asyncio.Lock()
         now = asyncio.get_running_loop().time()
@@ -65,6 +67,7 @@ class Updater:
         machine: Machine[up.Phase, up.Command] = Machine(update_state.advance, update_state.due, self._carry_out)
         self._host = MachineHost(machine, phase)
         self._told: Outcome | None = None
+        self._logged: Outcome | None = None
         for command in commands:
             self._carry_out(command)
 
@@ -73,14 +76,15 @@ class Updater:
         if offer is None:
             self._post(partial(up.OfferCame, offered=None))
             return
-        if remaining_seconds(offer.expires, time.time(), retained=True) <= 0:
-            logger.warning("%s: an offer of a release has expired and is ignored", self._name)
+        if offer.expires < self._newest or remaining_seconds(offer.expires, time.time(), retained=True) <= 0:
+            logger.warning("%s: an offer of a release has expired, or a newer one came before: ignored", self._name)
             return
         try:
             releases = [decode(self._tools.credentials.verify_release(one), Release) for one in offer.releases]
         except ProtocolError as error:
             logger.warning("%s: an offer of a release is ignored: %s", self._name, error)
             return
+        self._newest = offer.expires
         python, architecture = f"3.{sys.version_info.minor}", platform.machine()
         fitting = [release for release in releases if release.fits(python, architecture)]
         if fitting:
@@ -141,8 +145,11 @@ class Updater:
         if told == outcome or (same and told is not None and {told.status, outcome.status} <= _UNDER_WAY):
             return
         self._told = outcome
-        if outcome.reason:
-            logger.warning("%s: release %s: %s: %s", self._name, outcome.version, outcome.status, outcome.reason)
+        if outcome.version and outcome != self._logged:
+            self._logged = outcome
+            level = logging.WARNING if outcome.reason else logging.INFO
+            why = f": {outcome.reason}" if outcome.reason else ""
+            logger.log(level, "%s: release %s: %s%s", self._name, outcome.version, outcome.status, why)
         report = ReleaseReport(
             version=self._tools.running,
             offered=outcome.version,
@@ -156,27 +163,29 @@ class Updater:
     def _carry_out(self, command: up.Command) -> None:
         if isinstance(command, up.Fetch):
             logger.info("%s: fetching release %s", self._name, command.release.version)
-            self._start(partial(self._fetch, command.release))
+            self._stop = Flag()
+            self._host.spawn(self._fetch_soon(command.release, self._stop))
         elif isinstance(command, up.StopFetching):
             self._stop.set()
             self._stop = Flag()
         elif isinstance(command, up.Unpack):
-            self._start(partial(self._unpack, command.release))
+            self._host.spawn(self._take_step(partial(self._unpack, command.release)))
         elif isinstance(command, up.Write):
-            self._start(partial(self._write, command))
+            self._host.spawn(self._take_step(partial(self._write, command.choice)))
         else:
             logger.info("%s: starting again: %s", self._name, command.reason)
             self._leave(command.reason)
 
-    def _start(self, step: Callable[[Flag], Make]) -> None:
-        self._stop = Flag()
-        self._host.spawn(self._take_step(step, self._stop))
-
-    async def _take_step(self, step: Callable[[Flag], Make], stop: Flag) -> None:
+    async def _fetch_soon(self, release: Release, stop: Flag) -> None:
         async with self._step_lock:
-            came = await asyncio.to_thread(step, stop)
+            came = await asyncio.to_thread(self._fetch, release, stop)
         if stop is self._stop:
             self._post(came)
+
+    async def _take_step(self, step: Callable[[], Make]) -> None:
+        async with self._step_lock:
+            came = await asyncio.to_thread(step)
+        self._post(came)
 
     def _fetch(self, release: Release, stop: Flag) -> Make:
         tools = self._tools
@@ -188,7 +197,7 @@ class Updater:
             return partial(up.NotNow, reason=str(error))
         return up.Fetched
 
-    def _unpack(self, release: Release, _stop: Flag) -> Make:
+    def _unpack(self, release: Release) -> Make:
         try:
             self._tools.folder.install(release)
         except ReleaseDiskError as error:
@@ -197,13 +206,13 @@ class Updater:
             return partial(up.Illegal, reason=str(error))
         return up.Unpacked
 
-    def _write(self, command: up.Write, _stop: Flag) -> Make:
+    def _write(self, choice: Choice) -> Make:
         try:
-            self._tools.folder.choose(command.choice)
-            if command.choice.confirmed == self._tools.running:
+            self._tools.folder.choose(choice)
+            if choice.confirmed == self._tools.running:
                 faulthandler.cancel_dump_traceback_later()
-            if not command.choice.trial:
+            if not choice.trial:
                 self._tools.folder.tidy()
         except ReleaseDiskError as error:
             return partial(up.NotNow, reason=str(error))
-        return partial(up.Written, choice=command.choice)
+        return partial(up.Written, choice=choice)

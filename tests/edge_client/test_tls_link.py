@@ -135,10 +135,10 @@ def broker(folder: Path, port: int, *, revocations: str = ""):
 
 
 @asynccontextmanager
-async def linked(config: DeviceConfig):
+async def linked(config: DeviceConfig, wall=time.time):
     settings = LinkSettings(config.broker, "pi", ("x",), "state/pi", lambda: b"here", b"gone", broker_tls(config))
     events: asyncio.Queue = asyncio.Queue()
-    task = asyncio.create_task(MqttLink(settings).run(events.put_nowait))
+    task = asyncio.create_task(MqttLink(settings, wall).run(events.put_nowait))
     try:
         yield events
     finally:
@@ -221,6 +221,25 @@ async def test_a_revoked_device_is_told_so(tmp_path, device, authority, caplog):
     authority.revoke(tmp_path / "revoked.pem", device.identity / "tls.pem")
     with broker(tmp_path, device.broker.port, revocations=f"crlfile {tmp_path}/revoked.pem\n"):
         assert "this device's certificate (tls.pem) was revoked" in await refused(device, caplog)
+
+
+@needs_mosquitto
+async def test_a_device_whose_clock_was_never_set_says_so_and_tries_again_once_it_is(
+    tmp_path, device, authority, caplog, monkeypatch
+):
+    """The certificate begins to be valid after the time that the device takes it to be."""
+    monkeypatch.setattr(mqtt_link, "full_jitter", lambda *_, **__: 3600.0)
+    monkeypatch.setattr(mqtt_link, "CLOCK_LOOK_SECONDS", 0.01)
+    authority.issue(tmp_path, "broker", "broker", DAY, 9 * DAY)
+    wall = [0.0]
+    with caplog.at_level(logging.WARNING), broker(tmp_path, device.broker.port):
+        async with linked(device, lambda: wall[0]) as events:
+            await until(lambda: caplog.records)
+            assert "cannot be judged before this device's clock is set" in caplog.text
+            wall[0] = time.time()
+            await until(lambda: len(caplog.records) > 1)
+            assert "the broker's certificate is not valid yet, or this device's clock is wrong" in caplog.text
+            assert events.empty()
 
 
 @needs_mosquitto

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MADE_BY_TOOLS = re.compile(
-    r"etc/\.pwd\.lock|etc/(passwd|group|shadow|gshadow)-|run(/.*)?|tmp(/.*)?|usr/lib/python3.*/__pycache__(/.*)?"
+    r"opt|etc/\.pwd\.lock|etc/(passwd|group|shadow|gshadow)-|run(/.*)?|tmp(/.*)?|usr/lib/python3.*/__pycache__(/.*)?"
     r"|var/lib/(dpkg|systemd)/.*|var/log/dpkg\.log|etc/systemd/system(/[a-z-]+\.target\.wants)?"
 )
 """What dpkg, Python and systemd's tools leave wherever they run: backups, locks, caches, logs and empty folders."""

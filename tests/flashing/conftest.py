@@ -37,15 +37,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("needs qemu-user-static, to run programs of 64-bit ARM")
 
 
-@pytest.fixture
-def make_root(tmp_path: Path) -> Callable[[System], Chroot]:
-    """Unpacks a root of a system's."""
+@pytest.fixture(scope="session")
+def make_root(tmp_path_factory: pytest.TempPathFactory) -> Callable[[System], Chroot]:
+    """Unpacks a root of a system's, a new one each time."""
     if not os.environ.get(REQUIRE_ARM64) and (shutil.which("mmdebstrap") is None or os.geteuid() != 0):
         pytest.skip("needs mmdebstrap, and to be root")
 
     def make(system: System) -> Chroot:
-        path = tmp_path / "root"
-        path.mkdir()
+        path = tmp_path_factory.mktemp("root")
+        path.chmod(0o755)
         with tarfile.open(debian_root(_RELEASE[system.release], system.debian_architecture)) as tar:
             tar.extractall(path, filter="fully_trusted")
         return Chroot(path)

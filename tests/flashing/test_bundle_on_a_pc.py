@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,19 +22,34 @@ KEY = f"{STATE}/identity/device.key"
 pytestmark = pytest.mark.skipif(platform.machine() != SYSTEM.machine, reason="runs programs for x86-64")
 
 
-@pytest.fixture
-def root(make_root: Callable[[System], Chroot]) -> Chroot:
+@pytest.fixture(scope="module")
+def whole_root(make_root: Callable[[System], Chroot]) -> Chroot:
     return make_root(SYSTEM)
 
 
-@pytest.fixture
-def install(root: Chroot, device: Path) -> str:
+@pytest.fixture(scope="module")
+def install(whole_root: Chroot, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The bundle's installer, as a path in the root."""
-    return f"/tmp/{unpacked_bundle(device, SYSTEM, root.path / 'tmp').name}/install.sh"
+    device = provision(tmp_path_factory.mktemp("fleet") / "fleet", "mqtt://127.0.0.1:1", "http://127.0.0.1:2")
+    return f"/tmp/{unpacked_bundle(device, SYSTEM, whole_root.path / 'tmp').name}/install.sh"
 
 
-def append(path: Path, text: str) -> None:
-    path.write_text(path.read_text() + text)
+@pytest.fixture
+def root(whole_root: Chroot, install: str) -> Iterator[Chroot]:
+    """The root with nothing installed; tests begin and end so."""
+    before = whole_root.files()
+    yield whole_root
+    if (whole_root.path / "usr/bin/fisherfleet-edge-uninstall").exists():
+        whole_root.run("fisherfleet-edge-uninstall", "--purge")
+    assert whole_root.files() == before
+
+
+@contextmanager
+def appended(path: Path, text: str) -> Iterator[None]:
+    before = path.read_text()
+    path.write_text(before + text)
+    yield
+    path.write_text(before)
 
 
 def test_installing_again_changes_the_client_and_keeps_what_the_device_has_made(root: Chroot, install: str) -> None:
@@ -96,25 +112,23 @@ def test_a_device_that_has_enrolled_is_not_enrolled_again(root: Chroot, tmp_path
 def test_a_machine_that_the_bundle_is_not_for_is_left_as_it_is(
     root: Chroot, install: str, line: str, words: str
 ) -> None:
-    append(root.path / Path(install[1:]).parent / "system", line)
-    before = root.files()
-    assert words in root.run("sh", install, status=2)
-    assert root.files() == before
+    with appended(root.path / Path(install[1:]).parent / "system", line):
+        assert words in root.run("sh", install, status=2)
 
 
 def test_without_systemd_or_as_another_user_nothing_is_installed(root: Chroot, install: str) -> None:
-    before = root.files()
     (root.path / "tmp").chmod(0o755)
     assert "must be run as root" in root.run("setpriv", "--reuid=1", "sh", install, status=2)
-    (root.path / "usr/bin/systemctl").unlink()
+    here, away = root.path / "usr/bin/systemctl", root.path / "tmp/systemctl"
+    here.rename(away)
     assert "needs systemd, and systemctl is not here" in root.run("sh", install, status=2)
-    assert root.files() == before - {"usr/bin/systemctl"}
+    away.rename(here)
 
 
 def test_an_installed_package_is_not_overwritten_and_an_upgrade_keeps_the_device(
     root: Chroot, install: str, make_package: Callable[[System], Path]
 ) -> None:
-    package = shutil.copy(make_package(SYSTEM), root.path / "tmp" / "client.deb")
+    shutil.copy(make_package(SYSTEM), root.path / "tmp" / "client.deb")
     root.run("dpkg", "--install", "/tmp/client.deb")
     assert "update that, or remove it first" in root.run("sh", install, status=2)
     mine = root.path / STATE / "device.toml"
@@ -122,6 +136,6 @@ def test_an_installed_package_is_not_overwritten_and_an_upgrade_keeps_the_device
     once = root.files()
     root.run("systemctl", "disable", "fisherfleet-edge.service")
     root.run("dpkg", "--install", "/tmp/client.deb")
-    assert Path(package).exists()
     assert root.files() == once - {"etc/systemd/system/multi-user.target.wants/fisherfleet-edge.service"}
     assert mine.read_text() == "mine"
+    root.run("dpkg", "--purge", "fisherfleet-edge")

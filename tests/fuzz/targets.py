@@ -45,6 +45,8 @@ EXCUSED = {
     "edge_client.training.ort_training.OrtTrainingRuntime.open": _GRAPHS,
     "edge_client.fisher.FisherScorer.open": _GRAPHS,
     "edge_client.onnx_session.open_session": _GRAPHS,
+    "edge_client.accelerator.open_on": _GRAPHS,
+    "edge_client.accelerator.open_with": _GRAPHS,
     "edge_client.privacy.record_training.open_step": _GRAPHS,
     "server.storage.Store.open_round": "writes",
     "server.model_archive.ModelArchive.open": "bytes with the SHA-256 that its row names",

@@ -32,17 +32,22 @@ BOOT_FILES = {
     "user-data": "#cloud-config\n\n#hostname: raspberrypi\n",
     "network-config": "#network:\n#  version: 2\n",
 }
-_UPDATE = "/usr/sbin/update-initramfs"
+_SLOW = ("/usr/sbin/update-initramfs", "/usr/bin/py3compile")
+"""Packages run these again and again, under an emulated processor."""
 _HOOKS = (
-    f'--essential-hook=chroot "$1" dpkg-divert --local --rename --add {_UPDATE}',
-    f'--essential-hook=ln -s /bin/true "$1{_UPDATE}"',
-    f'--customize-hook=rm "$1{_UPDATE}"; chroot "$1" dpkg-divert --local --rename --remove {_UPDATE}',
+    *(f'--essential-hook=chroot "$1" dpkg-divert --local --rename --add {program}' for program in _SLOW),
+    *(f'--essential-hook=ln -s /bin/true "$1{program}"' for program in _SLOW),
+    *(
+        f'--customize-hook=rm "$1{program}"; chroot "$1" dpkg-divert --local --rename --remove {program}'
+        for program in _SLOW
+    ),
     '--customize-hook=chroot "$1" update-initramfs -c -k all',
+    '--customize-hook=chroot "$1" systemctl enable systemd-networkd',
 )
 _SETTINGS = {
     "etc/fstab": "LABEL=rootfs / ext4 defaults 0 1\nLABEL=bootfs /boot/firmware vfat defaults 0 2\n",
     "etc/hostname": "raspberrypi\n",
-    "etc/machine-id": "uninitialized\n",
+    "etc/machine-id": "",
     "etc/cloud/cloud.cfg.d/99_raspberry-pi.cfg": (
         "datasource_list: [NoCloud, None]\ndatasource: {NoCloud: {fs_label: bootfs}}\n"
     ),
