@@ -98,8 +98,8 @@ def _enrol_at_first_start(config: Path) -> None:
         return
     from edge_client.enrolment_file import enrol_at_first_start  # noqa: PLC0415 - loads cryptography
 
-    for line in (enrol_at_first_start(waiting) or "").splitlines():
-        logging.getLogger(__name__).info("%s", line)
+    if words := enrol_at_first_start(waiting):
+        logging.getLogger(__name__).info("%s", words.splitlines()[0])
 
 
 async def _run_until_stopped(config: DeviceConfig) -> None:

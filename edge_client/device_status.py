@@ -6,6 +6,7 @@ from datetime import datetime
 
 import msgspec
 
+from edge_client.card_wear import Written
 from wire_protocol.device_state import DeviceState
 
 
@@ -13,7 +14,8 @@ class Status(msgspec.Struct, frozen=True):
     """`said` is what the server was told last; `started` is Unix time; `trouble` says why there was no link last.
 
     `runtime` is what trained last, as "portable/cuda" on a GPU that passed its check; `last` what came of the round
-    whose answer the server had last, "" where there was none yet.
+    whose answer the server had last, "" where there was none yet. A field that comes later has a default: who asks may
+    be of another release than who answers.
     """
 
     device: str
@@ -25,6 +27,7 @@ class Status(msgspec.Struct, frozen=True):
     trouble: str
     doing: str
     last: str
+    written: Written
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -58,6 +61,7 @@ def describe(report: Report) -> str:
         lines.append(("now", running.doing))
         if running.last:
             lines.append(("last", running.last))
+        lines.append(("written", _written(running.written)))
     for run, number in report.answered.items():
         lines.append(("answered", f"run {run} up to round {number}"))
     waiting = report.waiting
@@ -77,6 +81,13 @@ def _running(report: Report) -> str:
 
 def _no_link(running: Status) -> str:
     return f"no link to {running.broker}" + (f": {running.trouble}" if running.trouble else "")
+
+
+def _written(written: Written) -> str:
+    """What its start has cost the card so far."""
+    kinds = ", ".join(f"{kind} {count / 1e6:.2f}" for kind, count in written.by_kind.items()) or "nothing"
+    pages = "" if written.kernel is None else f"; {written.kernel / 1e6:.2f} MB in pages, by the kernel's count"
+    return f"{kinds} MB since its start{pages}"
 
 
 def _privacy(report: Report) -> str:

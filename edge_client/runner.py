@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_client.card_wear import written
 from edge_client.config import DeviceConfig
 from edge_client.courier import Courier
 from edge_client.credentials import Credentials, broker_tls, load_credentials, server_tls
@@ -102,7 +103,7 @@ async def run_device(
         outside = Outside(link, account, courier, reporter, manager or ServiceManager({}), updates)
         device = _Device(tools, outside)
         async with answering(config.state, device.status):
-            await device.run(Examined(watch, sensors, work.budget_left, config.state))
+            await device.run(Examined(watch, sensors, work.budget_left, lambda: work.runtime, config.state))
 
 
 def make_fitter(config: DeviceConfig, sensors: Sensors) -> Fitter | None:
@@ -229,6 +230,7 @@ class _Device:
             trouble=self._link.why_down,
             doing=self._doing,
             last=self._last,
+            written=written(),
         )
 
     @property
