@@ -16,7 +16,7 @@ test: check .venv-edge/installed
 	.venv/bin/pytest $(or $(ARGS),-n auto --dist worksteal)
 
 test-image: .venv/dev.installed
-	.venv/bin/pytest -m image --capture=no $(or $(ARGS),tests/image)
+	.venv/bin/pytest -m image --capture=no --log-cli-level=INFO $(or $(ARGS),tests/image)
 
 check: .venv/dev.installed
 	.venv/bin/ruff check .

@@ -6,6 +6,7 @@ It reads config.txt and cmdline.txt of the boot partition; the disk and network 
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 import socket
@@ -18,6 +19,7 @@ from devices.flashing.card.layout import ALIGN_MIB, MIB
 HOST_SEEN_FROM_THE_BOARD = "10.0.2.2"
 PATIENCE_SECONDS = 900.0
 POLL_SECONDS = 0.2
+logger = logging.getLogger(__name__)
 _MACHINE = ("-machine", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "1024", "-no-reboot", "-display", "none")
 
 
@@ -42,6 +44,7 @@ class Board:
             (self._folder / name).write_bytes(self.boot_file(file))
         line = self.boot_file("cmdline.txt").decode().strip()
         self._seen = len(self.text())
+        logger.info("%s starts; its console is %s", self.card.name, self.console)
         self._port = free_port()
         with self.console.open("ab") as console:
             self._qemu = subprocess.Popen(
@@ -72,6 +75,7 @@ class Board:
         while True:
             found = re.search(pattern, self.since_start())
             if found:
+                logger.info("%s", found[0])
                 return found
             assert self._qemu is not None
             assert self._qemu.poll() is None, f"the board stopped\n{self.text()[-4000:]}"
@@ -100,6 +104,7 @@ class Board:
     def cut_power(self) -> None:
         """Stop it as a power cut does."""
         assert self._qemu is not None
+        logger.info("%s loses its power", self.card.name)
         self._qemu.send_signal(signal.SIGKILL)
         self._qemu.wait(30)
 
