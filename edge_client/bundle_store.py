@@ -22,7 +22,7 @@ from pathlib import Path
 
 from edge_client.durable_files import plainly, write_durably
 from edge_client.errors import BundleError, SpoiltError
-from edge_client.fetched_file import Http, Wanted, by_http, is_here
+from edge_client.http_download import Http, Wanted, download, is_here
 from wire_protocol.bundle_manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, BundleManifest, decode_manifest
 from wire_protocol.errors import FisherfleetError
 
@@ -50,7 +50,7 @@ class BundleStore:
     server: str
     folder: Path
     http: Http = field(default_factory=Http)
-    fetch: Callable[[Wanted, Http], None] = by_http
+    fetch: Callable[[Wanted, Http], None] = download
 
     def manifest(self, bundle: str) -> BundleManifest:
         """The manifest of a bundle; raises `BundleError`."""

@@ -20,8 +20,8 @@ from typing import Any
 
 from edge_client.credentials import Credentials
 from edge_client.errors import BundleError, LinkError, SpoiltError, UnreachableError
-from edge_client.fetched_file import Wanted, finish, part_of
 from edge_client.file_transfer import PATIENCE_SECONDS, FileTransfer
+from edge_client.http_download import Wanted, finish, part_of
 from edge_client.sealed_part import SealedPart
 from wire_protocol import topics
 from wire_protocol.envelope import SEALED_OVERHEAD

@@ -13,7 +13,8 @@ class Status(msgspec.Struct, frozen=True):
     """`said` is what the server was told last; `started` is Unix time; `trouble` says why there was no link last.
 
     `runtime` is what trained last, as "portable/cuda" on a GPU that passed its check; `last` what came of the round
-    whose answer the server had last, "" where there was none yet.
+    whose answer the server had last, "" where there was none yet. A field that comes later has a default: who asks may
+    be of another release than who answers.
     """
 
     device: str

@@ -21,8 +21,8 @@ from edge_client.bundle_store import BUNDLES_KEPT, BundleStore
 from edge_client.config import DeviceConfig
 from edge_client.error_feedback import feeds_back
 from edge_client.errors import SliceError
-from edge_client.fetched_file import Http, by_http
 from edge_client.file_fetch import FetchFile
+from edge_client.http_download import Http, download
 from edge_client.local_update import Choice, LocalWork, Scorer, choose, train_update
 from edge_client.machine_sensors import local_time
 from edge_client.privacy.guard import PrivacyGuard
@@ -82,7 +82,7 @@ class DeviceWork:
         open_runtime: OpenRuntime,
         tls: ssl.SSLContext | None = None,
         fitter: Fitter | None = None,
-        fetch: FetchFile = by_http,
+        fetch: FetchFile = download,
     ) -> None:
         self._config = config
         self._processors = config.processors

@@ -13,7 +13,7 @@ from threading import Event
 
 from edge_client.config import DownloadMode
 from edge_client.errors import BundleError, SpoiltError, UnreachableError
-from edge_client.fetched_file import Http, Wanted, by_http
+from edge_client.http_download import Http, Wanted, download
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class FileFetch:
         self,
         mode: DownloadMode,
         by_mqtt: Callable[[Wanted, Event], None],
-        by_http: FetchFile = by_http,
+        by_http: FetchFile = download,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._mode = mode

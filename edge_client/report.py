@@ -17,13 +17,14 @@ NEWS_MB = 100
 
 @dataclass(frozen=True)
 class Health:
-    """How a device is: units as in `DeviceState`; `throttled` None where nothing tells."""
+    """How a device is: units as in `DeviceState`; `throttled` None where nothing tells, `runtime` "" where unknown."""
 
     temperature: float | None = None
     throttled: bool | None = None
     paused: str = ""
     budget_left: float | None = None
     free_mb: int | None = None
+    runtime: str = ""
 
 
 def told(birth: DeviceState, health: Health, allowed: Report) -> DeviceState:
@@ -33,7 +34,7 @@ def told(birth: DeviceState, health: Health, allowed: Report) -> DeviceState:
     return DeviceState(
         online=birth.online,
         examples=birth.examples,
-        runtime=birth.runtime,
+        runtime=health.runtime or birth.runtime,
         client=birth.client,
         release=birth.release,
         temperature=round(degrees, 1) if legal and degrees is not None else None,

@@ -34,6 +34,7 @@ class Examined:
     watch: MachineWatch
     sensors: Sensors
     budget_left: Callable[[], float | None]
+    runtime: Callable[[], str]
     state: Path
 
     def health(self) -> Health:
@@ -45,6 +46,7 @@ class Examined:
             paused="" if pause is None else pause.words,
             budget_left=self.budget_left(),
             free_mb=_free_mb(self.state),
+            runtime=self.runtime(),
         )
 
 

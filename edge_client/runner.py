@@ -102,7 +102,7 @@ async def run_device(
         outside = Outside(link, account, courier, reporter, manager or ServiceManager({}), updates)
         device = _Device(tools, outside)
         async with answering(config.state, device.status):
-            await device.run(Examined(watch, sensors, work.budget_left, config.state))
+            await device.run(Examined(watch, sensors, work.budget_left, lambda: work.runtime, config.state))
 
 
 def make_fitter(config: DeviceConfig, sensors: Sensors) -> Fitter | None:

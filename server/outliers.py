@@ -94,7 +94,7 @@ def find_outliers(layout: Layout, updates: CountedUpdates) -> tuple[Outlier, ...
         norms.append(l2_norm(one.values))
         classes.append(round(log2(flat.size / len(values))))
         if norms[-1] > 0:
-            sums.add(placement, values, 1 / norms[-1])
+            sums.add(*flat.entries(placement, one.values), 1 / norms[-1])
     long = _too_long(norms, classes)
     cosines = [_cosines(flat, sums.total, one, norm, matrices) for one, norm in zip(updates, norms, strict=True)]
     rest = [place for place in range(len(norms)) if place not in long]

@@ -34,16 +34,18 @@ class SpooledUpdates:
         for start in range(0, len(self.rows), together):
             yield from self._read(self.rows[start : start + together])
 
-    def _read(self, rows: tuple[UpdateRecord, ...]) -> list[Screened]:
+    def _read(self, rows: tuple[UpdateRecord, ...]) -> Iterator[Screened]:
         bodies = self.segment.read([Extent(row.offset, row.length) for row in rows])
         try:
-            return read_screened(bodies, self.layout)
+            yield from read_screened(bodies, self.layout)
         except ProtocolError:
-            return [self._read_one(row, body) for row, body in zip(rows, bodies, strict=True)]
+            for row, body in zip(rows, bodies, strict=True):
+                self._require_sound(row, body)
+            raise
 
-    def _read_one(self, row: UpdateRecord, body: bytes) -> Screened:
+    def _require_sound(self, row: UpdateRecord, body: bytes) -> None:
         try:
-            return read_screened([body], self.layout)[0]
+            list(read_screened([body], self.layout))
         except ProtocolError as error:
             raise DamagedError(f"round {row.round}: the update of {row.device} in the spool: {error}") from error
 

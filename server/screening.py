@@ -8,16 +8,18 @@ the plan names, with legal kept-neuron bitmaps, finite values of the right numbe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from server.update_values import decode_values
 from wire_protocol import messages
 from wire_protocol.errors import ProtocolError
+from wire_protocol.flat_arrays import sent_entries
 from wire_protocol.layout import Layout
 from wire_protocol.messages import SELECTION_UNKNOWN, Decline, DeclineCause, RoundPlan, Update
 from wire_protocol.neuron_scores import decode_scores
@@ -27,8 +29,7 @@ LARGEST_COUNT = 10**9
 """Examples a device can claim; keeps weights and compute sums exact."""
 LARGEST_MAGNITUDE = 1e30
 """Of a difference; keeps the model finite in float32 whatever is counted."""
-_VALUES_TOGETHER = 2**20
-"""Of 4 bytes each."""
+_VALUES_TOGETHER = 2**21
 _DECLINED: dict[DeclineCause, str] = {
     "data": "the device's examples do not fit the model",
     "training": "training failed on the device (did it diverge? a lower learning rate may help)",
@@ -97,8 +98,9 @@ def not_drawn(device: str, plan: RoundPlan) -> Refused | None:
     return Refused(reason, "not-drawn")
 
 
-def read_screened(bodies: Sequence[bytes], layout: Layout) -> list[Screened]:
-    """Decode updates that were screened before; raises `ProtocolError` when the bytes of one have changed since.
+def read_screened(bodies: Sequence[bytes], layout: Layout) -> Iterator[Screened]:
+    """Decode updates that were screened before; raises `ProtocolError` when the bytes of one of the next have changed
+    since.
 
     Those of one shape share the time that small ones take; `updates_together` says how many to give.
     """
@@ -106,18 +108,17 @@ def read_screened(bodies: Sequence[bytes], layout: Layout) -> list[Screened]:
 
 
 def updates_together(layout: Layout) -> int:
-    """Updates that are read in one call: one, or those whose values take `_VALUES_TOGETHER` were they whole models."""
+    """Updates that are read in one call: one, or as many as whole models have `_VALUES_TOGETHER` values."""
     return max(1, _VALUES_TOGETHER // max(1, layout.element_count))
 
 
-def _decoded(updates: Sequence[Update], layout: Layout) -> list[Screened]:
+def _decoded(updates: Sequence[Update], layout: Layout) -> Iterator[Screened]:
     sub_models = [from_bitmaps(layout, update.kept) for update in updates]
     for update in updates:
         if update.scores:
             decode_scores(layout, update.scores)
     coded = [(one.widths, update.codec, update.values) for one, update in zip(sub_models, updates, strict=True)]
-    values = decode_values(layout, coded)
-    return [Screened(*one) for one in zip(updates, sub_models, values, strict=True)]
+    return map(Screened, updates, sub_models, decode_values(layout, coded))
 
 
 def _with_bitmaps(update: Update, layout: Layout, known: SubModel | None) -> Update:
@@ -145,12 +146,18 @@ def _too_wide(sub_model: SubModel, most: Mapping[str, int]) -> str:
 
 
 def _out_of_range(values: Arrays) -> Refused | None:
+    if all(_largest(entries) <= LARGEST_MAGNITUDE for entries in sent_entries(values)):
+        return None
     for name, array in values.items():
-        largest = float(np.abs(array).max(initial=0.0))
+        largest = _largest(array)
         if largest > LARGEST_MAGNITUDE:
             reason = f"{name} holds a value of magnitude {largest:.3g}, expected at most {LARGEST_MAGNITUDE:g}"
             return Refused(reason, "out-of-range")
     return None
+
+
+def _largest(entries: NDArray[np.float32]) -> float:
+    return float(np.abs(entries).max(initial=0.0))
 
 
 def _not_of(plan: RoundPlan, update: Update) -> Refused | None:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from edge_client.bundle_store import BundleStore
 from edge_client.config import DeviceConfig
-from edge_client.credentials import KEY_FILE, TLS_KEY_FILE, broker_tls, load_credentials
+from edge_client.credentials import (
+    CERTIFICATE_FILE,
+    KEY_FILE,
+    TLS_KEY_FILE,
+    broker_tls,
+    load_credentials,
+    read_certificate,
+)
 from edge_client.durable_files import plainly, write_durably
 from edge_client.findings import Finding
 from edge_client.privacy.ledger import read_ledger
@@ -18,6 +26,7 @@ from wire_protocol.errors import FisherfleetError
 from wire_protocol.examples import ExamplesError, fit_examples, load_examples
 
 PROBE = "doctor"
+NEAR_END = timedelta(days=30)
 BYTES_PER_MB = 1_000_000
 SPARE_MB = 100
 """For bundles and models, beside the outbox."""
@@ -35,7 +44,22 @@ def examine_keys(config: DeviceConfig) -> list[Finding]:
     if exposed:
         paths = " ".join(str(config.identity / name) for name in exposed)
         return [Finding("keys", "bad", f"others can read {paths}", f"chmod 600 {paths}")]
-    return [Finding("keys", "good", f"{config.device} has its keys and pins the operator of fleet {fleet.name}")]
+    good = Finding("keys", "good", f"{config.device} has its keys and pins the operator of fleet {fleet.name}")
+    return [good, *_certificate(config, datetime.now(timezone.utc))]
+
+
+def _certificate(config: DeviceConfig, now: datetime) -> list[Finding]:
+    path = config.identity / CERTIFICATE_FILE
+    if not path.is_file():
+        return []
+    ends = read_certificate(path).not_valid_after_utc
+    text = f"this device's certificate is valid until {ends.date()}"
+    if ends - now > NEAR_END:
+        return [Finding("certificate", "good", text)]
+    advice = f"fisherfleet fleet renew FOLDER {config.device}, where the fleet's folder is, then copy what it names"
+    if ends > now:
+        return [Finding("certificate", "weak", text, advice)]
+    return [Finding("certificate", "bad", f"this device's certificate ended on {ends.date()}", advice)]
 
 
 def _others_read(path: Path) -> bool:

@@ -22,7 +22,7 @@ import msgspec
 
 from edge_client.durable_files import plainly, read_checked, write_checked, write_durably
 from edge_client.errors import BundleError, DamagedFileError, TrainingError
-from edge_client.fetched_file import file_sha256
+from edge_client.http_download import file_sha256
 from edge_client.updates.spare_fetch import SpareFetch, Target
 from wire_protocol.durable_files import sync_folder
 from wire_protocol.errors import FisherfleetError, InvalidValueError

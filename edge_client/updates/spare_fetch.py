@@ -14,8 +14,8 @@ from threading import Event
 
 from edge_client.durable_files import plainly
 from edge_client.errors import BundleError, PausedError
-from edge_client.fetched_file import Http, Wanted, is_here
 from edge_client.file_fetch import FetchFile
+from edge_client.http_download import Http, Wanted, is_here
 from edge_client.limits import Limits, pause_reason
 from edge_client.link_account import LinkAccount
 from edge_client.machine_sensors import Sensors

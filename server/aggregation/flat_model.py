@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from server.aggregation.kept_positions import KeptPositions
 from wire_protocol.errors import require
-from wire_protocol.flat_arrays import FlatArrays, split
+from wire_protocol.flat_arrays import FlatArrays, SparseArrays, split
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import Arrays, SubModel, sub_shapes
 
@@ -70,12 +70,22 @@ class FlatModel:
 
         Shares memory with `values` where these lie end to end already.
         """
-        if isinstance(values, FlatArrays) and (values.shapes is placement.shapes or values.shapes == placement.shapes):
+        if isinstance(values, FlatArrays) and _fit(values, placement):
             return values.vector
         for name, shape in placement.shapes.items():
             if values[name].shape != shape:
                 require(False, f"shape of {name}", values[name].shape, f"{shape}")
         return np.concatenate([values[name].ravel() for name in placement.shapes], dtype=np.float32)
+
+    def entries(self, placement: Placement, values: Arrays) -> tuple[NDArray[Any] | None, NDArray[np.float32]]:
+        """The entries that a device sent, end to end, and at which positions; all others of the sub-model are 0.
+
+        Positions are None where it sent the whole model. Raises `InvalidValueError` on a wrong shape.
+        """
+        if not (isinstance(values, SparseArrays) and _fit(values, placement)):
+            return placement.positions, self.flatten(placement, values)
+        places = values.places.astype(self.dtype, copy=False)
+        return places if placement.positions is None else placement.positions.take(places), values.sent
 
     def split(self, flat: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Views of a vector of `size` entries, by name and in the parameters' shapes."""
@@ -90,6 +100,10 @@ class FlatModel:
             kept[first + sub_model.kept[group.name]] = True
             first += group.size
         return Placement(shapes, None if whole else self._kept.of(sub_model), kept)
+
+
+def _fit(values: FlatArrays, placement: Placement) -> bool:
+    return values.shapes is placement.shapes or values.shapes == placement.shapes
 
 
 def _count(placement: Placement) -> int:

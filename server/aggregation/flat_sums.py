@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse._sparsetools import csc_matvec
 
-from server.aggregation.flat_model import FlatModel, Placement
+from server.aggregation.flat_model import FlatModel
 
 _TOGETHER = 2**15
 
@@ -51,17 +51,22 @@ class FlatSums:
         self._put_back()
         return self._total
 
-    def add(self, placement: Placement, values: Values, factor: float) -> None:
-        """Add `factor` times the placed values, which may not change until `add_waiting` or `total`."""
-        if placement.positions is None:
+    def add(self, positions: Positions | None, values: Values, factor: float) -> None:
+        """Add `factor` times the values at the positions, ascending; None for all, in their order.
+
+        Neither may change until `add_waiting` or `total`.
+        """
+        if positions is None:
             self._add_all(self.total, values, factor)
             return
         if self._waiting + len(values) > _TOGETHER:
             self.add_waiting()
-        self._positions.append(placement.positions)
+        self._positions.append(positions)
         self._values.append(values)
         self._factors.append(factor)
         self._waiting += len(values)
+        if self._waiting > _TOGETHER // 2:
+            self.add_waiting()
 
     def add_waiting(self) -> None:
         """Add what waits for others to be added together with."""

@@ -50,8 +50,8 @@ class MaskedMean:
         Its values may not change until `add_waiting` or `mean`.
         """
         placement = self._flat.place(one.sub_model)
-        values = self._flat.flatten(placement, one.values)
-        self._sums.add(placement, values, one.weight * one.scale)
+        positions, values = self._flat.entries(placement, one.values)
+        self._sums.add(positions, values, one.weight * one.scale)
         self._weights.add(placement, one.weight)
         self._count += 1
 

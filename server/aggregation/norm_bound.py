@@ -16,6 +16,7 @@ import numpy as np
 from server.aggregation.contribution import Contribution, Contributions
 from server.aggregation.rule import Aggregate, AggregationRule
 from wire_protocol.errors import require
+from wire_protocol.flat_arrays import sent_entries
 from wire_protocol.sub_model import Arrays
 
 
@@ -50,4 +51,4 @@ class _Bounded:
 
 def l2_norm(values: Arrays) -> float:
     """Of all arrays together, summed in float64."""
-    return sqrt(sum(float(np.square(array, dtype=np.float64).sum()) for array in values.values()))
+    return sqrt(sum(float(np.square(array, dtype=np.float64).sum()) for array in sent_entries(values)))

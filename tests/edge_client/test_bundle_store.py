@@ -12,7 +12,7 @@ import pytest
 from edge_client import http_download
 from edge_client.bundle_store import BundleStore
 from edge_client.errors import BundleError
-from edge_client.fetched_file import Http
+from edge_client.http_download import Http
 from wire_protocol.bundle_manifest import FORMAT, BundleFile, BundleManifest, bundle_id, encode_manifest
 from wire_protocol.layout import Layout, Parameter
 

@@ -4,9 +4,9 @@ from itertools import pairwise
 import pytest
 
 from edge_client.errors import AbsentError, BundleError, SpoiltError, UnreachableError
-from edge_client.fetched_file import Http, Wanted
 from edge_client.file_fetch import HTTP_AGAIN_SECONDS, FileFetch
 from edge_client.file_transfer import FIRST_WINDOW, FLOOR_SECONDS, PATIENCE_SECONDS, FileTransfer
+from edge_client.http_download import Http, Wanted
 from edge_client.sealed_part import SealedPart
 from wire_protocol.chunking import chunk, manifest_of
 from wire_protocol.errors import ProtocolError

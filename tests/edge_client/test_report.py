@@ -21,6 +21,10 @@ def test_what_is_told_is_what_the_owner_allows():
     assert less == msgspec.structs.replace(every, temperature=None, budget_left=None)
 
 
+def test_what_trained_last_is_told_in_place_of_the_owners_word():
+    assert told(BIRTH, replace(HEALTH, runtime="portable/cuda"), Report()).runtime == "portable/cuda"
+
+
 @pytest.mark.parametrize("degrees", [None, -273.2, 3000.0, float("nan")])
 def test_a_sensor_that_says_what_cannot_be_says_nothing(degrees):
     assert told(BIRTH, replace(HEALTH, temperature=degrees), Report()).temperature is None

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from edge_client import http_download
 from edge_client.bundle_store import BundleStore
 from edge_client.errors import AbsentError, BundleError, CannotAffordError, UnreachableError
-from edge_client.fetched_file import Http
+from edge_client.http_download import Http
 from edge_client.whole_model import WholeModel
 from tests.edge_client.scripted_server import free_port, web_server
 from wire_protocol.layout import Layout, Parameter

@@ -138,7 +138,7 @@ def _tensors_alike(content: bytes) -> None:
             alone = [tensor_codec.decode(payload, SHAPES, codec).vector for payload in payloads]
         except ProtocolError:
             with suppress(ProtocolError):
-                tensor_codec.decode_alike(payloads, SHAPES, codec)
+                list(tensor_codec.decode_alike(payloads, SHAPES, codec))
                 raise ValueError("taken beside others, refused alone") from None
             continue
         together = [one.vector for one in tensor_codec.decode_alike(payloads, SHAPES, codec)]
@@ -153,7 +153,7 @@ def _sparse_tensors(content: bytes) -> None:
     """Every precision, so that a form meets the bytes of another."""
     for precision in get_args(Precision):
         with suppress(ProtocolError):
-            tensor_codec.decode(content, SPARSE, Codec(precision, 0.01))
+            assert len(tensor_codec.decode(content, SPARSE, Codec(precision, 0.01)).vector) == 4000
 
 
 def _sparse_examples() -> tuple[bytes, ...]:
@@ -283,7 +283,7 @@ WIRE_TARGETS = (
         covers=("server.screening.read_screened", "server.update_values.decode_values"),
         seeds=lambda: (golden("update"),),
         mutate=of_messagepack,
-        run=lambda content: read_screened([golden("update"), content], LAYOUT),
+        run=lambda content: list(read_screened([golden("update"), content], LAYOUT)),
         refusals=(ProtocolError,),
         cost=2,
     ),

@@ -176,9 +176,9 @@ def test_a_damaged_update_never_raises(
 
 def test_what_was_screened_is_read_again_alike(layout: object, make_plan: Callable, update: Update) -> None:
     body = messages.encode(update)
-    screened, again = screen(body, make_plan(), layout), read_screened([body], layout)[0]
+    screened, again = screen(body, make_plan(), layout), next(read_screened([body], layout))
     assert again.update == screened.update
     for name, array in screened.values.items():
         np.testing.assert_array_equal(again.values[name], array)
     with pytest.raises(ProtocolError):
-        read_screened([body, body[:-1]], layout)
+        list(read_screened([body, body[:-1]], layout))

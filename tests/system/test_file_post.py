@@ -14,7 +14,7 @@ from edge_client import file_transfer
 from edge_client.courier import Courier as DeviceCourier
 from edge_client.credentials import Credentials
 from edge_client.errors import BundleError, SpoiltError, UnreachableError
-from edge_client.fetched_file import Wanted
+from edge_client.http_download import Wanted
 from server.cancellation import end_tasks
 from server.content_files import ContentFiles
 from server.courier import Courier

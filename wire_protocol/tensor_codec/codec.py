@@ -14,18 +14,18 @@ four times the memory of those arrays.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import log2, prod
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wire_protocol.errors import InvalidValueError, ProtocolError, require
-from wire_protocol.flat_arrays import FlatArrays
+from wire_protocol.flat_arrays import FlatArrays, SparseArrays
 from wire_protocol.sub_model import Arrays
 from wire_protocol.tensor_codec import floats, levels
 from wire_protocol.tensor_codec.compression import DENSE_LEVEL, SPARSE_LEVEL, open_section, section
@@ -125,34 +125,69 @@ def encode(
 
 def decode(payload: bytes, shapes: Shapes, codec: Codec) -> FlatArrays:
     """Decode float32 arrays of the given shapes; raises `ProtocolError` on anything that `encode` cannot give."""
-    return decode_alike([payload], shapes, codec)[0]
+    (arrays,) = decode_alike([payload], shapes, codec)
+    return arrays
 
 
-def decode_alike(payloads: Sequence[bytes], shapes: Shapes, codec: Codec) -> list[FlatArrays]:
-    """What `decode` makes of each, bit for bit; raises `ProtocolError` where it would for one of them.
+def decode_alike(payloads: Sequence[bytes], shapes: Shapes, codec: Codec) -> Iterator[FlatArrays]:
+    """What `decode` makes of each, bit for bit; raises `ProtocolError` where it would for one of the next.
 
-    Small payloads take their time in calls, which are made once for `_TOGETHER` values. Those lie in one array, which
-    is in memory as long as one of them.
+    Small payloads take their time in calls, which are made once for `_TOGETHER` values sent, when the first of them is
+    asked for. Those lie in one array, which is in memory as long as one of them.
     """
     counts = _counts(shapes)
-    most, rows = _largest_size(counts, codec), max(1, _TOGETHER // max(1, sum(counts)))
-    longest = max(map(len, payloads), default=0)
-    if longest > most:
-        raise ProtocolError(f"tensor bytes: expected at most {most} for {codec}, got {longest}")
-    read, decoded = _decode_sparse if codec.sparse else _unpack, []
+    most, rows = _largest_size(counts, codec), max(1, _TOGETHER // max(1, codec.kept_of(sum(counts))))
+    read = _decode_sparse if codec.sparse else _decode_all
     for start in range(0, len(payloads), rows):
-        contents = [memoryview(payload) for payload in payloads[start : start + rows]]
-        decoded += [FlatArrays(vector, shapes) for vector in read(contents, counts, codec)]
-    return decoded
+        part = payloads[start : start + rows]
+        longest = max(map(len, part))
+        if longest > most:
+            raise ProtocolError(f"tensor bytes: expected at most {most} for {codec}, got {longest}")
+        yield from read([memoryview(payload) for payload in part], shapes, codec)
 
 
-def _decode_sparse(contents: Sequence[memoryview], counts: Counts, codec: Codec) -> NDArray[np.float32]:
+def _decode_all(contents: Sequence[memoryview], shapes: Shapes, codec: Codec) -> list[FlatArrays]:
+    counts, form = _counts(shapes), codec.form
+    expected = _body_bytes(counts, codec)
+    opened = _opened(contents, [expected] * len(contents), codec)
+    bodies = np.frombuffer(b"".join(opened), dtype=np.uint8).reshape(len(opened), expected)
+    if form == "float32":
+        rows = floats.unpack_float32(bodies)
+    elif form == "float16":
+        rows = floats.unpack_float16(bodies, counts)
+    else:
+        rows = levels.unpack(bodies, counts, form)
+    return [FlatArrays(row, shapes) for row in rows]
+
+
+def _decode_sparse(contents: Sequence[memoryview], shapes: Shapes, codec: Codec) -> list[FlatArrays]:
+    counts, form = _counts(shapes), codec.form
     size = sum(counts)
-    values = np.zeros((len(contents), size), dtype=np.float32)
-    for row, content in zip(values, contents, strict=True):
-        mask, rest = unpack_positions(content, codec.kept_of(size), size)
-        row[mask] = _unpack([rest], _kept_counts(mask, counts), codec)[0]
-    return values
+    positions, rests = unpack_positions(contents, codec.kept_of(size), size)
+    sent = _sent_counts(positions, counts)
+    opened = _opened(rests, _bodies_bytes(sent, codec), codec)
+    if form == "float32":
+        values = floats.unpack_float32(np.frombuffer(b"".join(opened), dtype=np.uint8))
+    elif form == "float16":
+        values = floats.unpack_float16_unlike(opened, sent)
+    else:
+        values = levels.unpack_unlike(opened, sent, form)
+    ends = accumulate(map(len, positions))
+    return [
+        SparseArrays(places, values[end - len(places) : end], shapes)
+        for places, end in zip(positions, ends, strict=True)
+    ]
+
+
+def _sent_counts(positions: Sequence[NDArray[Any]], counts: Counts) -> NDArray[np.intp]:
+    """How many of the positions in each vector are in each of its tensors, of so many values: (vectors, tensors)."""
+    dtype = positions[0].dtype
+    firsts = np.arange(len(positions), dtype=dtype) * dtype.type(sum(counts))
+    numbers = np.concatenate(positions)
+    numbers += np.repeat(firsts, [len(places) for places in positions])
+    ends = firsts[:, None] + np.cumsum(counts, dtype=dtype)
+    sent: NDArray[np.intp] = np.diff(np.searchsorted(numbers, ends.ravel()), prepend=0).reshape(ends.shape)
+    return sent
 
 
 def _largest_size(counts: Counts, codec: Codec) -> int:
@@ -190,13 +225,22 @@ def _flat(arrays: Arrays, shapes: Shapes) -> NDArray[np.float32]:
     return np.concatenate(parts)
 
 
+@lru_cache(_REMEMBERED_SHAPES)
 def _body_bytes(counts: Counts, codec: Codec) -> int:
-    form, total = codec.form, sum(counts)
+    return _bodies_bytes(np.array([counts], dtype=np.intp), codec)[0]
+
+
+def _bodies_bytes(counts: NDArray[np.intp], codec: Codec) -> list[int]:
+    """Of bodies with so many values (bodies, tensors)."""
+    form, totals = codec.form, counts.sum(axis=1)
     if form == "float32":
-        return 4 * total
-    if form == "float16":
-        return floats.SCALE_BYTES * len(counts) + 2 * total
-    return levels.packed_bytes(total, len(levels.block_lengths(counts)), form)
+        sizes = 4 * totals
+    elif form == "float16":
+        sizes = floats.SCALE_BYTES * counts.shape[1] + 2 * totals
+    else:
+        sizes = levels.packed_bytes(totals, levels.blocks_of(counts).sum(axis=1), form)
+    sizes_of_each: list[int] = sizes.tolist()
+    return sizes_of_each
 
 
 def _largest_body(total: int, tensors: int, codec: Codec) -> int:
@@ -219,16 +263,12 @@ def _pack(
     return (levels.pack(values, counts, form, generator),)
 
 
-def _unpack(contents: Sequence[memoryview], counts: Counts, codec: Codec) -> NDArray[np.float32]:
-    """A row of values for each section."""
-    expected = _body_bytes(counts, codec)
-    opened = [open_section(content, expected) for content in contents]
-    for body in opened:
-        if len(body) != expected:
-            raise ProtocolError(f"tensor bytes: expected {expected} for {codec.precision}, got {len(body)}")
-    bodies, form = np.frombuffer(b"".join(opened), dtype=np.uint8).reshape(len(opened), expected), codec.form
-    if form == "float32":
-        return floats.unpack_float32(bodies)
-    if form == "float16":
-        return floats.unpack_float16(bodies, counts)
-    return levels.unpack(bodies, counts, form)
+def _opened(contents: Sequence[memoryview], expected: Sequence[int], codec: Codec) -> list[bytes | memoryview]:
+    """The bodies of sections, of exactly so many bytes."""
+    opened = []
+    for content, size in zip(contents, expected, strict=True):
+        body = open_section(content, size)
+        if len(body) != size:
+            raise ProtocolError(f"tensor bytes: expected {size} for {codec.precision}, got {len(body)}")
+        opened.append(body)
+    return opened

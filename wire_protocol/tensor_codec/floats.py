@@ -84,6 +84,28 @@ def unpack_float16(bodies: Bytes, counts: Sequence[int]) -> Rows:
     return values
 
 
+def unpack_float16_unlike(bodies: Sequence[bytes | memoryview], counts: NDArray[np.intp]) -> Vector:
+    """The values, end to end, of bodies of unequal lengths, as `unpack_float16` reads them; `counts` are (bodies,
+    tensors).
+    """
+    joined = bodies[0] if len(bodies) == 1 else _joined(bodies, counts)
+    values: Vector = unpack_float16(np.frombuffer(joined, dtype=np.uint8)[None], counts.ravel().tolist())[0]
+    return values
+
+
+def _joined(bodies: Sequence[bytes | memoryview], counts: NDArray[np.intp]) -> bytes:
+    """One body of all values: exponents of all, lower halves of all, upper halves of all."""
+    tensors = counts.shape[1]
+    uppers = (tensors + counts.sum(axis=1)).tolist()
+    return b"".join(
+        [
+            *[body[:tensors] for body in bodies],
+            *[body[tensors:upper] for body, upper in zip(bodies, uppers, strict=True)],
+            *[body[upper:] for body, upper in zip(bodies, uppers, strict=True)],
+        ]
+    )
+
+
 def _require_finite(finite: bool | np.bool_) -> None:
     if not finite:
         raise ProtocolError("tensor values must be finite, got one that is not")

@@ -13,6 +13,7 @@ the error, and one outlier still spoils no more than its own block.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -43,12 +44,20 @@ def packed_bytes(values: int, blocks: int, kind: Levels) -> int:
 @lru_cache(_REMEMBERED_LENGTHS)
 def block_lengths(counts: tuple[int, ...]) -> NDArray[np.intp]:
     """Values of every block of tensors of so many values, all above 0."""
-    lengths: list[int] = []
-    for count in counts:
-        lengths += [BLOCK] * (count // BLOCK)
-        if count % BLOCK:
-            lengths.append(count % BLOCK)
-    return np.array(lengths, dtype=np.intp)
+    return _lengths(np.array(counts, dtype=np.intp))
+
+
+def blocks_of(counts: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Blocks of each of tensors of so many values."""
+    return -(-counts // BLOCK)
+
+
+def _lengths(counts: NDArray[np.intp]) -> NDArray[np.intp]:
+    filled = counts[counts > 0]
+    blocks = blocks_of(filled)
+    lengths = np.full(blocks.sum(), BLOCK, dtype=np.intp)
+    lengths[np.cumsum(blocks) - 1] = filled - (blocks - 1) * BLOCK
+    return lengths
 
 
 def pack(values: Vector, counts: tuple[int, ...], kind: Levels, generator: np.random.Generator | None) -> bytes:
@@ -74,15 +83,44 @@ def unpack(bodies: Bytes, counts: tuple[int, ...], kind: Levels) -> Rows:
     level.
     """
     total, lengths = sum(counts), block_lengths(counts)
-    halves = np.ascontiguousarray(bodies[:, : SCALE_BYTES * len(lengths)]).view("<u2")
+    scales = _legal_scales(np.ascontiguousarray(bodies[:, : SCALE_BYTES * len(lengths)]), kind)
+    values = _read_levels(bodies[:, SCALE_BYTES * len(lengths) :], kind)
+    _require_padding(values[:, total:], kind)
+    values = values[:, :total]
+    values *= np.repeat(scales, lengths, axis=1)
+    return values
+
+
+def unpack_unlike(bodies: Sequence[bytes | memoryview], counts: NDArray[np.intp], kind: Levels) -> Vector:
+    """The values, end to end, of bodies of unequal lengths, as `unpack` reads them; `counts` are (bodies, tensors)."""
+    ends = SCALE_BYTES * blocks_of(counts).sum(axis=1)
+    parts = list(zip(bodies, ends.tolist(), strict=True))
+    scales = _legal_scales(np.frombuffer(b"".join([body[:end] for body, end in parts]), dtype=np.uint8), kind)
+    coded = np.frombuffer(b"".join([body[end:] for body, end in parts]), dtype=np.uint8)
+    values: Vector = _read_levels(coded[None], kind)[0]
+    levels = np.array([_A_BYTE[kind] * (len(body) - end) for body, end in parts])
+    padding = [
+        place
+        for end, length in zip(np.cumsum(levels).tolist(), (levels - counts.sum(axis=1)).tolist(), strict=True)
+        for place in range(end - length, end)
+    ]
+    if padding:
+        _require_padding(values[padding], kind)
+        values = np.delete(values, padding)
+    values *= np.repeat(scales, _lengths(counts.ravel()))
+    return values
+
+
+def _legal_scales(packed: Bytes, kind: Levels) -> Rows:
+    halves = packed.view("<u2")
     if halves.max(initial=0) > _LARGEST_SCALE[kind]:
         raise ProtocolError(f"tensor scale must be finite and not negative, and so {LARGEST[kind]} times it")
-    values = _read_levels(bodies[:, SCALE_BYTES * len(lengths) :], kind)
-    if (values[:, total:] != (-1 if kind == "signs" else 0)).any():
+    return _read_scales(halves)
+
+
+def _require_padding(levels: Rows, kind: Levels) -> None:
+    if (levels != (-1 if kind == "signs" else 0)).any():
         raise ProtocolError("tensor levels: bits past the last value must be those of level 0, or 0 for signs")
-    values = values[:, :total]
-    values *= np.repeat(_read_scales(halves), lengths, axis=1)
-    return values
 
 
 def _read_levels(coded: Bytes, kind: Levels) -> Rows:

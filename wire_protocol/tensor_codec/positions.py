@@ -5,12 +5,16 @@ little-endian uint32. `bitmap`: one bit a value, most significant first. Large c
 gaps under zstd take 30 % less than the entropy of independent positions: 4.0 bits a value for the top 5 % of LeNet
 updates, Golomb-Rice codes (Golomb 1966) 6.0 with one parameter and 4.8 with one for each 64 gaps.
 
-Decoding is total; a mask of `size` values takes one byte each.
+Decoding is total. Positions in several vectors are unpacked together, as those of small ones cost calls.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +23,7 @@ from wire_protocol.errors import ProtocolError
 from wire_protocol.tensor_codec.compression import SPARSE_LEVEL, open_section, section
 
 Mask = NDArray[np.bool_]
+Positions = NDArray[np.signedinteger[Any]]
 
 _GAPS, _BITMAP = 0, 1
 _HEAD = struct.Struct("<BII")
@@ -55,19 +60,38 @@ def pack_positions(mask: Mask) -> bytes:
     return _HEAD.pack(kind, count, len(content)) + content
 
 
-def unpack_positions(content: memoryview, most: int, size: int) -> tuple[Mask, memoryview]:
-    """A mask of `size` values with at most `most` set, and what follows it; raises `ProtocolError`."""
+def unpack_positions(contents: Sequence[memoryview], most: int, size: int) -> tuple[list[Positions], list[memoryview]]:
+    """At most `most` ascending positions in each of several vectors of `size` values, and what follows them in each
+    content; raises `ProtocolError`.
+
+    Positions are of type int32, or int64 where there are 2^31 values and more in all.
+    """
+    packed = [_split(content, most) for content in contents]
+    dtype: type[np.signedinteger[Any]] = np.int32 if size * len(contents) < 2**31 else np.int64
+    positions: list[Positions] = []
+    for kind, run in groupby(packed, key=lambda one: one.kind):
+        positions += (_from_gaps if kind == _GAPS else _from_bitmaps)(list(run), size, dtype)
+    return positions, [one.rest for one in packed]
+
+
+@dataclass(frozen=True)
+class _Packed:
+    kind: int
+    count: int
+    section: memoryview
+    rest: memoryview
+
+
+def _split(content: memoryview, most: int) -> _Packed:
     if len(content) < _HEAD.size:
         raise ProtocolError("tensor bytes: the positions are missing")
-    kind, count, length = _HEAD.unpack(content[: _HEAD.size])
+    kind, count, length = _HEAD.unpack_from(content)
     if count > most or length > len(content) - _HEAD.size:
         raise ProtocolError(f"tensor bytes: {count} positions in {length} bytes, expected at most {most}")
-    packed, rest = content[_HEAD.size : _HEAD.size + length], content[_HEAD.size + length :]
-    if kind == _GAPS:
-        return _from_gaps(open_section(packed, _LONGEST_GAP_BYTES * count), count, size), rest
-    if kind == _BITMAP:
-        return _from_bitmap(open_section(packed, -(-size // 8)), count, size), rest
-    raise ProtocolError(f"tensor bytes: the kind of positions must be 0 or 1, got {kind}")
+    if kind not in {_GAPS, _BITMAP}:
+        raise ProtocolError(f"tensor bytes: the kind of positions must be 0 or 1, got {kind}")
+    end = _HEAD.size + length
+    return _Packed(kind, count, content[_HEAD.size : end], content[end:])
 
 
 def _gaps(mask: Mask) -> bytes:
@@ -76,37 +100,49 @@ def _gaps(mask: Mask) -> bytes:
     return bytes(np.minimum(gaps, _ESCAPE).astype(np.uint8).tobytes() + long.astype("<u4").tobytes())
 
 
-def _from_gaps(body: bytes | memoryview, count: int, size: int) -> Mask:
-    if len(body) < count:
-        raise ProtocolError(f"tensor bytes: {count} gaps in {len(body)} bytes")
-    short = np.frombuffer(body, dtype=np.uint8, count=count)
-    escaped = short == _ESCAPE
-    expected = count + 4 * int(np.count_nonzero(escaped))
-    if len(body) != expected:
-        raise ProtocolError(f"tensor bytes: {count} gaps take {expected} bytes, got {len(body)}")
-    places = short.astype(np.int64)
-    long = np.frombuffer(body, dtype="<u4", offset=count)
+def _from_gaps(run: Sequence[_Packed], size: int, dtype: type[np.signedinteger[Any]]) -> list[Positions]:
+    bodies = [_gaps_of(one) for one in run]
+    short = np.frombuffer(b"".join([body[: one.count] for body, one in zip(bodies, run, strict=True)]), dtype=np.uint8)
+    long = np.frombuffer(b"".join([body[one.count :] for body, one in zip(bodies, run, strict=True)]), dtype="<u4")
     if (long < _ESCAPE).any():
         raise ProtocolError(f"tensor bytes: a long gap must be at least {_ESCAPE}")
-    places[escaped] = long
-    places += 1
+    places = short.astype(dtype)
+    places[short == _ESCAPE] = np.minimum(long, size)
+    places += dtype(1)
+    past = places.sum(dtype=np.int64) > size * len(run)
     np.cumsum(places, out=places)
-    if count and places[-1] > size:
+    counts = [one.count for one in run]
+    ends = list(accumulate(counts))
+    behind = np.array([places[end - 1] if end else 0 for end in ends], dtype=dtype)
+    before = np.concatenate([behind[:1] * 0, behind[:-1]])
+    if past or (behind - before > size).any():
         raise ProtocolError(f"tensor bytes: a position past the {size} values")
-    mask = np.zeros(size, dtype=np.bool_)
-    places -= 1
-    mask[places] = True
-    return mask
+    places -= np.repeat(before + dtype(1), counts)
+    return [places[end - count : end] for end, count in zip(ends, counts, strict=True)]
+
+
+def _gaps_of(one: _Packed) -> bytes:
+    body = bytes(open_section(one.section, _LONGEST_GAP_BYTES * one.count))
+    if len(body) < one.count:
+        raise ProtocolError(f"tensor bytes: {one.count} gaps in {len(body)} bytes")
+    expected = one.count + 4 * body.count(_ESCAPE, 0, one.count)
+    if len(body) != expected:
+        raise ProtocolError(f"tensor bytes: {one.count} gaps take {expected} bytes, got {len(body)}")
+    return body
 
 
 def _bitmap(mask: Mask) -> bytes:
     return np.packbits(mask).tobytes()
 
 
-def _from_bitmap(body: bytes | memoryview, count: int, size: int) -> Mask:
+def _from_bitmaps(run: Sequence[_Packed], size: int, dtype: type[np.signedinteger[Any]]) -> list[Positions]:
+    return [_from_bitmap(open_section(one.section, -(-size // 8)), one.count, size).astype(dtype) for one in run]
+
+
+def _from_bitmap(body: bytes | memoryview, count: int, size: int) -> NDArray[np.intp]:
     if len(body) != -(-size // 8):
         raise ProtocolError(f"tensor bytes: a bitmap of {size} values takes {-(-size // 8)} bytes, got {len(body)}")
     bits = np.unpackbits(np.frombuffer(body, dtype=np.uint8)).view(np.bool_)
     if bits[size:].any() or int(np.count_nonzero(bits)) != count:
         raise ProtocolError(f"tensor bytes: a bitmap must set {count} of its {size} bits")
-    return bits[:size]
+    return np.flatnonzero(bits[:size])

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from edge_client.doctor.peers import examine_broker, examine_server
 from edge_client.privacy.ledger_files import LEDGER_FILE
 from tests.edge_client.scripted_server import broker, needs_mosquitto, web_server
 from tests.edge_client.test_command import write_config
+from tests.edge_client.test_tls_link import Authority
 
 ROOT = Path(__file__).parents[3]
 SECONDS = 5.0
@@ -112,6 +114,21 @@ def test_what_is_wrong_is_named(tmp_path, break_it, check, level, text):
     break_it(config)
     (found,) = check(load_config(config))
     assert (found.level, text in found.text + found.advice) == (level, True), found
+
+
+@pytest.mark.parametrize(("days", "level"), [(-0.5, "bad"), (20, "weak"), (90, "good")])
+def test_a_certificate_that_ends_is_named_in_time(tmp_path, days, level):
+    config = write_device(tmp_path, broker="mqtts://127.0.0.1:9")
+    Authority.new("authority").issue(tmp_path / "identity", "tls", "pi", end=timedelta(days=days))
+    _keys, certificate = examine_keys(load_config(config))
+    assert (certificate.check, certificate.level) == ("certificate", level)
+
+
+def test_another_devices_certificate_is_named(tmp_path):
+    config = write_device(tmp_path, broker="mqtts://127.0.0.1:9")
+    Authority.new("authority").issue(tmp_path / "identity", "tls", "other")
+    (found,) = examine_keys(load_config(config))
+    assert (found.level, "was issued for device 'other'" in found.text) == ("bad", True)
 
 
 def test_peers_that_are_not_there_are_named(tmp_path):

@@ -23,7 +23,7 @@ def test_sums_are_those_of_the_plain_form_bit_for_bit(
     for one in others + again + full + make_fleet(3, seed=1) + [others[0]] * 2 + full + [others[1]] * 3:
         placement = flat.place(one.sub_model)
         values = flat.flatten(placement, one.values)
-        sums.add(placement, values, one.weight / 3)
+        sums.add(placement.positions, values, one.weight / 3)
         where = slice(None) if placement.positions is None else placement.positions
         expected[where] += values.astype(np.float64) * (one.weight / 3)
         if one is others[5]:

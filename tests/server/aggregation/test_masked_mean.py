@@ -1,3 +1,5 @@
+from math import prod
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,8 +9,9 @@ from server.aggregation.contribution import Contribution
 from server.aggregation.flat_model import FlatModel
 from server.aggregation.masked_mean import MaskedMean
 from wire_protocol.errors import InvalidValueError
+from wire_protocol.flat_arrays import FlatArrays, SparseArrays
 from wire_protocol.layout import CutAxis, Layout, NeuronGroup, Parameter
-from wire_protocol.sub_model import SubModel, full_sub_model, gather, positions
+from wire_protocol.sub_model import SubModel, full_sub_model, gather, positions, sub_shapes
 
 LAYOUT = Layout(
     parameters=(
@@ -102,3 +105,29 @@ def test_a_wrong_shape_adds_nothing_at_all() -> None:
         mean.add(Contribution(whole, constant(whole, 1.0) | {"bias": np.ones(3, dtype=np.float32)}, 1))
     assert len(mean) == 0
     assert not mean.mean().difference["conv"].any()
+
+
+@pytest.mark.parametrize("channels", [[0, 2], [0, 1, 2, 3]])
+def test_what_a_device_left_out_is_a_0_that_it_trained(channels: list[int]) -> None:
+    """Bit for bit what all of its entries give, of a part of the model and of the whole, alone and among others."""
+    kept = sub_model(channels, [0, 1, 2])
+    shapes = sub_shapes(LAYOUT, kept.widths)
+    size = sum(map(prod, shapes.values()))
+    means = []
+    for make in (lambda arrays: arrays, lambda arrays: FlatArrays(arrays.vector, arrays.shapes)):
+        generator, mean = np.random.default_rng(0), MaskedMean(FlatModel(LAYOUT))
+        for number in range(9):
+            places = np.sort(generator.choice(size, number % 4, replace=False)).astype(np.int32)
+            sent = SparseArrays(places, generator.normal(size=len(places)).astype(np.float32), shapes)
+            mean.add(Contribution(kept, make(sent), weight=3, scale=0.3))
+        means.append(mean.mean())
+    for name, array in means[0].difference.items():
+        np.testing.assert_array_equal(array, means[1].difference[name])
+        np.testing.assert_array_equal(means[0].trained[name], means[1].trained[name])
+    assert means[0].trained["bias"].all()
+
+
+def test_sparse_arrays_of_a_wrong_shape_are_refused() -> None:
+    sent = SparseArrays(np.array([0]), np.ones(1, dtype=np.float32), sub_shapes(LAYOUT, {"channels": 1, "inputs": 1}))
+    with pytest.raises(InvalidValueError, match="shape of conv"):
+        MaskedMean(FlatModel(LAYOUT)).add(Contribution(full_sub_model(LAYOUT), sent, 1))

@@ -25,9 +25,29 @@ def test_the_largest_magnitudes_are_taken_zeros_never_and_the_first_of_equals() 
 def test_masks_come_back_and_so_does_what_follows(mask: np.ndarray, rest: bytes) -> None:
     packed = pack_positions(mask)
     assert len(packed) <= largest_positions(int(mask.sum()), len(mask))
-    found, after = unpack_positions(memoryview(packed + rest), int(mask.sum()), len(mask))
-    np.testing.assert_array_equal(found, mask)
-    assert bytes(after) == rest
+    found, after = unpack_positions([memoryview(packed + rest)], int(mask.sum()), len(mask))
+    np.testing.assert_array_equal(found[0], np.flatnonzero(mask))
+    assert [bytes(one) for one in after] == [rest]
+
+
+def test_positions_of_several_are_those_of_each() -> None:
+    """Gaps, long ones, bitmaps and none at all, mixed."""
+    generator, contents, masks = np.random.default_rng(0), [], []
+    for share in (0.5, 0.01, 0, 0.001, 0.002, 0.5, 0.6, 0, 1):
+        masks.append(generator.random(2000) < share)
+        contents.append(memoryview(pack_positions(masks[-1]) + bytes([len(masks)])))
+    assert [content[0] for content in contents].count(1) > 1
+    for times in (1, 2):
+        found, rests = unpack_positions(contents * times, 2000, 2000)
+        for places, mask in zip(found, masks * times, strict=True):
+            np.testing.assert_array_equal(places, np.flatnonzero(mask))
+        assert [rest[0] for rest in rests] == list(range(1, len(masks) + 1)) * times
+
+
+def test_a_position_past_the_end_of_one_is_not_taken_for_one_of_the_next() -> None:
+    inside, past = head(0, 1, b"\x09"), head(0, 1, b"\x0a")
+    with pytest.raises(ProtocolError, match="past the 10 values"):
+        unpack_positions([memoryview(content) for content in (past, inside, head(0, 1, b"\0"))], 4, 10)
 
 
 @given(places=st.sets(st.integers(0, 99_999), max_size=40))
@@ -36,7 +56,7 @@ def test_far_apart_positions_come_back(places: set[int]) -> None:
     mask[sorted(places)] = True
     packed = pack_positions(mask)
     assert len(packed) <= largest_positions(len(places), len(mask))
-    np.testing.assert_array_equal(unpack_positions(memoryview(packed), len(places), len(mask))[0], mask)
+    np.testing.assert_array_equal(unpack_positions([memoryview(packed)], len(places), len(mask))[0][0], sorted(places))
 
 
 def test_gaps_worked_out_by_hand() -> None:
@@ -75,4 +95,4 @@ def head(kind: int, count: int, body: bytes) -> bytes:
 )
 def test_what_the_encoder_cannot_give_is_refused(content: bytes, reason: str) -> None:
     with pytest.raises(ProtocolError, match=reason):
-        unpack_positions(memoryview(content), 4, 10)
+        unpack_positions([memoryview(content)], 4, 10)
