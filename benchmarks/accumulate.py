@@ -6,8 +6,8 @@ Devices send updates of a sub-model; the server decodes those that it reads toge
 gigabyte is 10^9 bytes of the entries of the sub-model, at 4 bytes each (not of the full model they are added to), also
 where few of them are sent. `open only` is zstd alone. `scatter` is the plain form: an open mesh on each parameter's
 array, for values and for weights. All take turns, and the median of several turns counts, in seconds of the processor.
-Devices have masks of their own, never seen before; or known from an earlier round, as they are until the next resync; or
-one for all, as in a cohort.
+Devices have masks of their own, never seen before; or known from an earlier round, as they are until the next resync;
+or one for all, as in a cohort.
 
 Values are float16 in the first table. In the second, masks are known, and updates come in every form, `top 5 %` as int4
 with positions; decoding alone stands in brackets.
