@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edge_client.local_update import Choice, LocalWork, train_update
-from edge_client.onnx_session import Session, open_session
+from edge_client.onnx_session import Graph, open_session
 from edge_client.privacy.account import Account
 from edge_client.privacy.mechanism import Mechanism
 from edge_client.privacy.record_training import RecordTraining
@@ -65,13 +65,13 @@ class Heads(nn.Module):
         return logits
 
 
-OpenRuntime = Callable[[Session, LocalWork], TrainingRuntime]
+OpenRuntime = Callable[[Graph, LocalWork], TrainingRuntime]
 """How a device trains in a round."""
 Chance = Callable[[], np.random.Generator]
 """What a device's noise and batches of a round come from."""
 
 
-def as_devices_do(session: Session, work: LocalWork) -> TrainingRuntime:
+def as_devices_do(session: Graph, work: LocalWork) -> TrainingRuntime:
     """The device's own training."""
     if isinstance(work.plan.privacy, RecordPrivacy):
         return RecordTraining(session, Mechanism(work.plan.privacy, work.divisor, work.noise))
@@ -115,7 +115,7 @@ class CanaryDevice:
         self.canaries = canaries
         inputs = canaries + 1 + QUIET
         self._layout = export_bundle(Heads(inputs), (inputs,), folder, name="canaries").layout
-        self._session = open_session(folder / self._graph, 1)
+        self._session = open_session(folder / self._graph)
         self._choice = Choice(full_sub_model(self._layout))
         self._shapes = sub_shapes(self._layout, self._choice.sub_model.widths)
         self._base = {name: np.zeros(shape, np.float32) for name, shape in self._shapes.items()}

@@ -9,7 +9,7 @@ import numpy as np
 
 from edge_client.local_data import in_order
 from edge_client.local_update import LocalWork
-from edge_client.onnx_session import Session, batch_feeds
+from edge_client.onnx_session import Graph, batch_feeds
 from edge_client.privacy.clip_count import ClipCount
 from edge_client.privacy.mechanism import Mechanism
 from edge_client.privacy.noised_gradient import NO_LOSS, NoisedGradient
@@ -37,7 +37,7 @@ class DividesByTheDrawn(NoisedGradient):
 class ClipsEachParameter(NoisedGradient):
     """Clips the gradient of each parameter by itself and not all together."""
 
-    def __init__(self, session: Session, mechanism: Mechanism, count: ClipCount | None, memory: Memory) -> None:
+    def __init__(self, session: Graph, mechanism: Mechanism, count: ClipCount | None, memory: Memory) -> None:
         super().__init__(session, mechanism, count, memory)
         self._bound_norm = mechanism.privacy.clip_norm
         self._clip_norm[...] = _NEVER_CLIPPED
@@ -56,7 +56,7 @@ class FaultyTraining:
 
     name = "faulty"
 
-    def __init__(self, kind: type[NoisedGradient], session: Session, work: LocalWork) -> None:
+    def __init__(self, kind: type[NoisedGradient], session: Graph, work: LocalWork) -> None:
         assert isinstance(work.plan.privacy, RecordPrivacy)
         self.privacy = work.plan.privacy
         self._open = partial(kind, session, Mechanism(self.privacy, work.divisor, work.noise), None)
@@ -71,7 +71,7 @@ class FaultyTraining:
         return TrainingResult(descent.parameters(), NO_LOSS, examples=0)
 
 
-def with_a_seed(session: Session, work: LocalWork) -> TrainingRuntime:
+def with_a_seed(session: Graph, work: LocalWork) -> TrainingRuntime:
     """Noise by a seed that is the same in every round."""
     assert isinstance(work.plan.privacy, RecordPrivacy)
     return RecordTraining(session, Mechanism(work.plan.privacy, work.divisor, np.random.default_rng(0)))

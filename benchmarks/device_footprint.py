@@ -3,17 +3,19 @@
     python3.11 -m venv .venv-flower && .venv-flower/bin/pip install -r requirements-flower.txt
     python -m benchmarks.device_footprint --json footprint.json
 
-A real broker, server and device in processes of their own on this machine, the device in `.venv-edge`. It is ready when
-the broker has acknowledged its birth message, the SuperNode when the SuperLink knows it. Processor seconds are those of
-the whole process from its start on, user and system; the two take turns, and medians count. Idle is the memory resident
-two seconds later, before there is anything to train. Training is the most memory resident in `ROUNDS` rounds of LeNet,
-scoring of neurons and sending included; a SuperNode trains in another process, with whatever its user chose.
+A real broker, server and device in processes of their own on this machine; the device is what its packages install on
+Debian 12 on a PC, compiled and started as they do it. It is ready when the broker has acknowledged its birth message,
+the SuperNode when the SuperLink knows it. Processor seconds are those of the whole process from its start on, user and
+system; the two take turns, and medians count. Idle is the memory resident two seconds later, before there is anything
+to train. Training is the most memory resident in `ROUNDS` rounds of LeNet, scoring of neurons and sending included; a
+SuperNode trains in another process, with whatever its user chose.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,15 +29,25 @@ import psutil
 
 from benchmarks.figures import benchmark_parser, publish
 from benchmarks.supernode import superlink, supernode
+from devices.flashing.caches import cache_folder
+from devices.flashing.client_tree import write_site_packages
+from devices.flashing.systems import system_named
 from tests.faults.party import INPUT_SHAPE, Party, Plot, fisherfleet, wait_for_port
 
-EDGE, FLOWER = Path(".venv-edge/bin"), Path(".venv-flower/bin")
-ROUNDS, EXAMPLES, BATCH, STEPS = 3, 512, 32, 20
+FLOWER = Path(".venv-flower/bin")
+SYSTEM = "bookworm-x86-64"
+ROUNDS, EXAMPLES, BATCH, STEPS = 3, 64, 32, 20
 SETTLING_SECONDS = 2.0
 READY = "connected to"
 
-INSTALLED = """
-import json, sys
+LAUNCH = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from edge_client.__main__ import main
+sys.exit(main())
+"""
+FLOWERS_OWN = """
+import json
 from importlib.metadata import distribution
 from packaging.requirements import Requirement
 found = {}
@@ -43,11 +55,11 @@ def add(requirement):
     name = requirement.name.lower().replace("_", "-")
     if name not in found:
         found[name] = distribution(requirement.name)
-        environments = [{"extra": extra} for extra in ("", *requirement.extras)]
         for needed in map(Requirement, found[name].requires or ()):
-            if needed.marker is None or any(map(needed.marker.evaluate, environments)):
+            extras = ("", *requirement.extras)
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
                 add(needed)
-add(Requirement(sys.argv[1]))
+add(Requirement("flwr"))
 paths = {one.locate_file(file).resolve() for one in found.values() for file in one.files or ()}
 print(json.dumps([len(found), sum(path.stat().st_size for path in paths if path.is_file()) / 1e6]))
 """
@@ -72,7 +84,7 @@ class Footprint:
         self.idle_mb.append(watched.memory_info().rss / 1e6)
 
     def figures(self) -> dict[str, float | None]:
-        """Medians, by name."""
+        """Medians of all turns, by name."""
         return {
             "ready_cpu_seconds": median(self.seconds),
             "idle_mb": median(self.idle_mb),
@@ -82,17 +94,30 @@ class Footprint:
         }
 
 
-def installed(binaries: Path, requirement: str) -> Footprint:
-    """How many packages a requirement brings into an environment, and their size in MB (10^6 bytes)."""
-    command = [str(binaries / "python"), "-c", INSTALLED, requirement]
+def flower_installed(binaries: Path) -> Footprint:
+    """Flower without its simulation engine: packages, and their size in MB (10^6 bytes)."""
+    command = [str(binaries / "python"), "-c", FLOWERS_OWN]
     packages, size = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return Footprint(packages, size)
 
 
+def device_installed(tree: Path) -> Footprint:
+    """Make the client's packages in `tree`, and count them alike."""
+    write_site_packages(system_named(SYSTEM), tree, cache_folder(), print)
+    subprocess.run([python(), "-I", "-m", "compileall", "-q", str(tree)], check=True)
+    size = sum(path.stat().st_size for path in tree.rglob("*") if path.is_file())
+    return Footprint(len(list(tree.glob("*.dist-info"))), size / 1e6)
+
+
+def python() -> str:
+    """The system's Python, with nothing installed beside it."""
+    return str(Path(sys.base_prefix) / "bin" / f"python{system_named(SYSTEM).python}")
+
+
 @contextmanager
-def ready_device(folder: Path) -> Iterator[int]:
+def ready_device(tree: Path, folder: Path) -> Iterator[int]:
     """The device of a folder, as soon as the broker has its birth; gives its process id."""
-    command = [str(EDGE / "fisherfleet-edge"), "--config", str(folder / "device.toml")]
+    command = [python(), "-I", "-S", "-c", LAUNCH, str(tree), "--config", str(folder / "device.toml")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
@@ -130,31 +155,32 @@ def device_folder(made: Party) -> Path:
 
 def measure(turns: int, flower: Path) -> dict[str, Footprint]:
     """Both sides in turn, then the device's training."""
-    ours, theirs = installed(EDGE, "fisherfleet[edge]"), installed(flower, "flwr")
-    with TemporaryDirectory() as folder, superlink(flower, Path(folder)) as port:
-        made = party(Path(folder))
+    with TemporaryDirectory() as name, superlink(flower, Path(name)) as port:
+        folder, theirs = Path(name), flower_installed(flower)
+        tree = folder / "site-packages"
+        ours, made = device_installed(tree), party(folder)
         made.broker.start()
         try:
             wait_for_port(made.broker_port)
             for _ in range(turns):
-                with ready_device(device_folder(made)) as process:
+                with ready_device(tree, device_folder(made)) as process:
                     ours.look(process)
-                with supernode(flower, Path(folder), port) as process:
+                with supernode(flower, folder, port) as process:
                     theirs.look(process)
-            ours.training_mb = training_peak_mb(made)
+            with ready_device(tree, device_folder(made)) as process:
+                made.server.start()
+                made.await_end()
+                ours.training_mb = peak_mb(process)
         finally:
             made.server.stop()
             made.broker.stop()
     return {"device": ours, "Flower's SuperNode": theirs}
 
 
-def training_peak_mb(made: Party) -> float:
-    """The most memory resident in a device until the server ends its run."""
-    with ready_device(device_folder(made)) as process:
-        made.server.start()
-        made.await_end()
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) * 1024 / 1e6
+def peak_mb(process: int) -> float:
+    """The most memory that was resident in a process, MB (10^6 bytes)."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) * 1024 / 1e6
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ STEPS, BATCH, EXAMPLES = 50, 32, 64
 SCORING = """
 from edge_client.fisher import FisherScorer
 from edge_client.local_data import in_order
-FisherScorer.open(folder, layout, 1).scores(parameters, in_order(examples, {batch}))
+FisherScorer.open(folder, layout).scores(parameters, in_order(examples, {batch}))
 """
 
 DEVICE = """
@@ -48,7 +48,7 @@ shapes = sub_shapes(layout, full_sub_model(layout).widths)
 parameters = decode((folder / "model.bin").read_bytes(), shapes, Codec("float32"))
 examples = fit_examples(load_examples(folder / "data.npz", labelled=False), manifest, "data.npz")
 {scoring}
-runtime = PortableRuntime.open(folder, layout, 1)
+runtime = PortableRuntime.open(folder, layout)
 loss = runtime.train(parameters, batches(examples, {batch}, {steps}, np.random.default_rng(0)), 0.01).loss
 assert "torch" not in sys.modules
 """

@@ -36,7 +36,7 @@ from tests.throwaway_postgresql import Postgresql
 
 PLOT = Plot(devices=4, groups=2, rounds=40)
 LONGEST_LIFE = 0.1
-"""Of the time that an undisturbed run takes: the longest until a server is killed."""
+"""Of the time that an undisturbed run takes: the longest until a server is killed, unless told otherwise."""
 KILLED = -9
 
 
@@ -51,10 +51,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Asked:
-    """So many `kills` in all, at least, of services whose `runs` take turns."""
+    """So many `kills` in all, at least, of services whose `runs` take turns, each within `longest` seconds."""
 
     kills: int
     runs: int
+    longest: float | None
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def train_until(asked: Asked, folder: Path, draw: random.Random, databases: Iter
     bundle = folder / "bundle"
     fisherfleet("export", "mlp", "--input", ",".join(map(str, INPUT_SHAPE)), "--out", bundle)
     outcomes = [train(folder / "undisturbed", bundle, asked.runs, Fate(0, 0.0, draw), None)]
-    longest = outcomes[0].seconds * LONGEST_LIFE
+    longest = asked.longest or outcomes[0].seconds * LONGEST_LIFE
     while (left := asked.kills - sum(one.kills for one in outcomes)) > 0:
         name = f"killed-{len(outcomes)}"
         outcomes.append(train(folder / name, bundle, asked.runs, Fate(left, longest, draw), next(databases)))
@@ -151,10 +152,11 @@ def main() -> None:
     parser = benchmark_parser("Does a run whose server is killed at random end with the same model?")
     parser.add_argument("--kills", type=int, default=200, help="in all, at least")
     parser.add_argument("--runs", type=int, default=1, help="that take turns")
+    parser.add_argument("--longest", type=float, help="a server's longest life (a tenth of what all takes)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments at which it is killed")
     parser.add_argument("--postgresql", action="store_true", help="with a PostgreSQL cluster of its own")
     arguments = parser.parse_args()
-    asked = Asked(arguments.kills, arguments.runs)
+    asked = Asked(arguments.kills, arguments.runs, arguments.longest)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         databases: Iterator[URL | None] = repeat(None)

@@ -66,7 +66,7 @@ class Subject:
 def sides(subject: Subject) -> dict[str, Step]:
     """Every side that this environment can run, by name."""
     layout = subject.manifest.layout
-    scorer = FisherScorer.open(subject.bundle, layout, threads=1)
+    scorer = FisherScorer.open(subject.bundle, layout)
     found: dict[str, Step | None] = {
         "torch": _timed(_torch_step(subject)),
         "portable": _portable(subject, 1.0),
@@ -155,7 +155,7 @@ def _ort_training(subject: Subject) -> Step | None:
 
 
 def _on_runtime(name: RuntimeName, subject: Subject, parameters: Arrays) -> Step:
-    runtime = open_runtime(RuntimeSpec(name, subject.bundle, subject.manifest, threads=1))
+    runtime = open_runtime(RuntimeSpec(name, subject.bundle, subject.manifest))
 
     def step() -> float:
         seconds: list[float] = []
@@ -177,7 +177,7 @@ def _private_step(subject: Subject) -> Callable[[], None]:
     trained = {name: array.copy() for name, array in subject.parameters.items()}
     gradients = {f"grad.{name}": np.empty_like(array) for name, array in trained.items()}
     bound = BoundRun(
-        open_session(subject.bundle / PRIVATE_STEP, 1),
+        open_session(subject.bundle / PRIVATE_STEP),
         {**trained, "clip_norm": np.array(CLIP_NORM, dtype=np.float32)},
         {"loss": np.empty((), dtype=np.float32), **gradients},
     )

@@ -40,7 +40,7 @@ def steps_of(name: str, batch: int, folder: Path) -> list[dict[str, Any]]:
     examples = random_examples(made.manifest, made.words, EXAMPLES)
     work = LocalWork(plan, layout, examples, np.random.default_rng(0))
     probe = Probe(sensors.seconds, sensors.peak_memory_mb)
-    measured = measure_training(work, PortableRuntime.open(made.bundle, layout, 1), probe)
+    measured = measure_training(work, PortableRuntime.open(made.bundle, layout), probe)
     modelled = VirtualMachine(SPEED, batch).calibration(layout).points
     pairs = zip(measured, modelled, strict=True)
     return [

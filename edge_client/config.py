@@ -10,13 +10,14 @@
     # run = "digits"       take part in this run only
     # runtime = "auto"     auto, portable or ort-training
     # download = "auto"    http, mqtt (through the broker), or auto: by MQTT where HTTP fails
-    # threads = 1          processor threads for training
+    # threads = 1          processor threads for training, or "auto": one for each of the fastest cores
+    # provider = "cpu"     what graphs run on: cpu, cuda, tensorrt, or auto: cuda where it is there
     # seed = 7             repeatable batches and random selections
     # ca_file = "ca.pem"   certificate authority of broker and server, in place of identity/ca.pem
     # [limits]             what the device may spend: see edge_client/limits.py
     # [privacy]            what it may reveal: see edge_client/privacy/cap.py
     # [updates]            what the operator may put on it: see edge_client/updates/consent.py
-    # [report]             what it says of how it is: see edge_client/report.py
+    # [report]             what it says of how it is: see edge_client/allowed_report.py
 
 Paths are relative to the folder of the file. Unknown keys are refused, so that a misspelt one is not lost.
 """
@@ -29,10 +30,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 from urllib.parse import urlsplit
 
+from edge_client.allowed_report import Report, read_report
 from edge_client.errors import ConfigError
 from edge_client.limits import Limits, read_limits
 from edge_client.privacy.cap import Cap, read_cap
-from edge_client.report import Report, read_report
+from edge_client.processors import Processors, Provider, choose_processors
 from edge_client.updates.consent import Consent, read_consent
 from edge_client.updates.launch import RELEASES
 from wire_protocol.broker_url import BrokerUrl, parse_broker_url
@@ -49,8 +51,8 @@ DownloadMode = Literal["auto", "http", "mqtt"]
 
 REQUIRED = ("device", "broker", "server", "data")
 OPTIONAL = (
-    "identity", "state", "outbox_mb", "run", "runtime", "download", "threads", "seed", "ca_file", "limits", "privacy",
-    "report", "updates",
+    "identity", "state", "outbox_mb", "run", "runtime", "download", "threads", "provider", "seed", "ca_file",
+    "limits", "privacy", "report", "updates",
 )  # fmt: skip
 MAX_THREADS = 256
 MAX_OUTBOX_MB = 1_000_000
@@ -72,7 +74,8 @@ class DeviceConfig:
     identity: Path
     run: str | None = None
     runtime: RuntimeName = "auto"
-    threads: int = 1
+    threads: int | Literal["auto"] = 1
+    provider: Provider = "cpu"
     seed: int | None = None
     ca_file: Path | None = None
     outbox_mb: int = 64
@@ -93,12 +96,21 @@ class DeviceConfig:
             fits, "runtime", self.runtime, "auto or portable with [limits], as ort-training knows a few widths only"
         )
         require(self.download in get_args(DownloadMode), "download", self.download, _one_of(get_args(DownloadMode)))
-        require(1 <= self.threads <= MAX_THREADS, "threads", self.threads, f"1 to {MAX_THREADS}")
+        counted = self.threads == "auto" or (isinstance(self.threads, int) and 1 <= self.threads <= MAX_THREADS)
+        require(counted, "threads", self.threads, f'1 to {MAX_THREADS}, or "auto"')
+        require(self.provider in get_args(Provider), "provider", self.provider, _one_of(get_args(Provider)))
+        fits = self.provider == "cpu" or self.runtime != "ort-training"
+        require(fits, "provider", self.provider, "cpu with ort-training, which has no other")
         require(1 <= self.outbox_mb <= MAX_OUTBOX_MB, "outbox_mb", self.outbox_mb, f"1 to {MAX_OUTBOX_MB}")
         require(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0")
         require(
             self.ca_file is None or self.ca_file.is_file(), "ca_file", str(self.ca_file), "a file with certificates"
         )
+
+    @property
+    def processors(self) -> Processors:
+        """What graphs run on here."""
+        return choose_processors(self.threads, self.provider)
 
 
 def load_config(path: Path) -> DeviceConfig:
@@ -140,7 +152,8 @@ def check_config(table: dict[str, Any], folder: Path) -> DeviceConfig:
         identity=folder / _path(table, "identity", "identity"),
         run=_optional(table, "run", str),
         runtime=cast("RuntimeName", _typed({"runtime": "auto", **table}, "runtime", str)),
-        threads=_typed({"threads": 1, **table}, "threads", int),
+        threads=_threads(table.get("threads", 1)),
+        provider=cast("Provider", _typed({"provider": "cpu", **table}, "provider", str)),
         seed=_optional(table, "seed", int),
         ca_file=None if ca_file is None else folder / ca_file,
         outbox_mb=_typed({"outbox_mb": 64, **table}, "outbox_mb", int),
@@ -162,6 +175,12 @@ def _typed(table: dict[str, Any], key: str, kind: type[_T]) -> _T:
 
 def _optional(table: dict[str, Any], key: str, kind: type[_T]) -> _T | None:
     return _typed(table, key, kind) if key in table else None
+
+
+def _threads(value: object) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    return _typed({"threads": value}, "threads", int)
 
 
 def _path(table: dict[str, Any], key: str, default: str) -> str:

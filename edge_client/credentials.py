@@ -15,11 +15,15 @@ import ssl
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_client.config import DeviceConfig
 from edge_client.errors import ConfigError
 from wire_protocol.envelope import Context, open_sealed, seal, sign, verify
 from wire_protocol.identity import Fleet, Identity, IdentityError, load_fleet, load_identities, read_private
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 logger = logging.getLogger(__name__)
 
@@ -142,15 +146,22 @@ def _trust(context: ssl.SSLContext, path: Path) -> None:
         raise ConfigError(f"{path} holds no certificates that can be read: {error}") from error
 
 
-def _check_certificate(path: Path, device: str) -> None:
-    """Say early what a broker would say late and darkly: another device's certificate, or one out of date."""
+def read_certificate(path: Path) -> x509.Certificate:
+    """A certificate in PEM; raises `IdentityError`."""
     from cryptography import x509  # noqa: PLC0415 - only where TLS is used
 
     try:
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
-        names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        return x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError) as error:
         raise IdentityError(f"{path} cannot be read as a certificate: {error}") from error
+
+
+def _check_certificate(path: Path, device: str) -> None:
+    """Say early what a broker would say late and darkly: another device's certificate, or one out of date."""
+    from cryptography.x509 import NameOID  # noqa: PLC0415 - only where TLS is used
+
+    certificate = read_certificate(path)
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     name = names[0].value if names else ""
     if name != device:
         raise IdentityError(f"{path} was issued for device {name!r}, this is {device}: copy the right folder")

@@ -85,6 +85,7 @@ class DeviceWork:
         fetch: FetchFile = download,
     ) -> None:
         self._config = config
+        self._processors = config.processors
         self._fitter = fitter
         self._examples = examples
         self._open_runtime = open_runtime
@@ -105,6 +106,14 @@ class DeviceWork:
     def group_sizes(self) -> dict[str, int]:
         """Neurons in each group of the open bundle."""
         return {} if self._open is None else self._open.manifest.layout.group_sizes
+
+    @property
+    def runtime(self) -> str:
+        """What trained last, and on what; before the first training the owner's word."""
+        if self._graphs is None:
+            return self._config.runtime
+        kind, _bundle, opened = self._graphs
+        return str(opened.name) if kind == "plain" else kind
 
     def recall(self, bundle: str) -> None:
         """Open a bundle used before, if it is still on disk, so that slices of a known size can come at once."""
@@ -160,7 +169,7 @@ class DeviceWork:
         )
         inner = self._runtime_of(opened, work)
         runtime = InterruptibleRuntime(inner, pacer, plan.local_steps)
-        scorer = partial(self._open_scorer, opened, pacer)
+        scorer = partial(self._open_scorer, opened, plan, pacer)
         fitting = self._begin_fitting(command, work, inner, pacer)
         if command.selection is not None and command.content is not None:
             choice = Choice(command.selection.sub_model, known=True)
@@ -206,9 +215,9 @@ class DeviceWork:
 
         plan, unhurried = command.plan, pacer.unhurried()
         runtime = InterruptibleRuntime(inner, unhurried)
-        open_scorer = partial(self._open_scorer, self._open_bundle(plan, self._store(pacer.stop)), unhurried)
+        open_scorer = partial(self._open_scorer, self._open_bundle(plan, self._store(pacer.stop)), plan, unhurried)
         scores = command.selection is None and plan.selection == "fisher" and bool(work.layout.groups)
-        subject = Subject(plan, work.layout, work.examples, runtime, open_scorer, scores, self._config.threads)
+        subject = Subject(plan, work.layout, work.examples, runtime, open_scorer, scores, self._processors.threads)
         fitting = self._fitter.begin(subject, pacer.working_seconds_left)
         if command.selection is not None:
             fitting.require(command.selection.sub_model.widths)
@@ -245,13 +254,14 @@ class DeviceWork:
         return files_for(self._config.runtime, manifest, plan.largest_widths(manifest.layout))
 
     def _runtime_of(self, opened: _OpenBundle, work: LocalWork) -> TrainingRuntime:
-        threads = self._config.threads
         if isinstance(work.plan.privacy, RecordPrivacy):
             from edge_client.privacy import record_training  # noqa: PLC0415 - onnxruntime only where it is used
 
-            session = self._opened_once("private", opened, partial(record_training.open_step, opened.folder, threads))
+            session = self._opened_once(
+                "private", opened, partial(record_training.open_step, opened.folder, self._processors)
+            )
             return record_training.RecordTraining(session, Mechanism(work.plan.privacy, work.divisor, work.noise))
-        spec = RuntimeSpec(self._config.runtime, opened.folder, opened.manifest, threads)
+        spec = RuntimeSpec(self._config.runtime, opened.folder, opened.manifest, self._processors)
         runtime: TrainingRuntime = self._opened_once("plain", opened, partial(self._open_runtime, spec))
         return runtime
 
@@ -262,11 +272,12 @@ class DeviceWork:
             self._graphs = (kind, opened.bundle, open_it())
         return self._graphs[2]
 
-    def _open_scorer(self, opened: _OpenBundle, pacer: StepPacer) -> Scorer:
+    def _open_scorer(self, opened: _OpenBundle, plan: RoundPlan, pacer: StepPacer) -> Scorer:
+        """Scores of a private run are sums of clipped gradients: see `open_step` on why the processor makes them."""
         from edge_client.fisher import FisherScorer  # noqa: PLC0415 - onnxruntime only where it is used
 
-        scorer = FisherScorer.open(opened.folder, opened.manifest.layout, self._config.threads)
-        return InterruptibleScorer(scorer, pacer)
+        processors = self._processors if plan.privacy is None else self._processors.on_cpu
+        return InterruptibleScorer(FisherScorer.open(opened.folder, opened.manifest.layout, processors), pacer)
 
     def _generator(self, plan: RoundPlan) -> np.random.Generator:
         if self._config.seed is None:

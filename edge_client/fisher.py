@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from edge_client.errors import TrainingError
 from edge_client.local_data import in_order
-from edge_client.onnx_session import Session, feeds, open_session, run
+from edge_client.onnx_session import Graph, feeds, open_session, run
+from edge_client.processors import ONE_THREAD, Processors
 from wire_protocol.bundle_manifest import FISHER
 from wire_protocol.examples import Examples
 from wire_protocol.layout import Layout
@@ -26,14 +27,14 @@ from wire_protocol.sub_model import Arrays
 class FisherScorer:
     """Scores the neurons of one bundle's model."""
 
-    def __init__(self, session: Session, layout: Layout) -> None:
+    def __init__(self, session: Graph, layout: Layout) -> None:
         self._session = session
         self._layout = layout
 
     @classmethod
-    def open(cls, bundle_dir: Path, layout: Layout, threads: int) -> FisherScorer:
+    def open(cls, bundle_dir: Path, layout: Layout, processors: Processors = ONE_THREAD) -> FisherScorer:
         """Load the scoring graph of a bundle; raises `TrainingError`."""
-        return cls(open_session(bundle_dir / FISHER, threads), layout)
+        return cls(open_session(bundle_dir / FISHER, processors), layout)
 
     def scores(
         self, parameters: Arrays, batches: Iterable[Examples], clip_norm: float = inf

@@ -12,7 +12,6 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from math import inf
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,6 +19,7 @@ import numpy as np
 
 from edge_client.bundle_store import BundleStore
 from edge_client.config import DeviceConfig, load_config
+from edge_client.config_option import add_config_option
 from edge_client.durable_files import read_checked
 from edge_client.errors import BundleError, DamagedFileError
 from edge_client.fit_report import Report, as_json, as_table
@@ -86,15 +86,16 @@ def _subject(config: DeviceConfig, store: BundleStore, manifest: BundleManifest,
     layout, bundle = manifest.layout, plan.bundle
     examples = fit_examples(load_examples(config.data, labelled=False), manifest, str(config.data))
     folder = store.files(bundle, manifest, files_for(config.runtime, manifest, plan.largest_widths(layout)))
-    runtime = open_runtime(RuntimeSpec(config.runtime, folder, manifest, config.threads))
+    processors = config.processors
+    runtime = open_runtime(RuntimeSpec(config.runtime, folder, manifest, processors))
 
     def open_scorer() -> Scorer:
         from edge_client.fisher import FisherScorer  # noqa: PLC0415 - with the runtime
 
-        return FisherScorer.open(store.files(bundle, manifest, [FISHER]), layout, config.threads)
+        return FisherScorer.open(store.files(bundle, manifest, [FISHER]), layout, processors)
 
     reads_scores = plan.selection == "fisher" and bool(layout.groups)
-    return Subject(plan, layout, examples, runtime, open_scorer, reads_scores, config.threads)
+    return Subject(plan, layout, examples, runtime, open_scorer, reads_scores, processors.threads)
 
 
 def _scores(store: BundleStore, manifest: BundleManifest, subject: Subject) -> Scores | None:
@@ -137,7 +138,7 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description="Say what this device would train, and why.")
-    parser.add_argument("--config", type=Path, required=True, help="the device's TOML file")
+    add_config_option(parser)
     parser.add_argument("--json", action="store_true", help="print figures as JSON")
     parser.add_argument("--steps", type=int, help="local steps, in place of the last plan's (10 where none was seen)")
     parser.add_argument("--batch", type=int, help="examples a step, in place of the last plan's (32)")

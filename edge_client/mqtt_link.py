@@ -115,10 +115,12 @@ class MqttLink:
     """Keeps one device connected; `run` and `publish` belong to one event loop."""
 
     def __init__(self, settings: LinkSettings, wall: Callable[[], float] = time.time) -> None:
-        self._settings, self._wall = settings, wall
+        self.settings, self._wall = settings, wall
         self._limit = LogLimit(logger, logging.WARNING, burst=FAILURES_LOGGED, seconds=SECONDS_AN_HOUR)
         self._client: aiomqtt.Client | None = None
         self._trouble = _SocketTrouble()
+        self.why_down = ""
+        """Why there was no link the last time that there was none."""
 
     async def run(self, handle: Handle) -> None:
         """Stay connected until cancelled, then say goodbye. What `handle` raises is logged and goes no further.
@@ -148,21 +150,31 @@ class MqttLink:
                 delay = full_jitter(
                     failures, random.random(), base=BACKOFF_BASE_SECONDS, ceiling=BACKOFF_CEILING_SECONDS
                 )
-                name, broker = self._settings.client_id, self._settings.broker
+                name, broker, self.why_down = self.settings.client_id, self.settings.broker, self._why(error)
                 text = "%s: no link to %s (%s); trying again in %.1f s"
-                self._limit.log(clock.time(), text, name, broker, self._why(error), delay)
+                self._limit.log(clock.time(), text, name, broker, self.why_down, delay)
                 failures = 0 if await self._clock_set_within(delay) else failures + 1
 
     async def _clock_set_within(self, delay: float) -> bool:
         """Wait so long, or until the device's clock is set, before which no certificate can be judged."""
         clock = asyncio.get_running_loop()
         until = clock.time() + delay
-        awaited = self._settings.tls is not None and not was_set(self._wall())
+        awaited = self.settings.tls is not None and not was_set(self._wall())
         while (left := until - clock.time()) > 0:
             await asyncio.sleep(min(left, CLOCK_LOOK_SECONDS) if awaited else left)
             if awaited and was_set(self._wall()):
                 return True
         return False
+
+    async def try_once(self) -> None:
+        """Connect, subscribe and leave, publishing nothing; raises `LinkError` that says what is refused."""
+        try:
+            async with self._new_client() as client:
+                refused = await self._refused(client)
+        except (aiomqtt.MqttError, OSError, UnicodeError) as error:
+            raise LinkError(self._why(error)) from error
+        if refused:
+            raise LinkError(f"the broker refuses a subscription to {', '.join(refused)}")
 
     @property
     def up(self) -> bool:
@@ -172,7 +184,7 @@ class MqttLink:
     async def publish_birth(self) -> None:
         """Say again that the device is here; raises `LinkError`."""
         if self._client is not None:
-            await self.publish(self._settings.state_topic, self._settings.birth(), retain=True)
+            await self.publish(self.settings.state_topic, self.settings.birth(), retain=True)
 
     async def publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
         """Hand a message to the broker and wait for its acknowledgement; raises `LinkError`."""
@@ -184,9 +196,10 @@ class MqttLink:
             raise LinkError(f"the broker did not take a message: {error}") from error
 
     async def _session(self, handle: Handle) -> None:
-        settings = self._settings
+        settings = self.settings
         async with self._new_client() as client:
-            await self._subscribe(client)
+            for name in await self._refused(client):
+                logger.error("%s: the broker refuses a subscription to %s", settings.client_id, name)
             await client.publish(settings.state_topic, settings.birth(), qos=QOS, retain=True)
             logger.info("%s: connected to %s", settings.client_id, settings.broker)
             self._client = client
@@ -205,7 +218,7 @@ class MqttLink:
                 self._deliver(handle, LinkDown())
 
     async def _repeat_birth(self, client: aiomqtt.Client) -> None:
-        settings = self._settings
+        settings = self.settings
         with suppress(aiomqtt.MqttError):
             for attempt in count():
                 wait = longest_wait(attempt, base=BIRTH_AGAIN_SECONDS, ceiling=BIRTH_AGAIN_CEILING_SECONDS)
@@ -219,7 +232,7 @@ class MqttLink:
         return explain(cause, "the broker", self._wall())
 
     def _new_client(self) -> aiomqtt.Client:
-        settings = self._settings
+        settings = self.settings
         return aiomqtt.Client(
             settings.broker.host,
             settings.broker.port,
@@ -234,15 +247,14 @@ class MqttLink:
             logger=self._trouble.logger,
         )
 
-    async def _subscribe(self, client: aiomqtt.Client) -> None:
-        granted = await client.subscribe([(name, QOS) for name in self._settings.filters])
+    async def _refused(self, client: aiomqtt.Client) -> list[str]:
+        """Subscribe, and name what the broker refuses."""
+        granted = await client.subscribe([(name, QOS) for name in self.settings.filters])
         codes = [code if isinstance(code, int) else code.value for code in granted]
-        for name, code in zip(self._settings.filters, codes, strict=True):
-            if code >= _SUBACK_FAILURE:
-                logger.error("%s: the broker refuses a subscription to %s", self._settings.client_id, name)
+        return [name for name, code in zip(self.settings.filters, codes, strict=True) if code >= _SUBACK_FAILURE]
 
     async def _say_goodbye(self, client: aiomqtt.Client) -> None:
-        settings = self._settings
+        settings = self.settings
         with suppress(aiomqtt.MqttError):
             await client.publish(settings.state_topic, settings.will, qos=QOS, retain=True, timeout=GOODBYE_SECONDS)
 
@@ -250,7 +262,7 @@ class MqttLink:
         try:
             handle(event)
         except Exception:
-            logger.exception("%s: %s was not handled", self._settings.client_id, type(event).__name__)
+            logger.exception("%s: %s was not handled", self.settings.client_id, type(event).__name__)
 
 
 def _arrived(message: aiomqtt.Message) -> MessageArrived:

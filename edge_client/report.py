@@ -1,19 +1,13 @@
 """What a device says of how it is, and when it says so again. No I/O.
 
-Its owner may withhold some of it, in the table `[report]` of `device.toml`, which is read strictly:
-
-    [report]
-    # temperature = false   the hottest sensor's
-    # budget_left = false   how much epsilon the cap of `[privacy]` leaves
-
-Where the table is missing, all is said.
+Its owner may withhold some of it: see `allowed_report`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_client.owner_table import Reader, flag, read_table
+from edge_client.allowed_report import Report
 from wire_protocol.device_state import COLDEST, HOTTEST, DeviceState
 
 NEWS_DEGREES = 5.0
@@ -22,27 +16,15 @@ NEWS_MB = 100
 
 
 @dataclass(frozen=True)
-class Report:
-    """What may be said beside what every device says."""
-
-    temperature: bool = True
-    budget_left: bool = True
-
-
-@dataclass(frozen=True)
 class Health:
-    """How a device is: units as in `DeviceState`; `throttled` None where nothing tells."""
+    """How a device is: units as in `DeviceState`; `throttled` None where nothing tells, `runtime` "" where unknown."""
 
     temperature: float | None = None
     throttled: bool | None = None
     paused: str = ""
     budget_left: float | None = None
     free_mb: int | None = None
-
-
-def read_report(table: object) -> Report:
-    """The table of the file; raises `InvalidValueError` that names key, value and what is legal."""
-    return Report(**read_table("report", table, _READERS))
+    runtime: str = ""
 
 
 def told(birth: DeviceState, health: Health, allowed: Report) -> DeviceState:
@@ -52,7 +34,7 @@ def told(birth: DeviceState, health: Health, allowed: Report) -> DeviceState:
     return DeviceState(
         online=birth.online,
         examples=birth.examples,
-        runtime=birth.runtime,
+        runtime=health.runtime or birth.runtime,
         client=birth.client,
         release=birth.release,
         temperature=round(degrees, 1) if legal and degrees is not None else None,
@@ -75,6 +57,3 @@ def _moved(before: float | None, after: float | None, least: float) -> bool:
     if before is None or after is None:
         return before is not after
     return abs(after - before) >= least
-
-
-_READERS: dict[str, Reader] = {"temperature": flag, "budget_left": flag}

@@ -10,12 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_client.allowed_report import Report
 from edge_client.errors import LinkError
 from edge_client.link_account import LinkAccount
 from edge_client.log_limit import SECONDS_AN_HOUR, LogLimit
 from edge_client.machine_sensors import Sensors
 from edge_client.machine_watch import MachineWatch
-from edge_client.report import Health, Report, is_news, told
+from edge_client.report import Health, is_news, told
 from wire_protocol.device_state import DeviceState
 from wire_protocol.messages import encode
 
@@ -33,6 +34,7 @@ class Examined:
     watch: MachineWatch
     sensors: Sensors
     budget_left: Callable[[], float | None]
+    runtime: Callable[[], str]
     state: Path
 
     def health(self) -> Health:
@@ -44,6 +46,7 @@ class Examined:
             paused="" if pause is None else pause.words,
             budget_left=self.budget_left(),
             free_mb=_free_mb(self.state),
+            runtime=self.runtime(),
         )
 
 
@@ -54,12 +57,12 @@ class Reporter:
         self._birth, self._allowed, self._account = birth, allowed, account
         self._limit = LogLimit(logger, logging.ERROR, seconds=SECONDS_AN_HOUR)
         self.health = Health()
-        self._said = birth
+        self.said = birth
 
     def message(self) -> bytes:
         """The state as it is to be published now."""
-        self._said = told(self._birth, self.health, self._allowed)
-        payload = encode(self._said)
+        self.said = told(self._birth, self.health, self._allowed)
+        payload = encode(self.said)
         self._account.carried(len(payload))
         return payload
 
@@ -68,7 +71,7 @@ class Reporter:
         while True:
             try:
                 self.health = await asyncio.to_thread(examined.health)
-                if is_news(self._said, told(self._birth, self.health, self._allowed)):
+                if is_news(self.said, told(self._birth, self.health, self._allowed)):
                     await publish()
             except LinkError as error:
                 logger.debug("not said how the device is: %s", error)

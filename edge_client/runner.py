@@ -11,14 +11,18 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_client.card_wear import written
 from edge_client.config import DeviceConfig
 from edge_client.courier import Courier
 from edge_client.credentials import Credentials, broker_tls, load_credentials, server_tls
 from edge_client.delivery_runner import DeliveryRunner
+from edge_client.device_status import Status
 from edge_client.device_store import DeviceStore, Stored
 from edge_client.device_work import DeviceWork
 from edge_client.downlink import Downlink, Withdrawn
@@ -30,6 +34,7 @@ from edge_client.log_limit import LogLimit
 from edge_client.machine_sensors import Sensors, require_sensors
 from edge_client.machine_watch import MachineWatch
 from edge_client.mqtt_link import LinkDown, LinkEvent, LinkSettings, LinkUp, MessageArrived, MqttLink
+from edge_client.outbox import Parcel
 from edge_client.plan_clock import remaining_seconds
 from edge_client.progress import Progress
 from edge_client.reporter import Examined, Reporter
@@ -53,6 +58,9 @@ logger = logging.getLogger(__name__)
 
 BYTES_PER_MB = 1_000_000
 
+Answering = Callable[[Path, Callable[[], Status]], AbstractAsyncContextManager[None]]
+"""Lets others ask for the status of the device whose state is in a folder."""
+
 
 async def run_device(
     config: DeviceConfig,
@@ -61,12 +69,14 @@ async def run_device(
     executor: Executor | None = None,
     sensors: Sensors = Sensors(),  # noqa: B008 - a frozen value
     manager: ServiceManager | None = None,
+    answering: Answering = lambda _state, _status: nullcontext(),
 ) -> None:
     """Take part in every round until cancelled, then leave cleanly.
 
-    Training and downloads run in `executor` (None: the event loop's own); `manager` is told how it goes. Raises
-    `ConfigError`, `IdentityError`, `ExamplesError` or `TrainingError` at once where the device could never take part;
-    afterwards it only logs, and raises `StartAgainError` between two rounds where another release is to run.
+    Training and downloads run in `executor` (None: the event loop's own); `manager` is told how it goes; `answering` is
+    held open meanwhile and may ask for the device's status at any time. Raises `ConfigError`, `IdentityError`,
+    `ExamplesError` or `TrainingError` at once where the device could never take part; afterwards it only logs, and
+    raises `StartAgainError` between two rounds where another release is to run.
     """
     require_installed(config.runtime)
     require_launched(config)
@@ -91,7 +101,9 @@ async def run_device(
         spare = SpareFetch(config.server, tls, fetch, config.limits, account, sensors)
         updates = DeviceUpdates(config, credentials, client_release(), spare, link.publish)
         outside = Outside(link, account, courier, reporter, manager or ServiceManager({}), updates)
-        await _Device(tools, outside).run(Examined(watch, sensors, work.budget_left, config.state))
+        device = _Device(tools, outside)
+        async with answering(config.state, device.status):
+            await device.run(Examined(watch, sensors, work.budget_left, lambda: work.runtime, config.state))
 
 
 def make_fitter(config: DeviceConfig, sensors: Sensors) -> Fitter | None:
@@ -164,14 +176,15 @@ class _Device:
         self._reporter, self._manager, self._updates = outside.reporter, outside.manager, outside.updates
         self._round = RoundRunner(tools, self._on_stored, outside.updates)
         self._delivery = DeliveryRunner(
-            tools.credentials.device, tools.store, self._link, self._round.settled, self._account
+            tools.credentials.device, tools.store, self._link, self._on_settled, self._account
         )
+        self._started, self._last = time.time(), ""
         self._limit = LogLimit(logger, logging.WARNING)
 
     async def run(self, examined: Examined) -> None:
         beside = [
             asyncio.create_task(self._reporter.run(examined, self._link.publish_birth)),
-            asyncio.create_task(self._manager.attend(self._status, lambda: not self._progress.stuck)),
+            asyncio.create_task(self._manager.attend(self._in_a_line, lambda: not self._progress.stuck)),
         ]
         linking = asyncio.create_task(self._link.run(self._on_link))
         leaving = asyncio.create_task(self._updates.leaving())
@@ -205,13 +218,35 @@ class _Device:
             raise StartAgainError(await leaving)
         await linking
 
-    def _status(self) -> str:
+    def status(self) -> Status:
+        """What it does now."""
+        return Status(
+            device=self._credentials.device,
+            broker=str(self._link.settings.broker),
+            started=self._started,
+            said=self._reporter.said,
+            runtime=self._work.runtime,
+            linked=self._link.up,
+            trouble=self._link.why_down,
+            doing=self._doing,
+            last=self._last,
+            written=written(),
+        )
+
+    @property
+    def _doing(self) -> str:
         paused = self._reporter.health.paused
-        words = f"rests: {paused}" if paused else self._round.doing
-        return words if self._link.up else f"no link to the broker; {words}"
+        return f"rests: {paused}" if paused else self._round.doing
+
+    def _in_a_line(self) -> str:
+        return self._doing if self._link.up else f"no link to the broker; {self._doing}"
 
     def _on_stored(self, stored: Stored) -> None:
         self._delivery.stored(stored)
+
+    def _on_settled(self, parcel: Parcel, receipt: Receipt | None) -> None:
+        self._last = f"run {parcel.run} round {parcel.round}: {_outcome(parcel, receipt)}"
+        self._round.settled(parcel, receipt)
 
     def _on_link(self, event: LinkEvent) -> None:
         if isinstance(event, LinkUp):
@@ -250,3 +285,11 @@ class _Device:
             self._updates.offer_arrived(incoming)
         elif isinstance(incoming, Withdrawn):
             self._updates.offer_arrived(None)
+
+
+def _outcome(parcel: Parcel, receipt: Receipt | None) -> str:
+    if receipt is None:
+        return "its answer was lost: the outbox was full or damaged"
+    if parcel.selection is None:
+        return "the device sat it out, and the server knows"
+    return "its update was counted" if receipt.accepted else f"its update was refused: {receipt.reason}"

@@ -21,7 +21,7 @@ DEVICE_POLICY, SERVER_POLICY, STEPS = "device-policy.json", "server-policy.json"
 _THING = "${iot:Connection.Thing.ThingName}"
 _DEVICE_POLICY_NAME, _SERVER_POLICY_NAME = "fisherfleet-device", "fisherfleet-server"
 _PLACEHOLDER_REGION, _PLACEHOLDER_ACCOUNT = "REGION", "ACCOUNT"
-_RETAINED = {"device": (f"{ROOT}/state/",), "server": (f"{ROOT}/cast/",)}
+_RETAINED = {"device": (f"{ROOT}/state/",), "server": (f"{ROOT}/cast/", f"{ROOT}/down/")}
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
-
 from devices.doctor.examine import examine
-from devices.doctor.findings import describe, exit_status, report
 from devices.doctor.seats import Seats, device_seats, fleet_seats, plain_seats
 from devices.doctor.standing import NOTE_NAME, Memory
+from edge_client.findings import Verdicts, as_json, describe, exit_status, report
 from wire_protocol.broker_url import BrokerUrl, parse_broker_url
 from wire_protocol.errors import FisherfleetError, require
 
 EXIT_REFUSED = 2
 DEFAULT_SECONDS = 5.0
+_VERDICTS = Verdicts("does what a fleet needs", "works", "does not do what a fleet needs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"fisherfleet doctor: {error}\n")
         return EXIT_REFUSED
     made = report(str(broker), findings)
-    text = msgspec.json.format(msgspec.json.encode(made)).decode() if arguments.json else describe(made)
+    text = as_json(made) if arguments.json else describe(made, _VERDICTS)
     sys.stdout.write(f"{text}\n")
     return exit_status(made)
 

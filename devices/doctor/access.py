@@ -11,10 +11,10 @@ from contextlib import suppress
 import aiomqtt
 
 from devices.doctor.delivery import RUN, Bench
-from devices.doctor.findings import Finding
 from devices.doctor.participant import Participant, participant
 from devices.doctor.raw_connection import RefusedError, raw_connection
 from devices.doctor.seats import Seat, Seats
+from edge_client.findings import Finding
 from wire_protocol import topics
 from wire_protocol.topics import Part
 

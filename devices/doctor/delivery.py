@@ -11,9 +11,9 @@ from typing import Literal
 import aiomqtt
 
 from devices.brokers.needs import LARGEST_PAYLOAD, MAX_PACKET_BYTES, QUEUED_MESSAGES
-from devices.doctor.findings import Finding
 from devices.doctor.participant import Participant, participant
 from devices.doctor.seats import Seat
+from edge_client.findings import Finding
 from wire_protocol import topics
 from wire_protocol.topics import Part
 

@@ -10,12 +10,12 @@ import aiomqtt
 from devices.brokers.needs import LARGEST_PAYLOAD
 from devices.doctor.access import examine_access
 from devices.doctor.delivery import RUN, Bench, examine_burst, examine_queue, examine_size
-from devices.doctor.findings import Finding
 from devices.doctor.participant import participant
 from devices.doctor.raw_connection import RefusedError
 from devices.doctor.reaching import examine_reach
 from devices.doctor.seats import Seat, Seats
 from devices.doctor.standing import Memory, examine_persistence, examine_retained, examine_will
+from edge_client.findings import Finding
 from wire_protocol import topics
 from wire_protocol.topics import Part
 

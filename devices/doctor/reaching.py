@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 
-from devices.doctor.findings import Finding
 from devices.doctor.raw_connection import RefusedError, broker_certificate, pending_alert, raw_connection
 from devices.doctor.seats import Seat
+from edge_client.findings import Finding
 from server.fleet.certificates import common_name, hosts_of
 
 NEAR_END = timedelta(days=30)

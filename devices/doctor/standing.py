@@ -17,9 +17,9 @@ import msgspec
 
 from devices.brokers.needs import UPTIME_TOPICS
 from devices.doctor.delivery import Bench
-from devices.doctor.findings import Finding
 from devices.doctor.participant import participant
 from devices.doctor.raw_connection import RefusedError, Will, raw_connection
+from edge_client.findings import Finding
 from server.fleet.durable_files import write_file
 from wire_protocol import topics
 

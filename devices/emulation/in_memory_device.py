@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edge_client.fisher import FisherScorer
 from edge_client.local_update import LocalWork
-from edge_client.onnx_session import Session
+from edge_client.onnx_session import Graph
 from edge_client.privacy.mechanism import Mechanism
 from edge_client.privacy.record_training import RecordTraining, open_step
 from edge_client.training.portable import PortableRuntime
@@ -36,7 +36,7 @@ class Graphs:
     @classmethod
     def open(cls, bundle: Path, layout: Layout) -> Graphs:
         """Load them, each for one thread; raises `TrainingError`."""
-        runtime, scorer = PortableRuntime.open(bundle, layout, threads=1), FisherScorer.open(bundle, layout, threads=1)
+        runtime, scorer = PortableRuntime.open(bundle, layout), FisherScorer.open(bundle, layout)
         return cls(bundle, layout, runtime, scorer)
 
     def runtime_for(self, work: LocalWork) -> TrainingRuntime:
@@ -47,8 +47,8 @@ class Graphs:
         return self.runtime
 
     @cached_property
-    def _private_step(self) -> Session:
-        return open_step(self.bundle, threads=1)
+    def _private_step(self) -> Graph:
+        return open_step(self.bundle)
 
 
 def decode_model(layout: Layout, plan: RoundPlan, content: bytes) -> Arrays:

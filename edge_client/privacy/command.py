@@ -10,9 +10,9 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from edge_client.config import load_config
+from edge_client.config_option import add_config_option
 from edge_client.durable_files import only_user_of
 from edge_client.privacy.ledger import read_ledger
 from edge_client.privacy.ledger_reset import reset_ledger
@@ -61,5 +61,5 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     reset.add_argument("--accept-lost-charges", action="store_true", required=True, help="say that you know that")
     for command in (status, reset):
-        command.add_argument("--config", type=Path, required=True, help="the device's TOML file")
+        add_config_option(command)
     return parser

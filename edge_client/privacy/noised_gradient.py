@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_client.errors import TrainingError
 from edge_client.local_data import in_order
-from edge_client.onnx_session import BoundRun, Session, batch_feeds
+from edge_client.onnx_session import BoundRun, Graph, batch_feeds
 from edge_client.privacy.clip_count import ClipCount
 from edge_client.privacy.mechanism import Mechanism
 from edge_client.privacy.noise import noised
@@ -32,7 +32,7 @@ class NoisedGradient:
     Where there is a `count`, it is told how many gradients of every step are within the clip norm.
     """
 
-    def __init__(self, session: Session, mechanism: Mechanism, count: ClipCount | None, memory: Memory) -> None:
+    def __init__(self, session: Graph, mechanism: Mechanism, count: ClipCount | None, memory: Memory) -> None:
         self._mechanism, self._memory, self._count = mechanism, memory, count
         self._clip_norm = np.array(mechanism.privacy.clip_norm, dtype=np.float32)
         self._part = {name: np.zeros_like(gradient) for name, gradient in memory.gradients.items()}

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from edge_client.errors import TrainingError
-from edge_client.onnx_session import Session, open_session
+from edge_client.onnx_session import Graph, open_session
 from edge_client.privacy.clip_count import ClipCount
 from edge_client.privacy.mechanism import Mechanism
 from edge_client.privacy.noised_gradient import NO_LOSS, NoisedGradient
+from edge_client.processors import ONE_THREAD, Processors
 from edge_client.training.descent import Descent
 from edge_client.training.runtime import PLAIN_STEPS, StepRule, TrainingResult
 from wire_protocol.bundle_manifest import PRIVATE_STEP
@@ -29,7 +30,7 @@ class RecordTraining:
 
     name = "private"
 
-    def __init__(self, session: Session, mechanism: Mechanism) -> None:
+    def __init__(self, session: Graph, mechanism: Mechanism) -> None:
         self._session = session
         self._mechanism = mechanism
 
@@ -56,6 +57,9 @@ class RecordTraining:
         return TrainingResult(descent.parameters(), NO_LOSS, examples=0, within=within)
 
 
-def open_step(bundle_dir: Path, threads: int) -> Session:
-    """Load the private graph of a bundle; raises `TrainingError`."""
-    return open_session(bundle_dir / PRIVATE_STEP, threads)
+def open_step(bundle_dir: Path, processors: Processors = ONE_THREAD) -> Graph:
+    """Load the private graph of a bundle, on the processor always; raises `TrainingError`.
+
+    That a gradient is no longer than the clip norm is what privacy rests on, and is not left to a GPU's arithmetic.
+    """
+    return open_session(bundle_dir / PRIVATE_STEP, processors.on_cpu)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edge_client.config import RuntimeName
 from edge_client.errors import TrainingError
+from edge_client.processors import ONE_THREAD, Processors
 from edge_client.training.runtime import TrainingRuntime
 from wire_protocol.bundle_manifest import TRAIN_STEP, BundleManifest, Rung
 
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RuntimeSpec:
-    """What a runtime is opened on: a bundle whose needed files lie in `bundle_dir`, and processor threads to use."""
+    """What a runtime is opened on: a bundle whose needed files lie in `bundle_dir`, and what it runs on."""
 
     name: RuntimeName
     bundle_dir: Path
     manifest: BundleManifest
-    threads: int
+    processors: Processors = ONE_THREAD
 
 
 OpenRuntime = Callable[[RuntimeSpec], TrainingRuntime]
@@ -32,10 +33,10 @@ OpenRuntime = Callable[[RuntimeSpec], TrainingRuntime]
 def open_runtime(spec: RuntimeSpec) -> TrainingRuntime:
     """Open the runtime named by `spec` ("auto" is the portable one); raises `TrainingError`."""
     if spec.name == "ort-training":
-        return _ort_training().open(spec.bundle_dir, spec.manifest, spec.threads)
+        return _ort_training().open(spec.bundle_dir, spec.manifest, spec.processors.threads)
     from edge_client.training.portable import PortableRuntime  # noqa: PLC0415 - onnxruntime only where it is used
 
-    return PortableRuntime.open(spec.bundle_dir, spec.manifest.layout, spec.threads)
+    return PortableRuntime.open(spec.bundle_dir, spec.manifest.layout, spec.processors)
 
 
 def require_installed(name: RuntimeName) -> None:

@@ -7,7 +7,7 @@ from math import isfinite
 import numpy as np
 
 from edge_client.errors import TrainingError
-from edge_client.onnx_session import BoundRun, Session, batch_feeds
+from edge_client.onnx_session import BoundRun, Graph, batch_feeds
 from edge_client.training.descent import Memory
 from wire_protocol.examples import Examples
 
@@ -15,7 +15,7 @@ from wire_protocol.examples import Examples
 class MeanGradient:
     """A `Gradient`; the graph reads the parameters where they stand and writes gradients where they are wanted."""
 
-    def __init__(self, session: Session, memory: Memory) -> None:
+    def __init__(self, session: Graph, memory: Memory) -> None:
         self._loss = np.zeros((), dtype=np.float32)
         outputs = {"loss": self._loss, **{f"grad.{name}": part for name, part in memory.gradients.items()}}
         self._bound = BoundRun(session, memory.parameters, outputs)

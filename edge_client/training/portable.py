@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from edge_client.errors import TrainingError
-from edge_client.onnx_session import Session, open_session
+from edge_client.onnx_session import Graph, open_session, provider_of
+from edge_client.processors import ONE_THREAD, Processors
 from edge_client.training.descent import Descent
 from edge_client.training.mean_gradient import MeanGradient
 from edge_client.training.runtime import PLAIN_STEPS, StepRule, TrainingResult
@@ -25,17 +26,22 @@ from wire_protocol.sub_model import Arrays
 class PortableRuntime:
     """A `TrainingRuntime` for any sub-model of the bundle."""
 
-    name = "portable"
     privacy = None
 
-    def __init__(self, session: Session, layout: Layout) -> None:
+    def __init__(self, session: Graph, layout: Layout) -> None:
         self._session = session
         self._parameters = [parameter.name for parameter in layout.parameters]
 
     @classmethod
-    def open(cls, bundle_dir: Path, layout: Layout, threads: int) -> PortableRuntime:
+    def open(cls, bundle_dir: Path, layout: Layout, processors: Processors = ONE_THREAD) -> PortableRuntime:
         """Load the gradient graph of a bundle; raises `TrainingError`."""
-        return cls(open_session(bundle_dir / TRAIN_STEP, threads), layout)
+        return cls(open_session(bundle_dir / TRAIN_STEP, processors), layout)
+
+    @property
+    def name(self) -> str:
+        """See `TrainingRuntime.name`; on a GPU its provider follows a slash."""
+        provider = provider_of(self._session)
+        return "portable" if provider == "cpu" else f"portable/{provider}"
 
     def train(
         self, parameters: Arrays, batches: Iterable[Examples], learning_rate: float, rule: StepRule = PLAIN_STEPS

@@ -5,8 +5,7 @@
     models = true   # keep the models that the operator promotes, in state/promoted, to infer with them
 
 Without the table, and of what it does not name, nothing is taken. New code may do anything with the data here that this
-user may, so it is the owner's to allow, as Debian's unattended-upgrades and Home Assistant's add-ons leave it to him;
-`fisherfleet devices provision` writes the table where owner and operator are one. No I/O.
+user may, so it is the owner's to allow, as Debian and Home Assistant leave it to theirs. No I/O.
 """
 
 from __future__ import annotations

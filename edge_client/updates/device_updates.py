@@ -56,7 +56,9 @@ class DeviceUpdates:
         self._leaving: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._models: Mapping[str, int] = {}
-        self._updater = self._make_updater(config, fetch) if config.updates.client else None
+        self._takes_releases = config.updates.client
+        needs_updater = config.updates.client or bool(release_of(running))
+        self._updater = self._make_updater(config, fetch) if needs_updater else None
         self._post = self._make_post(config, fetch) if config.updates.models else None
         if self._post is not None:
             self._spawn(self._post.run())
@@ -85,7 +87,7 @@ class DeviceUpdates:
         if isinstance(offer, ModelOffer):
             if self._post is not None:
                 self._post.offer_arrived(offer)
-        elif self._updater is not None:
+        elif self._updater is not None and self._takes_releases:
             self._updater.offer_arrived(offer)
 
     def link_changed(self, up: bool) -> None:

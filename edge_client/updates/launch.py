@@ -4,7 +4,8 @@ It is part of the package, is never updated over the air, and uses the standard 
 only looked at where its folder belongs to the user who runs this and no other can write there, so root never runs what
 the service wrote; one that is not newer than the package's own is passed over; one on trial is counted on disk before
 it is loaded, at most `MOST_STARTS` times, and is ended where it did not prove itself in `TRIAL_SECONDS`, however it
-hangs; whatever stands in the folder, something runs.
+hangs; a confirmed one that ends soon after `MOST_RELAPSES` starts in a row is left; whatever stands in the folder,
+something runs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
-from edge_client.updates.choice import MOST_STARTS, Choice, load_choice, save_choice
+from edge_client.updates.choice import MOST_RELAPSES, MOST_STARTS, Choice, load_choice, save_choice
 from wire_protocol.release_version import is_newer
 
 DEFAULT_FOLDER = Path("/var/lib/fisherfleet-edge")
@@ -75,7 +76,10 @@ def _trees(releases: Path, own: str, runs_device: bool) -> Iterator[Path]:
             save_choice(releases, choice.started())
             _end_after(TRIAL_SECONDS)
             yield releases / choice.trial
-    if _may_run(releases, choice.confirmed, own):
+    if _may_run(releases, choice.confirmed, own) and (choice.trial or choice.starts < MOST_RELAPSES):
+        if runs_device and not choice.trial:
+            with suppress(OSError):
+                save_choice(releases, choice.started())
         yield releases / choice.confirmed
 
 
@@ -95,7 +99,7 @@ def _is_ours_alone(folder: Path) -> bool:
 
 def _runs_device(words: Sequence[str]) -> bool:
     """Whether these words run a device, and not one of the commands that look at it."""
-    return bool(words) and words[0].startswith("-") and not {"-h", "--help"} & set(words)
+    return not words or (words[0].startswith("-") and not {"-h", "--help"} & set(words))
 
 
 def _end_after(seconds: float) -> None:

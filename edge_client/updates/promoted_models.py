@@ -39,7 +39,7 @@ def load_in_onnxruntime(path: Path) -> None:
     """Raise `TrainingError` where onnxruntime does not load a model."""
     from edge_client.onnx_session import open_session  # noqa: PLC0415 - onnxruntime only where it is used
 
-    open_session(path, threads=1)
+    open_session(path)
 
 
 @dataclass(frozen=True)

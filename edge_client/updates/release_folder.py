@@ -65,7 +65,7 @@ class ReleaseFolder:
 
     def install(self, release: Release) -> None:
         """Make the release of its archive; raises `ReleaseDiskError`, or `ReleaseError` for an archive not legal."""
-        from edge_client.updates.unpacking import unpack  # noqa: PLC0415 - loads what reads archives
+        from edge_client.updates.unpacking import unpack  # noqa: PLC0415 - loads tarfile
 
         target, unpacking = self._folder / release.version, self._folder / _UNPACKING
         archive = self._folder / f"{release.version}{_ARCHIVE}"

@@ -30,7 +30,7 @@ class Outcome:
 @dataclass(frozen=True)
 class Known:
     """What holds in every phase: the versions of the package's own code and of what runs, what the next start is told,
-    the newest offer, whether a round is under way, and what became of the last offer.
+    the newest offer, whether a round is under way, what became of the last offer, and when the process began.
     """
 
     own: str
@@ -39,6 +39,7 @@ class Known:
     offered: Offered | None = None
     busy: bool = False
     outcome: Outcome = field(default_factory=Outcome)
+    began: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,11 @@ class Leaving(Phase):
 
 @dataclass(frozen=True)
 class Proving(Phase):
-    """What runs is on trial since `began`, without a round since `idle`; linked since `changed`, or not, since then.
+    """What runs is on trial, without a round since `idle`; linked since `changed`, or not, since then.
 
     `counted`: the server counted an update of it.
     """
 
-    began: float
     idle: float
     changed: float
     linked: bool = False

@@ -8,7 +8,7 @@
        |                                                                                          (a start, on trial)
        +-- written -- Confirming <-- ran 10 minutes, and had a round counted or idled -- Proving <...........:
                                                                                              |
-                                                              no link for an hour, a fault: Leaving
+                                                              no link for two hours, a fault: Leaving
 
 As Mender, RAUC and SWUpdate do: what runs is never changed, the new release stands beside it, is tried, and has to say
 itself that it works; who does not say so in `MOST_STARTS` starts is not started again (`launch`), which needs nothing
@@ -24,7 +24,7 @@ from typing import Any
 
 from edge_client.round_events import Event, Tick
 from edge_client.updates import update_phases as up
-from edge_client.updates.choice import Choice
+from edge_client.updates.choice import MOST_RELAPSES, Choice
 from edge_client.updates.update_phases import Known, Outcome, Phase
 from wire_protocol.backoff import full_jitter
 from wire_protocol.release_version import is_newer
@@ -33,46 +33,61 @@ from wire_protocol.releases import ReleaseStatus
 AGAIN_SECONDS, AGAIN_CEILING_SECONDS = 60.0, 3600.0
 PROOF_SECONDS = 600.0
 """A release that crashes within minutes has not proven itself, whatever it did before."""
-UNLINKED_SECONDS = 3600.0
-"""Without a link a release on trial is started again, which counts as a start."""
+UNLINKED_SECONDS = 7200.0
+"""Without a link a release on trial is started again, which counts as a start; so most outages are outlived."""
+
+_WAITING = (up.Resting, up.Delayed, up.Ready)
 
 Step = tuple[Phase, tuple[up.Command, ...]]
 Handler = Callable[[Any, Any], Step]
 
 
 def begin(own: str, running: str, choice: Choice, now: float) -> Step:
-    """The phase of a start; a release that was started on trial and does not run now has failed, one that could not be
-    started, or that an upgrade of the package overtook, is forgotten.
+    """The phase of a start; what was started and does not run now has failed, a release that could not be started, or
+    that an upgrade of the package overtook, is forgotten.
     """
-    known = Known(own, running, choice)
+    known = Known(own, running, choice, began=now)
     if choice.trial and choice.trial == running:
         outcome = Outcome(running, choice.attempt, "trial")
-        return up.Proving(replace(known, outcome=outcome), now, now, now), ()
-    if choice.starts and is_newer(choice.trial, own):
-        fresh = choice.failed_trial()
+        return up.Proving(replace(known, outcome=outcome), now, now), ()
+    if choice.trial and choice.starts and is_newer(choice.trial, own):
         reason = f"it did not prove itself in {choice.starts} starts; {running} runs again"
         outcome = Outcome(choice.trial, choice.attempt, "failed", reason)
-        return up.Resting(replace(known, choice=fresh, outcome=outcome)), (up.Write(fresh),)
-    kept = choice.confirmed if is_newer(choice.confirmed, own) else ""
-    fresh = Choice(confirmed=kept, failed=choice.failed)
-    return up.Resting(replace(known, choice=fresh)), (() if fresh == choice else (up.Write(fresh),))
+        return _begin_anew(replace(known, outcome=outcome), choice.failed_trial().above(own))
+    if running != choice.confirmed and choice.starts >= MOST_RELAPSES and is_newer(choice.confirmed, own):
+        reason = f"it ended {choice.starts} times in a row, soon after its start; {running} runs again"
+        outcome = Outcome(choice.confirmed, choice.confirmed_attempt, "failed", reason)
+        return _begin_anew(replace(known, outcome=outcome), choice.relapsed())
+    return _begin_anew(known, (choice.without_trial() if choice.trial else choice).above(own))
+
+
+def _begin_anew(known: Known, choice: Choice) -> Step:
+    changed = choice != known.choice
+    return up.Resting(replace(known, choice=choice)), ((up.Write(choice),) if changed else ())
 
 
 def advance(phase: Phase, happened: Event) -> Step:
     """The phase after an event, and what to do now."""
     handler = TABLE[type(phase)].get(type(happened)) or _ALWAYS.get(type(happened))
-    return (phase, ()) if handler is None else handler(phase, happened)
+    following, commands = (phase, ()) if handler is None else handler(phase, happened)
+    if isinstance(happened, Tick) and isinstance(following, _WAITING) and happened.now >= _lived_at(following.known):
+        choice = following.known.choice.lived()
+        return replace(following, known=replace(following.known, choice=choice)), (*commands, up.Write(choice))
+    return following, commands
 
 
 def due(phase: Phase) -> float | None:
     """When the machine wants a `Tick` if nothing else happens, on the clock of events."""
-    if isinstance(phase, up.Delayed | up.Ready):
-        return None if phase.known.busy else phase.due
-    if isinstance(phase, up.Confirming):
-        return phase.due
+    moment = inf
+    if isinstance(phase, _WAITING):
+        moment = _lived_at(phase.known)
+    if isinstance(phase, up.Delayed | up.Ready) and not phase.known.busy:
+        moment = min(moment, phase.due)
+    if isinstance(phase, up.Confirming) and phase.due is not None:
+        moment = phase.due
     if isinstance(phase, up.Proving) and not phase.known.busy:
-        return min(_proven_at(phase), _hopeless_at(phase))
-    return None
+        moment = min(_proven_at(phase), _hopeless_at(phase))
+    return None if moment == inf else moment
 
 
 def outcome_of(phase: Phase) -> Outcome:
@@ -108,6 +123,12 @@ def _judge(known: Known) -> Step:
 
 def _rest(known: Known, outcome: Outcome) -> Step:
     return up.Resting(replace(known, outcome=outcome)), ()
+
+
+def _lived_at(known: Known) -> float:
+    """When what runs, a confirmed release, has run for long; infinite where that is written down."""
+    to_live = known.running == known.choice.confirmed and known.choice.starts > 0
+    return known.began + PROOF_SECONDS if to_live else inf
 
 
 def _note_offer(phase: Phase, event: up.OfferCame) -> Step:
@@ -190,6 +211,8 @@ def _switch_when_due(phase: up.Ready, event: Event) -> Step:
 
 
 def _leave(phase: up.Switching, event: up.Written) -> Step:
+    if event.choice.trial != phase.wanted.release.version:
+        return phase, ()
     known = replace(phase.known, choice=event.choice, outcome=outcome_of(phase))
     leave = up.Leave(f"release {phase.wanted.release.version} is tried")
     return up.Leaving(known), (() if known.busy else (leave,))
@@ -215,7 +238,8 @@ def _note_counted(phase: up.Proving, event: up.RoundCounted) -> Step:
 def _proven_at(phase: up.Proving) -> float:
     if not phase.linked:
         return inf
-    since = phase.began if phase.counted else max(phase.began, phase.idle, phase.changed)
+    began = phase.known.began
+    since = began if phase.counted else max(began, phase.idle, phase.changed)
     return since + PROOF_SECONDS
 
 
@@ -257,6 +281,8 @@ def _confirm_when_due(phase: up.Confirming, event: Tick) -> Step:
 
 
 def _be_confirmed(phase: up.Confirming, event: up.Written) -> Step:
+    if event.choice.confirmed != phase.known.running:
+        return phase, ()
     outcome = Outcome(phase.known.running, phase.known.choice.attempt, "confirmed")
     known = replace(phase.known, choice=event.choice, outcome=outcome)
     return _judge(known) if known.offered is not None else (up.Resting(known), ())

@@ -23,6 +23,7 @@ from edge_client.machine_host import Machine, MachineHost, Make
 from edge_client.plan_clock import remaining_seconds
 from edge_client.updates import update_phases as up
 from edge_client.updates import update_state
+from edge_client.updates.choice import Choice
 from edge_client.updates.release_folder import ReleaseFolder
 from edge_client.updates.spare_fetch import SpareFetch, Target
 from edge_client.updates.update_phases import Offered, Outcome
@@ -162,27 +163,29 @@ class Updater:
     def _carry_out(self, command: up.Command) -> None:
         if isinstance(command, up.Fetch):
             logger.info("%s: fetching release %s", self._name, command.release.version)
-            self._start(partial(self._fetch, command.release))
+            self._stop = Flag()
+            self._host.spawn(self._fetch_soon(command.release, self._stop))
         elif isinstance(command, up.StopFetching):
             self._stop.set()
             self._stop = Flag()
         elif isinstance(command, up.Unpack):
-            self._start(partial(self._unpack, command.release))
+            self._host.spawn(self._take_step(partial(self._unpack, command.release)))
         elif isinstance(command, up.Write):
-            self._start(partial(self._write, command))
+            self._host.spawn(self._take_step(partial(self._write, command.choice)))
         else:
             logger.info("%s: starting again: %s", self._name, command.reason)
             self._leave(command.reason)
 
-    def _start(self, step: Callable[[Flag], Make]) -> None:
-        self._stop = Flag()
-        self._host.spawn(self._take_step(step, self._stop))
-
-    async def _take_step(self, step: Callable[[Flag], Make], stop: Flag) -> None:
+    async def _fetch_soon(self, release: Release, stop: Flag) -> None:
         async with self._step_lock:
-            came = await asyncio.to_thread(step, stop)
+            came = await asyncio.to_thread(self._fetch, release, stop)
         if stop is self._stop:
             self._post(came)
+
+    async def _take_step(self, step: Callable[[], Make]) -> None:
+        async with self._step_lock:
+            came = await asyncio.to_thread(step)
+        self._post(came)
 
     def _fetch(self, release: Release, stop: Flag) -> Make:
         tools = self._tools
@@ -194,7 +197,7 @@ class Updater:
             return partial(up.NotNow, reason=str(error))
         return up.Fetched
 
-    def _unpack(self, release: Release, _stop: Flag) -> Make:
+    def _unpack(self, release: Release) -> Make:
         try:
             self._tools.folder.install(release)
         except ReleaseDiskError as error:
@@ -203,13 +206,13 @@ class Updater:
             return partial(up.Illegal, reason=str(error))
         return up.Unpacked
 
-    def _write(self, command: up.Write, _stop: Flag) -> Make:
+    def _write(self, choice: Choice) -> Make:
         try:
-            self._tools.folder.choose(command.choice)
-            if command.choice.confirmed == self._tools.running:
+            self._tools.folder.choose(choice)
+            if choice.confirmed == self._tools.running:
                 faulthandler.cancel_dump_traceback_later()
-            if not command.choice.trial:
+            if not choice.trial:
                 self._tools.folder.tidy()
         except ReleaseDiskError as error:
             return partial(up.NotNow, reason=str(error))
-        return partial(up.Written, choice=command.choice)
+        return partial(up.Written, choice=choice)

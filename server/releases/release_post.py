@@ -121,8 +121,9 @@ class ReleasePost:
             self._news.clear()
             try:
                 await self._look()
-            except StorageError as error:
-                logger.error("releases could not be looked at: %s", error)
+            except Exception as error:
+                unexpected = None if isinstance(error, StorageError) else error
+                logger.error("releases could not be looked at: %s", error, exc_info=unexpected)
                 loop.call_later(_AGAIN_SECONDS, self._news.set)
 
     async def _look(self) -> None:

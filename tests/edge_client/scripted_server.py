@@ -208,7 +208,7 @@ class Scene:
     def assert_trained(self, update: messages.Update, plan: messages.RoundPlan, sub_model: SubModel, base) -> None:
         """Train again here, where nothing is random as a batch is the whole data, and compare."""
         work = LocalWork(plan, self.layout, self.examples, np.random.default_rng(0))
-        runtime = PortableRuntime.open(self.bundle_dir, self.layout, 1)
+        runtime = PortableRuntime.open(self.bundle_dir, self.layout)
         expected = train_update(work, Choice(sub_model), base, runtime).update
         shapes = sub_shapes(self.layout, sub_model.widths)
         found = decode(update.values, shapes, update.codec)

@@ -37,7 +37,7 @@ def test_a_width_without_a_rung_is_an_error_that_lists_the_rungs():
 def test_auto_is_portable(tmp_path, name):
     require_installed(name)
     manifest = export_bundle(torch.nn.Linear(4, 3), (4,), tmp_path / "bundle", name="linear")
-    assert open_runtime(RuntimeSpec(name, tmp_path / "bundle", manifest, 1)).name == "portable"
+    assert open_runtime(RuntimeSpec(name, tmp_path / "bundle", manifest)).name == "portable"
 
 
 def test_a_machine_without_the_training_wheel_is_told_what_to_install():

@@ -1,5 +1,6 @@
 """`fisherfleet-edge` as a user starts it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from edge_client.__main__ import COMMANDS
 from tests.fleet_keys import write_identity
 
 COMMAND = [sys.executable, "-m", "edge_client"]
@@ -87,3 +89,27 @@ def test_help_names_the_option():
     done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True)
     assert "usage: fisherfleet-edge" in done.stdout
     assert "--config" in done.stdout
+
+
+def test_help_lists_every_command():
+    done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True)
+    assert [name for name in COMMANDS if f"\n  {name} " not in done.stdout] == []
+
+
+def test_logs_without_systemd_says_where_they_are(tmp_path):
+    done = subprocess.run(
+        [*COMMAND, "logs"], env={**os.environ, "PATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "standard error" in done.stderr
+
+
+def test_logs_are_the_journal_of_the_unit(tmp_path):
+    journal = tmp_path / "journalctl"
+    journal.write_text('#!/bin/sh\necho "$@"\n')
+    journal.chmod(0o755)
+    code = f"import edge_client.logs_command as logs, pathlib; logs._SYSTEMD = pathlib.Path('{tmp_path}'); "
+    code += "logs.main(['-f', '-n', '7'], 'logs')"
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "--unit fisherfleet-edge.service --lines 7 --follow\n"

@@ -4,6 +4,7 @@ import pytest
 
 from edge_client.config import DeviceConfig, load_config
 from edge_client.errors import ConfigError
+from edge_client.processors import Processors
 from wire_protocol.broker_url import BrokerUrl
 from wire_protocol.errors import InvalidValueError
 
@@ -18,6 +19,7 @@ outbox_mb = 5
 run = "digits"
 runtime = "portable"
 threads = 2
+provider = "cuda"
 seed = 7
 ca_file = "ca.pem"
 """
@@ -49,6 +51,7 @@ def test_every_key_is_read_and_paths_are_relative_to_the_file(tmp_path):
     assert config.ca_file == tmp_path / "ca.pem"
     assert config.identity == tmp_path / "keys"
     assert config.outbox_mb == 5
+    assert config.processors == Processors(2, (), "cuda")
 
 
 def test_four_keys_are_enough(tmp_path):
@@ -74,7 +77,10 @@ def test_four_keys_are_enough(tmp_path):
         ({"runtime": '"cuda"'}, "runtime must be one of auto, portable, ort-training, got 'cuda'"),
         ({"runtime": '""'}, "runtime must be one of auto, portable, ort-training, got ''"),
         ({"download": '"ftp"'}, "download must be one of auto, http, mqtt, got 'ftp'"),
-        ({"threads": "0"}, "threads must be 1 to 256, got 0"),
+        ({"threads": "0"}, 'threads must be 1 to 256, or "auto", got 0'),
+        ({"threads": '"all"'}, "threads must be an integer, got 'all'"),
+        ({"provider": '"gpu"'}, "provider must be one of auto, cpu, cuda, tensorrt, got 'gpu'"),
+        ({"provider": '"cuda"', "runtime": '"ort-training"'}, "provider must be cpu with ort-training, .*"),
         ({"threads": "true"}, "threads must be an integer, got True"),
         ({"seed": "-1"}, "seed must be at least 0, got -1"),
         ({"outbox_mb": "0"}, "outbox_mb must be 1 to 1000000, got 0"),
@@ -107,5 +113,5 @@ def test_a_missing_file_and_bytes_that_are_not_text_are_refused(tmp_path):
 
 
 def test_a_config_made_in_code_is_checked_too(tmp_path):
-    with pytest.raises(InvalidValueError, match="threads must be 1 to 256, got 999"):
+    with pytest.raises(InvalidValueError, match='threads must be 1 to 256, or "auto", got 999'):
         DeviceConfig("pi", BrokerUrl("b", 1), "http://s", tmp_path, tmp_path, tmp_path, threads=999)

@@ -27,7 +27,7 @@ class Subject:
     def __init__(self, module, input_shape, folder, keep=0.25):
         self.module = module
         self.layout = export_bundle(module, input_shape, folder, name="subject").layout
-        self.runtime = PortableRuntime.open(folder, self.layout, 1)
+        self.runtime = PortableRuntime.open(folder, self.layout)
         kept = {group.name: np.arange(0, group.size, round(1 / keep)) for group in self.layout.groups}
         self.sub_model = SubModel(kept)
         self.base = gather(self.layout, self.sub_model, load_file(folder / WEIGHTS))

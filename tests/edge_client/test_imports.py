@@ -47,8 +47,20 @@ def test_onnxruntime_is_loaded_only_when_training_begins(module):
 
 
 def test_what_few_devices_need_is_loaded_by_those_that_do():
-    mostly_unneeded = {"edge_client.privacy.accountant", "edge_client.round_fitting", "numpy.ma", "numpy.random"}
+    mostly_unneeded = {
+        "edge_client.privacy.accountant",
+        "edge_client.round_fitting",
+        "numpy.ma",
+        "numpy.random",
+        "tarfile",
+    }
     assert not loaded_by("edge_client.runner") & mostly_unneeded
+
+
+@pytest.mark.parametrize("module", ["edge_client.__main__", "edge_client.doctor.command", "edge_client.config"])
+def test_what_says_that_a_package_is_missing_needs_none(module):
+    packages = {"numpy", "msgspec", "cryptography", "zstandard", "paho", "aiomqtt", "psutil"}
+    assert not loaded_by(module) & packages
 
 
 def test_the_package_itself_takes_no_time_to_import():

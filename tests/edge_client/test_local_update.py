@@ -33,8 +33,8 @@ class Bundle:
         self.module = ZOO[name](input_shape, CLASSES)
         self.layout = export_bundle(self.module, input_shape, folder, name=name).layout
         self.full = load_file(folder / WEIGHTS)
-        self.runtime = PortableRuntime.open(folder, self.layout, 1)
-        self.scorer = FisherScorer.open(folder, self.layout, 1)
+        self.runtime = PortableRuntime.open(folder, self.layout)
+        self.scorer = FisherScorer.open(folder, self.layout)
         generator = np.random.default_rng(0)
         self.examples = Examples(
             generator.standard_normal((40, *input_shape), dtype=np.float32), generator.integers(0, CLASSES, 40)
@@ -262,9 +262,9 @@ def test_training_that_diverges_gives_an_error_and_no_update(bundle, learning_ra
 def test_a_bundle_that_is_no_graph_is_refused(tmp_path, bundle):
     (tmp_path / "train_step.onnx").write_bytes(b"not a graph")
     with pytest.raises(TrainingError, match=r"train_step\.onnx cannot be loaded by onnxruntime"):
-        PortableRuntime.open(tmp_path, bundle.layout, 1)
+        PortableRuntime.open(tmp_path, bundle.layout)
     with pytest.raises(TrainingError, match=r"fisher\.onnx cannot be loaded by onnxruntime"):
-        FisherScorer.open(tmp_path, bundle.layout, 1)
+        FisherScorer.open(tmp_path, bundle.layout)
 
 
 def test_data_that_do_not_fit_the_graph_are_an_error(bundle):

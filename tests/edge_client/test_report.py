@@ -3,7 +3,8 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from edge_client.report import Health, Report, is_news, read_report, told
+from edge_client.allowed_report import Report, read_report
+from edge_client.report import Health, is_news, told
 from wire_protocol.device_state import DeviceState
 from wire_protocol.errors import InvalidValueError
 
@@ -18,6 +19,10 @@ def test_what_is_told_is_what_the_owner_allows():
     )
     less = told(BIRTH, HEALTH, Report(temperature=False, budget_left=False))
     assert less == msgspec.structs.replace(every, temperature=None, budget_left=None)
+
+
+def test_what_trained_last_is_told_in_place_of_the_owners_word():
+    assert told(BIRTH, replace(HEALTH, runtime="portable/cuda"), Report()).runtime == "portable/cuda"
 
 
 @pytest.mark.parametrize("degrees", [None, -273.2, 3000.0, float("nan")])

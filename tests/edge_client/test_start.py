@@ -35,7 +35,7 @@ def mapped(tmp_path_factory) -> set[str]:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("library", "there"),
-    [("_multiarray_umath", True), ("_rust", True), ("onnxruntime_pybind11_state", False), ("_psutil_linux", False)],
+    [("_multiarray_umath", True), ("_rust", True), ("onnxruntime_pybind11_state", False)],
 )
 def test_what_trains_is_loaded_with_the_first_bundle(mapped, library, there):
     assert (library in mapped) is there

@@ -53,7 +53,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def runtimes(case: Case) -> list[TrainingRuntime]:
-    found: list[TrainingRuntime] = [PortableRuntime.open(case.folder, case.manifest.layout, 1)]
+    found: list[TrainingRuntime] = [PortableRuntime.open(case.folder, case.manifest.layout)]
     if is_available():
         module = importlib.import_module("edge_client.training.ort_training")
         found.append(module.OrtTrainingRuntime.open(case.folder, case.manifest, 1))
@@ -88,7 +88,7 @@ def test_training_equals_torch_and_the_loss_goes_down(case: Case) -> None:
 
 
 def test_neurons_are_scored(case: Case) -> None:
-    scores = FisherScorer.open(case.folder, case.manifest.layout, 1).scores(initial(case), [case.examples])
+    scores = FisherScorer.open(case.folder, case.manifest.layout).scores(initial(case), [case.examples])
     assert (scores["0"] > 0).any()
 
 

@@ -52,7 +52,7 @@ def case(request, tmp_path_factory):
 
 def open_runtime(name, case):
     if name == "portable":
-        return PortableRuntime.open(case.bundle_dir, case.manifest.layout, 1)
+        return PortableRuntime.open(case.bundle_dir, case.manifest.layout)
     if not is_available():
         pytest.skip("this environment has no onnxruntime-training")
     module = importlib.import_module("edge_client.training.ort_training")

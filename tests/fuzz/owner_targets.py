@@ -43,7 +43,8 @@ identity = "identity"
 outbox_mb = 64
 run = "run-1"
 runtime = "portable"
-threads = 1
+threads = "auto"
+provider = "cuda"
 seed = 7
 [limits]
 seconds_per_round = 30
@@ -314,7 +315,7 @@ OWNER_TARGETS = (
             "edge_client.owner_table.read_table",
             "edge_client.privacy.cap.read_cap",
             "edge_client.updates.consent.read_consent",
-            "edge_client.report.read_report",
+            "edge_client.allowed_report.read_report",
         ],
         lambda: [DEVICE_TOML],
         of_text((*TOML_WORDS, *URL_WORDS, "\nx = " + "[" * 2000, "9" * 5000)),

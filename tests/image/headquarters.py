@@ -55,7 +55,8 @@ class Headquarters:
         place = self.folder / "broker"
         self.fisherfleet("broker-config", "mosquitto", "--fleet", self.fleet, "--out", place, "--port", self._broker)
         if os.geteuid() == 0:
-            (place / "mosquitto.conf").open("a").write("user root\n")
+            with (place / "mosquitto.conf").open("a") as configuration:
+                configuration.write("user root\n")
         self._run(find_mosquitto(), "-c", place / "mosquitto.conf", log="broker.log")
         caddyfile = self.folder / "Caddyfile"
         host = HOST_SEEN_FROM_THE_BOARD

@@ -174,7 +174,7 @@ def test_a_random_sub_model_learns(name: str, seed: int, tmp_path: Path) -> None
     }
     full = {key: values.detach().numpy() for key, values in module.named_parameters()}
     parameters, examples = gather(layout, SubModel(kept), full), examples_of(name, generator)
-    runtime = PortableRuntime.open(tmp_path / "bundle", layout, 1)
+    runtime = PortableRuntime.open(tmp_path / "bundle", layout)
     losses = []
     for _ in range(STEPS):
         result = runtime.train(parameters, [examples], MODELS[name][2])

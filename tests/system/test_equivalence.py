@@ -49,7 +49,7 @@ def test_one_full_step_on_every_device_is_centralised_sgd_on_the_union(
         precision="float32",
     )
     parameters, mean = load_file(tmp_path / WEIGHTS), MaskedMean(FlatModel(layout))
-    runtime = PortableRuntime.open(tmp_path, layout, threads=1)
+    runtime = PortableRuntime.open(tmp_path, layout)
     whole = full_sub_model(layout)
     for examples in shares:
         update = train_update(LocalWork(plan, layout, examples, generator), Choice(whole), parameters, runtime).update

@@ -128,9 +128,11 @@ def test_reading_any_topic_is_total(topic: str) -> None:
 
 def device_topics(part: Part) -> dict[str, list[str]]:
     """Every topic that this module can make for a device, by what the device does with it."""
+    device, run = part.device, part.run
+    own = [topics.slice_(part), topics.receipt(device), topics.need(device), topics.release(device)]
     return {
-        "publish": [topics.uplink(part), topics.state(part.device)],
-        "read": [topics.slice_(part), topics.receipt(part.device), topics.need(part.device), topics.plan(part.run)],
+        "publish": [topics.uplink(part), topics.state(device), topics.report(device)],
+        "read": [*own, topics.plan(run), topics.model(run)],
     }
 
 
@@ -150,13 +152,13 @@ def test_rules_allow_a_device_every_topic_of_its_own_and_no_other_device(part: P
             assert allowed("server", "", opposite, topic)
             assert not allowed("server", "", access, topic)
             if other != part.device and part.device in topic.split("/"):
-                assert not allowed("device", other, access, topic) or topic == topics.plan(part.run)
+                assert not allowed("device", other, access, topic) or topic.startswith("fl/v1/cast/")
                 assert not allowed("device", other, opposite, topic)
 
 
 @given(device=identifiers)
 def test_what_an_end_subscribes_to_lies_within_its_rules(device: str) -> None:
-    for name in (topics.downlink_filter(device), topics.plan("+"), topics.plan("r")):
+    for name in (topics.downlink_filter(device), topics.plan("+"), topics.plan("r"), topics.model("+")):
         assert allowed("device", device, "read", name)
     for name in (topics.UPLINK_FILTER, topics.STATE_FILTER):
         assert allowed("server", "", "read", name)

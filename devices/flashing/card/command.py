@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="the card's image, as in card.img (with --write it may be left out)"
     )
+    add_writing(parser)
     parser.add_argument(
         "--base",
         type=Path,

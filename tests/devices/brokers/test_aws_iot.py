@@ -66,6 +66,11 @@ def test_policies_say_the_same_as_the_table():
         ("server", "Subscribe", f"topicfilter/{topics.UPLINK_FILTER}", True),
         ("server", "Subscribe", f"topicfilter/{topics.STATE_FILTER}", True),
         ("server", "RetainPublish", f"topic/{topics.plan('r')}", True),
+        ("server", "RetainPublish", f"topic/{topics.model('r')}", True),
+        ("server", "RetainPublish", f"topic/{topics.release('kitchen')}", True),
+        ("device", "Publish", f"topic/{topics.report('kitchen')}", True),
+        ("device", "Publish", f"topic/{topics.report('garden')}", False),
+        ("device", "Subscribe", f"topicfilter/{topics.model('+')}", True),
         ("server", "Publish", f"topic/{down}", True),
         ("server", "Publish", f"topic/{up}", False),
     ]:

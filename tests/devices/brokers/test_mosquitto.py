@@ -49,14 +49,14 @@ async def until_end(reader: aiomqtt.Client) -> list[str]:
 def pieces(device: str) -> list[str]:
     """Every topic that `topics.py` can make for what a device sends, once."""
     part = Part(device, "run-1", 3, None)
-    return [topics.uplink(part), topics.uplink(part._replace(chunk=0)), topics.state(device)]
+    return [topics.uplink(part), topics.uplink(part._replace(chunk=0)), topics.state(device), topics.report(device)]
 
 
 def downward(device: str) -> list[str]:
     """The same for what a device is sent."""
     part = Part(device, "run-1", 3, None)
     pieces = [topics.slice_(part), topics.slice_(part._replace(chunk=0))]
-    return [topics.receipt(device), topics.need(device), *pieces]
+    return [topics.receipt(device), topics.need(device), topics.release(device), *pieces]
 
 
 async def test_a_device_writes_what_bears_its_name_and_nothing_else(fleet, secured):
@@ -95,7 +95,7 @@ async def test_a_device_reads_what_bears_its_name_and_what_is_for_all(fleet, sec
         await kitchen.subscribe([(name, 1) for name in filters])
         for topic in pieces("garden"):
             await garden.publish(topic, b"secret", qos=1)
-        allowed = [*downward("kitchen"), topics.plan("run-1")]
+        allowed = [*downward("kitchen"), topics.plan("run-1"), topics.model("run-1")]
         for topic in (*downward("garden"), *allowed):
             await server.publish(topic, b"told", qos=1)
         await server.publish(topics.need("kitchen"), END, qos=1)

@@ -11,10 +11,10 @@ import pytest
 from devices.doctor.__main__ import main
 from devices.doctor.access import examine_access
 from devices.doctor.delivery import Bench, examine_burst, examine_queue, examine_size
-from devices.doctor.findings import Finding, describe, exit_status, report
 from devices.doctor.reaching import examine_reach
 from devices.doctor.seats import Seat, Seats, device_seats, fleet_seats, plain_seats
 from devices.doctor.standing import Memory, examine_persistence, examine_retained, examine_will
+from edge_client.findings import Finding, Verdicts, describe, exit_status, report
 from server.fleet.authority_folder import AuthorityFolder, ensure_credentials
 from server.fleet.certificates import Subject, Validity
 from server.fleet.fleet_folder import create_fleet
@@ -169,7 +169,7 @@ def test_an_expired_broker_certificate_is_told_with_its_date(fleet, secured, cap
     capsys.readouterr()
     assert main(["--broker", broker.url, "--fleet", str(fleet.path)]) == 2
     printed = capsys.readouterr().out
-    assert "BAD   TLS  the broker's certificate ended on 2021-01-01" in printed
+    assert "FAIL  TLS  the broker's certificate ended on 2021-01-01" in printed
     assert "fisherfleet fleet renew FOLDER broker" in printed
 
 
@@ -291,7 +291,7 @@ def test_a_device_seat_is_named_by_its_certificate(fleet):
 def test_the_verdict_is_that_of_the_worst_finding(found, status, verdict):
     made = report("mqtt://x", [Finding("size", level, "text", "do this") for level in found])
     assert (exit_status(made), made.verdict) == (status, verdict)
-    assert describe(made).count("-> do this") == len(found)
+    assert describe(made, Verdicts("", "", "")).count("-> do this") == len(found)
 
 
 def test_notes_that_cannot_be_read_are_as_none(tmp_path: Path):

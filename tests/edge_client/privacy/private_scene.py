@@ -27,9 +27,9 @@ class PrivateScene:
         self.module = ZOO[name](shape, CLASSES)
         self.layout = export_bundle(self.module, shape, folder, name=name).layout
         self.full = load_file(folder / WEIGHTS)
-        self.runtime = PortableRuntime.open(folder, self.layout, 1)
-        self.scorer = FisherScorer.open(folder, self.layout, 1)
-        self.private_step = open_step(folder, 1)
+        self.runtime = PortableRuntime.open(folder, self.layout)
+        self.scorer = FisherScorer.open(folder, self.layout)
+        self.private_step = open_step(folder)
         generator = np.random.default_rng(0)
         self.examples = Examples(
             generator.standard_normal((40, *shape), dtype=np.float32), generator.integers(0, CLASSES, 40)

@@ -11,7 +11,8 @@ import msgspec
 
 from edge_client.__main__ import main
 from edge_client.privacy.cap import Cap
-from edge_client.privacy.ledger import LEDGER_FILE, read_ledger
+from edge_client.privacy.ledger import read_ledger
+from edge_client.privacy.ledger_files import LEDGER_FILE
 from tests.edge_client.scripted_server import (
     DEVICE,
     PATIENCE,

@@ -12,7 +12,8 @@ from edge_client.errors import BudgetSpentError, LedgerDiskError, LedgerError
 from edge_client.privacy.accountant import NOTHING
 from edge_client.privacy.cap import Cap
 from edge_client.privacy.charges import GENESIS, Book, Charge, Entry, RunTotal
-from edge_client.privacy.ledger import LEDGER_FILE, WITNESS_FILE, Ledger, read_ledger, write_witness
+from edge_client.privacy.ledger import Ledger, read_ledger, write_witness
+from edge_client.privacy.ledger_files import LEDGER_FILE, WITNESS_FILE
 from wire_protocol.errors import InvalidValueError
 from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.privacy import GaussianReleases

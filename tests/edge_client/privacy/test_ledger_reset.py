@@ -10,7 +10,8 @@ from edge_client.durable_files import only_user_of
 from edge_client.errors import LedgerError
 from edge_client.privacy.cap import Cap
 from edge_client.privacy.charges import Charge
-from edge_client.privacy.ledger import LEDGER_FILE, WITNESS_FILE, Ledger, read_ledger
+from edge_client.privacy.ledger import Ledger, read_ledger
+from edge_client.privacy.ledger_files import LEDGER_FILE, WITNESS_FILE
 from edge_client.privacy.ledger_reset import MOST_KNOWN, Reset, reset_ledger
 from wire_protocol.ledger_mark import MOST_ENTRIES, LedgerMark
 from wire_protocol.privacy import GaussianReleases

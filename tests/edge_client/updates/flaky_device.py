@@ -32,7 +32,8 @@ MINUTE, HOUR = 60.0, 3600.0
 DAY = 24 * HOUR
 OWN = "0.1.0"
 RESTART_SECONDS = 30.0
-Kind = Literal["good", "ends at start", "ends after minutes", "hangs", "is deaf", "fails in rounds"]
+GOES_BAD_AFTER = 8 * HOUR
+Kind = Literal["good", "goes bad", "ends at start", "ends after minutes", "hangs", "is deaf", "fails in rounds"]
 NOISE = (GaussianReleases(20.0),)
 
 
@@ -124,6 +125,8 @@ class FlakyDevice:
         kinds = {one.offered.release.version: one.kind for one in self._offers}
         kind: Kind = kinds.get(version, "good")
         lives = {"ends at start": 1.0, "ends after minutes": 5 * MINUTE}.get(kind, inf)
+        if kind == "goes bad" and self.now > self._offered_at(version) + GOES_BAD_AFTER:
+            lives = MINUTE
         deadline = launch.TRIAL_SECONDS if on_trial else inf
         cut = inf if self.quiet else self._chance.expovariate(1 / (10 * HOUR))
         self._folder_of = ReleaseFolder(self._releases, version)
@@ -259,6 +262,9 @@ class FlakyDevice:
     def _offer_now(self) -> Offered | None:
         came = [one.offered for one in self._offers if one.at <= self.now]
         return came[-1] if came else None
+
+    def _offered_at(self, version: str) -> float:
+        return next(one.at for one in self._offers if one.offered.release.version == version)
 
     def _next_offer(self) -> float:
         return min((one.at for one in self._offers if one.at > self.now), default=inf)

@@ -4,7 +4,7 @@ from edge_client.updates import choice as choices
 from edge_client.updates.choice import MOST_FAILED, NAME, Choice, load_choice, save_choice
 from tests.edge_client.fuse import Fuse, Killed
 
-FULL = Choice("0.2.0", failed={"0.1.9": 1, "0.2.5": 3}).with_trial("0.3.0", 2).started()
+FULL = Choice("0.2.0", 1, failed={"0.1.9": 1, "0.2.5": 3}).with_trial("0.3.0", 2).started()
 
 
 def test_what_was_saved_is_loaded(tmp_path):
@@ -15,8 +15,8 @@ def test_what_was_saved_is_loaded(tmp_path):
 
 
 def test_a_trial_ends_one_way_or_the_other():
-    assert FULL.proven() == Choice("0.3.0", failed={"0.1.9": 1, "0.2.5": 3})
-    assert FULL.failed_trial() == Choice("0.2.0", failed={"0.1.9": 1, "0.2.5": 3, "0.3.0": 2})
+    assert FULL.proven() == Choice("0.3.0", 2, failed={"0.1.9": 1, "0.2.5": 3})
+    assert FULL.failed_trial() == Choice("0.2.0", 1, failed={"0.1.9": 1, "0.2.5": 3, "0.3.0": 2})
 
 
 def test_the_versions_that_failed_last_are_remembered():

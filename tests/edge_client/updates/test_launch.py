@@ -11,7 +11,7 @@ import pytest
 
 import edge_client
 import wire_protocol
-from edge_client.updates.choice import MOST_STARTS, Choice, load_choice, save_choice
+from edge_client.updates.choice import MOST_RELAPSES, MOST_STARTS, Choice, load_choice, save_choice
 from edge_client.updates.launch import BROKEN, OWN_VERSION, releases_of
 from tests.edge_client.updates.release_trees import MAIN, write_tree
 
@@ -54,6 +54,15 @@ def test_a_release_on_trial_is_started_so_often_and_then_the_confirmed_one(own, 
     save_choice(releases, Choice("0.2.0").with_trial("0.3.0", 1))
     assert [start(own, releases) for _ in range(MOST_STARTS + 1)] == ["0.3.0"] * MOST_STARTS + ["0.2.0"]
     assert load_choice(releases).starts == MOST_STARTS
+
+
+def test_a_confirmed_release_that_never_lives_for_long_is_left(own, releases):
+    write_tree(releases / "0.2.0", "0.2.0")
+    save_choice(releases, Choice("0.2.0", starts=MOST_RELAPSES - 2))
+    assert [start(own, releases) for _ in range(3)] == ["0.2.0", "0.2.0", "0.1.0"]
+    assert start(own, releases, "status", "--config", "device.toml") == "0.1.0"
+    save_choice(releases, load_choice(releases).lived())
+    assert start(own, releases) == "0.2.0"
 
 
 def test_what_looks_at_a_device_runs_the_confirmed_release_and_counts_no_start(own, releases):

@@ -141,13 +141,13 @@ async def test_a_device_updates_itself_between_rounds_and_a_bad_release_is_left_
             assert (await at.report("confirmed")).version == "0.2.0"
             await at.server.publish_plan(at.scene.plan(1, at.scene.model, "float32"))
             await at.server.update(1)
-        assert at.choice == Choice("0.2.0")
+        assert at.choice == Choice("0.2.0", 1)
         await at.offer("0.3.0", runner="from edge_client.no_such import x\n")
         assert await at.end_of_a_start() == EXIT_AGAIN
         async with at.started():
             report = await at.report("failed")
             assert (report.version, report.offered, report.attempt) == ("0.2.0", "0.3.0", 1)
-            await until(lambda: at.choice == Choice("0.2.0", failed={"0.3.0": 1}))
+            await until(lambda: at.choice == Choice("0.2.0", 1, failed={"0.3.0": 1}))
             await until(lambda: {path.name for path in (tmp_path / "releases").iterdir()} == {"choice", "0.2.0"})
         assert "release 0.3.0 cannot be loaded" in at.log
 

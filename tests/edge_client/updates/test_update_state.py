@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edge_client.round_events import Tick
 from edge_client.updates import update_phases as up
-from edge_client.updates.choice import Choice
+from edge_client.updates.choice import MOST_RELAPSES, Choice
 from edge_client.updates.update_phases import Known, Offered, Outcome
 from edge_client.updates.update_state import (
     AGAIN_SECONDS,
@@ -150,7 +150,7 @@ def test_ten_minutes_on_trial_with_a_counted_round_or_idle_with_a_link_prove_it(
 
 
 @pytest.mark.parametrize("cut", [False, True])
-def test_on_trial_an_hour_without_link_or_a_fault_ends_the_process(cut):
+def test_on_trial_two_hours_without_link_or_a_fault_ends_the_process(cut):
     start, _ = begin(OWN, "0.3.0", TRIAL, 0.0)
     began = 0.0
     if cut:
@@ -161,6 +161,31 @@ def test_on_trial_an_hour_without_link_or_a_fault_ends_the_process(cut):
     assert isinstance(commands[0], up.Leave)
     assert isinstance(after(start, up.FaultSeen(now=1))[1][0], up.Leave)
     assert after(phase, up.RoundCounted(now=2), came(NEW, 3))[1] == ()
+
+
+RELAPSED = replace(CHOICE, confirmed_attempt=2, starts=MOST_RELAPSES)
+
+
+def test_a_confirmed_release_that_ends_again_and_again_has_failed():
+    phase, commands = begin(OWN, OWN, RELAPSED, 0.0)
+    assert commands == (up.Write(Choice(failed={RUNNING: 2})),)
+    assert outcome_of(phase).reason == "it ended 10 times in a row, soon after its start; 0.1.0 runs again"
+    assert after(phase, came(offered(RUNNING, 2)))[1] == ()
+    assert after(phase, came(offered(RUNNING, 3)))[1] != ()
+    early = replace(RELAPSED, starts=MOST_RELAPSES - 1)
+    assert begin(OWN, OWN, early, 0.0)[1] == ()
+
+
+def test_a_confirmed_release_has_lived_after_ten_minutes_whatever_it_waits_for():
+    started = replace(CHOICE, starts=3)
+    phase, commands = begin(OWN, RUNNING, started, 100.0)
+    assert (commands, due(phase)) == ((), 100 + PROOF_SECONDS)
+    lived = up.Write(CHOICE)
+    alive, commands = after(phase, Tick(now=100 + PROOF_SECONDS))
+    assert (commands, due(alive)) == ((lived,), None)
+    waiting, _ = after(phase, up.RoundChanged(now=101, busy=True), came(NEW, 102))
+    assert after(waiting, Tick(now=100 + PROOF_SECONDS))[1] == (lived,)
+    assert after(phase, Tick(now=99 + PROOF_SECONDS))[1] == ()
 
 
 def test_what_did_not_prove_itself_has_failed_at_the_next_start():

@@ -219,7 +219,7 @@ async def test_a_file_that_cannot_enrol_is_named_and_stays(server, tmp_path, cap
         ('"kitchen"', "7", "device must be a string, got 'int'"),
         ('"ffe_a.b"', '"secret"', "token must be ffe_SECRET.FINGERPRINT"),
         ("http:", "ftp:", "server must be http://"),
-        ("threads = 3", "threads = 0", "threads must be 1 to 256, got 0"),
+        ("threads = 3", "threads = 0", 'threads must be 1 to 256, or "auto", got 0'),
         ("threads = 3", 'ca_file = "absent"', "a file with certificates"),
         ("threads = 3", "[limits]\nmemory_mb = 0", "limits.memory_mb must be above 0"),
         ("threads = 3", 'broker = "mqtts://x"', "key must be one of"),

@@ -146,41 +146,29 @@ async def _order(page: Page, name: str) -> None:
     await expect(page.get_by_role("dialog")).to_be_hidden()
 
 
-async def test_a_run_is_made_of_an_uploaded_bundle_and_started(scene: Scene, opened: Any, tmp_path: Path) -> None:
-    bundle = scene.service.store.run("emulation").bundle
-    state = scene.service.store.folder
-    archive = shutil.make_archive(str(tmp_path / "bundle"), "zip", state / "bundles" / bundle)
+@pytest.fixture
+def archive(scene: Scene, tmp_path: Path) -> Path:
+    """The bundle of the run that trains."""
+    bundle = scene.service.store.folder / "bundles" / scene.service.store.run("emulation").bundle
+    return Path(shutil.make_archive(str(tmp_path / "bundle"), "zip", bundle))
+
+
+async def test_a_run_is_made_of_an_uploaded_bundle_and_started(scene: Scene, opened: Any, archive: Path) -> None:
     async with opened("/runs", refused="422") as page:
         await page.get_by_role("link", name="New run").click()
         await page.get_by_label("Or add one").set_input_files(__file__)
         await expect(page.get_by_role("alert")).to_contain_text("the archive cannot be")
         await page.get_by_label("Or add one").set_input_files(archive)
         await expect(page.get_by_text("is here, and chosen.")).to_be_visible()
-        await expect(page.get_by_label("Bundle", exact=True)).to_have_value(bundle)
-        await page.get_by_label("Name").fill("mine")
-        await page.get_by_label("Privacy").select_option("device")
-        await page.get_by_label("Epsilon").fill("99")
-        await page.get_by_label("Clip norm").fill("1")
-        await page.get_by_label("Which neurons").select_option("random")
-        await page.get_by_label("Rounds", exact=True).fill("0")
-        await _refused(page, "Rounds", "rounds must be an integer of at least 1, got 0")
+        await _fill(page, "mine", epsilon="20")
         await page.get_by_label("Rounds", exact=True).fill("400")
-        await _refused(page, "Epsilon", "epsilon must be 0.05 to 50, got 99")
-        await page.get_by_label("Epsilon").fill("20")
         await page.get_by_text("Advanced settings").click()
-        advanced = "More of the configuration"
-        for text, complaint in (
-            ("{", "This is not JSON"),
-            ('{"keep": 1}', "keep has a field of its own above"),
-            ('{"precision": "int9"}', "Invalid enum value 'int9'"),
-        ):
-            await page.get_by_label(advanced).fill(text)
-            await _refused(page, advanced, complaint)
-        await page.get_by_label(advanced).fill('{"precision": "int8"}')
+        await page.get_by_label("More of the configuration").fill('{"precision": "int8"}')
         await page.get_by_label("Held-out examples").set_input_files(archive)
         await _refused(page, "Held-out examples", "test: ")
         await expect(page.get_by_role("status").filter(has_text="mine is made")).to_be_visible()
-        await page.get_by_label("Held-out examples").set_input_files(state / "tests" / "emulation.npz")
+        held_out = scene.service.store.folder / "tests" / "emulation.npz"
+        await page.get_by_label("Held-out examples").set_input_files(held_out)
         await page.get_by_role("button", name="Make the run").click()
         await page.get_by_role("dialog").get_by_role("button", name="Start").click()
         await expect(page.get_by_role("heading", name="mine")).to_be_visible()
@@ -190,6 +178,35 @@ async def test_a_run_is_made_of_an_uploaded_bundle_and_started(scene: Scene, ope
     config = scene.service.store.run("mine").config
     asked = ("rounds", "selection", "precision", "keep")
     assert [config[name] for name in asked] == [400, "random", "int8", RunConfig.keep]
+
+
+async def test_what_is_refused_is_said_at_its_field(opened: Any) -> None:
+    async with opened("/new-run", refused="4") as page:
+        await page.get_by_label("Bundle", exact=True).select_option(index=1)
+        await _fill(page, "emulation", epsilon="99")
+        await page.get_by_label("Rounds", exact=True).fill("0")
+        await _refused(page, "Rounds", "rounds must be an integer of at least 1, got 0")
+        await page.get_by_label("Rounds", exact=True).fill("")
+        await _refused(page, "Epsilon", "epsilon must be 0.05 to 50, got 99")
+        await page.get_by_label("Epsilon").fill("3")
+        await _refused(page, "Name", "there is a run emulation already")
+        await page.get_by_text("Advanced settings").click()
+        advanced = "More of the configuration"
+        for text, complaint in (
+            ("{", "This is not JSON"),
+            ('{"keep": 1}', "keep has a field of its own above"),
+            ('{"precision": "int9"}', "Invalid enum value 'int9'"),
+        ):
+            await page.get_by_label(advanced).fill(text)
+            await _refused(page, advanced, complaint)
+
+
+async def _fill(page: Page, run: str, epsilon: str) -> None:
+    await page.get_by_label("Name").fill(run)
+    await page.get_by_label("Privacy").select_option("device")
+    await page.get_by_label("Epsilon").fill(epsilon)
+    await page.get_by_label("Clip norm").fill("1")
+    await page.get_by_label("Which neurons").select_option("random")
 
 
 async def _refused(page: Page, label: str, complaint: str) -> None:

@@ -205,3 +205,16 @@ def test_a_run_of_another_bundle_is_not_gone_on_with(settings: ServiceSettings) 
     assert open_bundle(settings.bundle).manifest.model == "other"
     with pytest.raises(StorageError, match="was started with bundle"):
         Service(settings)
+
+
+def test_the_newest_unfinished_run_of_the_bundle_is_gone_on_with(running: Callable) -> None:
+    def name_of(run: str, **changes: Any) -> str:
+        service = Service(replace(running(run=run, **changes), goes_on=True))
+        service.close()
+        return service.run_name
+
+    assert [name_of("first"), name_of("second"), name_of("third", rounds=9)] == ["first"] * 3
+    store = Store(running().state)
+    assert store.orders.move("first", ("running",), "stopped")
+    store.close()
+    assert [name_of("fourth"), name_of("fifth")] == ["fourth"] * 2
