@@ -20,7 +20,10 @@ from wire_protocol.messages import RoundPlan
 
 @dataclass(frozen=True)
 class SpooledUpdates:
-    """Counted updates, read back from the spool a few at a time, each time they are iterated over."""
+    """Counted updates, read back from the spool a few at a time, each time they are iterated over.
+
+    Where one of those is damaged, each is decoded alone to say which; `DamagedError` names its device.
+    """
 
     segment: Segment
     rows: tuple[UpdateRecord, ...]

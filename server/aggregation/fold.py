@@ -1,4 +1,4 @@
-"""Fold a round's counted updates into what the fleet says and one account, two updates in memory at most.
+"""Fold a round's counted updates into what the fleet says and one account, as they come, without keeping them.
 
 Floating-point sums depend on their order. Updates are folded in the order given, which is that of rounds and device ids
 and not of arrival, so a round that was interrupted, resent or restarted gives the same bits as one that was not.
@@ -44,7 +44,7 @@ def as_it_is(_update: Update) -> float:
 
 
 def fold(layout: Layout, updates: CountedUpdates, rule: AggregationRule, scale: Scale = as_it_is) -> Folded:
-    """Fold updates in the order given; memory is that of two updates and of the rule."""
+    """Fold updates in the order given; memory is that of the rule, and of what `updates` reads at a time."""
     accounted = _Accounted(layout, updates, scale)
     return Folded(rule.aggregate(accounted), accounted.compute)
 
