@@ -18,6 +18,7 @@ from hashlib import sha256
 from threading import Event, Lock
 from typing import Any
 
+from edge_client.card_wear import note
 from edge_client.credentials import Credentials
 from edge_client.errors import BundleError, LinkError, SpoiltError, UnreachableError
 from edge_client.file_transfer import PATIENCE_SECONDS, FileTransfer
@@ -187,7 +188,7 @@ class _Fetching:
             raise ProtocolError(f"the content does not have SHA-256 {wanted.sha256}")
         if wanted.exact and len(content) != wanted.size:
             raise ProtocolError(f"the content has {len(content)} bytes, expected {wanted.size}")
-        part_of(wanted).write_bytes(content)
+        note(wanted.target, part_of(wanted).write_bytes(content))
         finish(wanted)
         self.done = True
         logger.info("%s: fetched %s by MQTT, %d bytes", self._credentials.device, wanted.path, len(content))

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import msgspec
 
+from edge_client.card_wear import Written
 from wire_protocol.device_state import DeviceState
 
 
@@ -26,6 +27,7 @@ class Status(msgspec.Struct, frozen=True):
     trouble: str
     doing: str
     last: str
+    written: Written
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -59,6 +61,7 @@ def describe(report: Report) -> str:
         lines.append(("now", running.doing))
         if running.last:
             lines.append(("last", running.last))
+        lines.append(("written", _written(running.written)))
     for run, number in report.answered.items():
         lines.append(("answered", f"run {run} up to round {number}"))
     waiting = report.waiting
@@ -78,6 +81,13 @@ def _running(report: Report) -> str:
 
 def _no_link(running: Status) -> str:
     return f"no link to {running.broker}" + (f": {running.trouble}" if running.trouble else "")
+
+
+def _written(written: Written) -> str:
+    """What its start has cost the card so far."""
+    kinds = ", ".join(f"{kind} {count / 1e6:.2f}" for kind, count in written.by_kind.items()) or "nothing"
+    pages = "" if written.kernel is None else f"; {written.kernel / 1e6:.2f} MB in pages, by the kernel's count"
+    return f"{kinds} MB since its start{pages}"
 
 
 def _privacy(report: Report) -> str:

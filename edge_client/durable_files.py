@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
+from edge_client.card_wear import note
 from edge_client.errors import ConfigError, DamagedFileError
 from wire_protocol.durable_files import sync_folder
 
@@ -46,7 +47,7 @@ def write_durably(path: Path, pieces: Iterable[bytes]) -> None:
     try:
         with fresh.open("wb") as file:
             for piece in pieces:
-                file.write(piece)
+                note(path, file.write(piece))
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)

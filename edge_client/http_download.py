@@ -21,6 +21,7 @@ from pathlib import Path
 from threading import Event
 from typing import IO
 
+from edge_client.card_wear import note
 from edge_client.durable_files import is_of_disk
 from edge_client.errors import AbsentError, BundleError, SpoiltError, UnreachableError
 from edge_client.tls_words import explain
@@ -159,7 +160,7 @@ def _copy(source: IO[bytes], file: IO[bytes], wanted: Wanted, http: Http) -> Non
         if room < 0:
             file.truncate(0)
             raise SpoiltError(f"{wanted.url} has more than the {wanted.size} bytes expected")
-        file.write(block)
+        note(wanted.target, file.write(block))
 
 
 def _require_going(wanted: Wanted, stop: Event) -> None:

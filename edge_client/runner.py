@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_client.card_wear import written
 from edge_client.config import DeviceConfig
 from edge_client.courier import Courier
 from edge_client.credentials import Credentials, broker_tls, load_credentials, server_tls
@@ -229,6 +230,7 @@ class _Device:
             trouble=self._link.why_down,
             doing=self._doing,
             last=self._last,
+            written=written(),
         )
 
     @property

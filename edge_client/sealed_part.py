@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_client.card_wear import note
 from wire_protocol.chunking import ChunkSet, require_chunk, require_hash
 from wire_protocol.errors import FisherfleetError
 from wire_protocol.messages import Manifest
@@ -58,7 +59,7 @@ class SealedPart:
         require_chunk(manifest, index, content)
         with self.path.open("r+b") as file:
             file.seek(_HEADER.size + manifest.chunk_count + index * manifest.chunk_bytes)
-            file.write(content)
+            note(self.path, file.write(content))
             file.flush()
             file.seek(_HEADER.size + index)
             file.write(b"\x01")

@@ -19,6 +19,7 @@ from threading import Lock
 
 import msgspec
 
+from edge_client.card_wear import note
 from edge_client.durable_files import plainly, read_checked, write_checked
 from edge_client.errors import BudgetSpentError, DamagedFileError, LedgerDiskError, LedgerError
 from edge_client.privacy.account import Account
@@ -143,7 +144,7 @@ class Ledger:
             self._require_untouched(os.fstat(file.fileno()).st_size)
             file.truncate(self._book.size)
             file.seek(self._book.size)
-            file.write(lines)
+            note(path, file.write(lines))
             file.flush()
             os.fsync(file.fileno())
         if self._book.size == 0:

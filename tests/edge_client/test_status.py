@@ -62,6 +62,7 @@ def make_status() -> Status:
             "said": {"type": "state", "online": True},
             "doing": "run r round 3: trains",
             "last": "",
+            "written": {"by_kind": {"updates": 1_500_000}, "kernel": 2_000_000},
         },
         Status,
     )
@@ -76,7 +77,11 @@ def make_status() -> Status:
         ),
         (
             Report("pi", make_status(), Waiting(0, 0), {}, 1.5, 4.0),
-            ["no link to mqtt://b:1883: no route", "run r round 3: trains", "epsilon 1.5 of 4 spent"],
+            [
+                "no link to mqtt://b:1883: no route",
+                "run r round 3: trains",
+                "updates 1.50 MB since its start; 2.00 MB in",
+            ],
         ),
     ],
 )
