@@ -25,6 +25,7 @@ from devices.flashing.systems import System
 LOCKED = Path(__file__).parent / "on_device" / "requirements-edge.txt"
 LEFT_OUT = (
     "bin",
+    "**/__pycache__",
     "**/tests",
     "**/*.pyi",
     "**/*.pxd",
@@ -35,6 +36,7 @@ LEFT_OUT = (
     "*.dist-info/INSTALLER",
     "*.dist-info/REQUESTED",
     "cffi",
+    "numpy/distutils",
     "numpy/f2py",
     "onnxruntime/backend",
     "onnxruntime/capi/libonnxruntime.so*",

@@ -77,7 +77,11 @@ def make_status() -> Status:
         ),
         (
             Report("pi", make_status(), Waiting(0, 0), {}, 1.5, 4.0),
-            ["no link to mqtt://b:1883: no route", "run r round 3: trains", "updates 1.50 MB since", "; 2.00 MB in"],
+            [
+                "no link to mqtt://b:1883: no route",
+                "run r round 3: trains",
+                "updates 1.50 MB since its start; 2.00 MB in",
+            ],
         ),
     ],
 )

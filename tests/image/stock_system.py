@@ -25,7 +25,7 @@ PACKAGES = (
 )
 KERNEL, INITRD = "kernel8.img", "initramfs8"
 BOOT_FILES = {
-    "cmdline.txt": "root=LABEL=rootfs rootfstype=ext4 rootwait\n",
+    "cmdline.txt": "root=LABEL=rootfs rootfstype=ext4 rootwait systemd.default_device_timeout_sec=900\n",
     "config.txt": f"arm_64bit=1\nkernel={KERNEL}\ninitramfs {INITRD} followkernel\n",
     "issue.txt": "Raspberry Pi reference 2025-11-24\nA stand-in\n",
     "meta-data": "dsmode: local\ninstance_id: rpios-image\n",
