@@ -10,6 +10,7 @@ from pathlib import Path
 
 from devices.errors import FlashError
 from devices.flashing.board_file import read_board
+from devices.flashing.device_folder import DATA, STATE_FOLDER
 from devices.flashing.installation import Installation, Wifi
 from devices.flashing.systems import SYSTEMS, system_named
 
@@ -52,12 +53,12 @@ def add_installation(parser: argparse.ArgumentParser) -> None:
 def read_installation(arguments: argparse.Namespace) -> Installation:
     """What the options of `add_installation` say, and `board.toml` where they say nothing.
 
-    Raises `FlashError` and `InvalidValueError`.
+    A folder without examples is said on stderr. Raises `FlashError` and `InvalidValueError`.
     """
     folder: Path = arguments.device_folder
     board = read_board(folder)
     by_name = re.sub(r"[^a-z0-9-]+", "-", folder.resolve().name.lower()).strip("-")
-    return Installation(
+    installation = Installation(
         folder,
         system_named(arguments.system),
         arguments.hostname or board.hostname or by_name,
@@ -65,6 +66,9 @@ def read_installation(arguments: argparse.Namespace) -> Installation:
         tuple(key for path in arguments.ssh_key for key in _lines(path, "ssh key")),
         arguments.timezone or board.timezone or "UTC",
     )
+    if all(file.name != DATA for file in installation.files):
+        say_progress(f"{folder} has no {DATA}: the device trains once there is one in {STATE_FOLDER}")
+    return installation
 
 
 def _wifi(arguments: argparse.Namespace) -> Wifi | None:

@@ -25,8 +25,9 @@ def test_it_holds_the_device_for_its_owner_s_eyes_and_is_the_same_again(
     (device / "state" / "ledger.db").write_text("what the device did elsewhere")
     out = tmp_path / "kitchen.tar"
     assert main(["devices", "flash", "bundle", str(device), "--system", SYSTEM.name, "--out", str(out)]) == 0
-    said = capsys.readouterr().out
-    assert "sudo sh fisherfleet-edge-kitchen/install.sh" in said
+    said = capsys.readouterr()
+    assert "sudo sh fisherfleet-edge-kitchen/install.sh" in said.out
+    assert ("has no data.npz" in said.err) is not (device / "data.npz").exists()
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     with tarfile.open(out) as tar:
         members = {member.name.removeprefix("fisherfleet-edge-kitchen"): member for member in tar}
