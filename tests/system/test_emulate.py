@@ -310,7 +310,9 @@ def test_unwritable_places_are_refused_before_the_training(
 
 def test_ctrl_c_while_starting_is_quiet(tmp_path: Path) -> None:
     process = subprocess.Popen([*COMMAND, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True)
-    time.sleep(1.0)
+    child = psutil.Process(process.pid)
+    while not any("libtorch" in mapped.path for mapped in child.memory_maps()):
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, complaints = process.communicate(timeout=30)
     assert process.returncode == 130

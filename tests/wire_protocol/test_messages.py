@@ -218,7 +218,7 @@ def test_what_follows_a_message_is_refused() -> None:
     ],
 )
 def test_a_path_that_no_file_has_is_refused(path: str) -> None:
-    with pytest.raises(InvalidValueError, match=r"^path must be bundles/HASH/FILE, models/HASH or"):
+    with pytest.raises(InvalidValueError, match=r"^path must be bundles/HASH/FILE, or HASH in models"):
         Want(path=path)
 
 
