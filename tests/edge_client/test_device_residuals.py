@@ -144,6 +144,7 @@ async def test_a_round_given_up_for_one_that_does_not_draw_the_device_is_trained
     tmp_path: Path, scene: Scene, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And what it would have taken along is there for the next."""
+    caplog.set_level(logging.INFO)
     folder = tmp_path / "state" / "residuals"
     settled = folder / f"{RUN}.residual"
     plans = sampled(scene)
