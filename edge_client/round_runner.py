@@ -195,6 +195,7 @@ class RoundRunner:
                 executor = self._tools.executor
                 self._host.post(await asyncio.get_running_loop().run_in_executor(executor, job, stop))
                 if self._faulty:
+                    self._faulty = False
                     self._watcher.fault_seen()
 
     async def _settle(self, run: str, number: int, accepted: bool, bundle: str | None) -> None:
