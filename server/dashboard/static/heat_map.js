@@ -14,7 +14,7 @@ export function heatMap() {
   const element = h("figure", {},
     h("figcaption", {},
       h("h3", {}, "Which neurons the fleet keeps"),
-      h("p", {}, "Each row is one layer's group of neurons, in order. The stronger a cell's colour, the more devices kept that neuron in their last update: strong everywhere means all devices agree, pale means few train it."),
+      h("p", {}, "Neurons are the small parts that a model is made of. Each device trains those that matter most to its examples, and none is lost. A row is a layer, a cell a neuron or a few neighbours: the stronger its colour, the more devices trained it for their last update."),
       h("p", { class: "keys" }, h("span", { class: "scale" }, "no device", scale(), "every device"))),
     picture, h("details", {}, h("summary", {}, "Show as a table"), figures));
 

@@ -3,6 +3,8 @@
 import { lineChart } from "/assets/static/charts.js";
 import { bytes, figure, share } from "/assets/static/words.js";
 
+const SCALE = "Each labelled line is ten times the one below, so a small gap is a large saving.";
+
 /** All plots; `show(rounds, spending)` fills those that there are figures for and hides the others. */
 export function runCharts() {
   const plots = [accuracy(), loss(), uplink(), downlink(), epsilon()];
@@ -17,7 +19,7 @@ export function runCharts() {
 function accuracy() {
   return ofRounds({
     title: "How often the model is right",
-    caption: "The share of test examples, which no device has seen, that the model names correctly after each round. Higher is better.",
+    caption: "The share of test examples, which no device has seen, that the model gets right after each round. Higher is better. The scale need not begin at 0.",
     y: "accuracy (%)",
     series: [{ name: "Accuracy", colour: "accent" }],
     format: (value) => share(value, 1),
@@ -27,7 +29,7 @@ function accuracy() {
 function loss() {
   return ofRounds({
     title: "How wrong the model is",
-    caption: "The mean loss on the same test examples: 0 is perfect, and being sure of a wrong answer costs most. Lower is better.",
+    caption: "The mean loss on the same test examples: 0 is perfect, and being sure of a wrong answer costs most. Lower is better; it is no percentage.",
     y: "loss",
     series: [{ name: "Loss", colour: "accent" }],
     format: figure,
@@ -35,15 +37,15 @@ function loss() {
 }
 
 function uplink() {
-  return traffic("up", "What devices sent", "Bytes that all devices together sent in each round, and what sending full models would have taken. Each step of the scale is ten times more.");
+  return traffic("up", "Sent", "What devices sent", `Bytes that all devices together sent in each round, and what sending whole models would have taken. ${SCALE}`);
 }
 
 function downlink() {
-  return traffic("down", "What devices received", "Bytes that went to all devices in each round, and what full models would have taken. In a resync the whole model goes out, to devices that have the last one as a difference from it.");
+  return traffic("down", "Received", "What devices received", `Bytes that went to all devices in each round, and what sending whole models would have taken. ${SCALE} Now and then all get the whole model: in full where it is their first, else as a small difference from the last one.`);
 }
 
-function traffic(way, title, caption) {
-  const series = [{ name: "Sent", colour: "accent" }, { name: "Full models", colour: "second", dash: true }];
+function traffic(way, name, title, caption) {
+  const series = [{ name, colour: "accent" }, { name: "Whole models", colour: "second", dash: true }];
   return ofRounds({ title, caption, y: "bytes a round", series, log: true, format: bytes },
     [(round) => round[`bytes_${way}`], (round) => round[`bytes_${way}_dense`]]);
 }

@@ -14,12 +14,12 @@ export function bytes(count) {
   return `${count.toFixed(digits)} ${units[unit]}`;
 }
 
-/** How much less was sent than full models take: "122 x fewer than full models". */
+/** How much less was sent than whole models take: "122 x less than whole models". */
 export function saving(sent, dense) {
   if (!sent || !dense) return NONE;
   const fewer = sent <= dense;
   const ratio = fewer ? dense / sent : sent / dense;
-  return `${ratio.toFixed(ratio >= 99.95 ? 0 : 1)} x ${fewer ? "fewer" : "more"} than full models`;
+  return `${ratio.toFixed(ratio >= 99.95 ? 0 : 1)} x ${fewer ? "less" : "more"} than whole models`;
 }
 
 /** A fraction as a percentage: 96.1 %. */

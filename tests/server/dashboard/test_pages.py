@@ -107,7 +107,7 @@ async def test_a_run_is_followed_live(opened: Any) -> None:
         await expect(page.locator("#live")).to_have_text("Live")
         await expect(progress).not_to_have_text(before, timeout=20_000)
         await expect(page.get_by_text("Not private: updates tell of the examples as they are.")).to_be_visible()
-        await expect(page.get_by_text(re.compile("x fewer than full models"))).to_have_count(2)
+        await expect(page.get_by_text(re.compile("x less than whole models"))).to_have_count(2)
         for title in ("How often the model is right", "How wrong the model is", "What devices sent"):
             figure = page.get_by_role("figure").filter(has_text=title)
             await expect(figure.locator("canvas")).to_be_visible()

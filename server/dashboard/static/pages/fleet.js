@@ -45,7 +45,7 @@ function cards(all) {
   const resting = online.filter((one) => one.heard?.paused).length;
   return [
     ["Online", `${count(online.length)} of ${count(all.length)}`, "devices"],
-    ["Examples", count(examples), "to learn from on devices that are online; they stay there"],
+    ["Examples", count(examples), "to learn from on devices that are online; they never leave their device"],
     ["Resting", count(resting), resting ? "devices that are online sit out now, within their owners' limits" : "no device sits out"],
     ["Faults", count(faulty), faulty ? "devices are revoked, quarantined or in conflict" : "no device has any"],
   ];
@@ -56,9 +56,9 @@ const COLUMNS = [
   { name: "Status", cell: status },
   { name: "Last seen", cell: (one) => (one.heard ? h("span", { title: moment(one.heard.last_seen) }, one.online ? "now" : ago(one.heard.last_seen)) : "never") },
   { name: "Temperature", number: true, cell: temperature },
-  { name: "Budget left", number: true, cell: (one) => budget(one.heard?.budget_left) },
+  { name: "Privacy budget left", number: true, cell: (one) => budget(one.heard?.budget_left) },
   { name: "Free disk", number: true, cell: (one) => (Number.isFinite(one.heard?.free_mb) ? bytes(one.heard.free_mb * 1e6) : NONE) },
-  { name: "Client", cell: (one) => [one.heard?.client || NONE, one.heard?.release ? h("span", { class: "note" }, `release ${one.heard.release}`) : null] },
+  { name: "Software", cell: (one) => [one.heard?.client || NONE, one.heard?.release ? h("span", { class: "note" }, `release ${one.heard.release}`) : null] },
   { name: "Runtime", cell: (one) => one.heard?.runtime || NONE },
   { name: "Examples", number: true, cell: (one) => (one.heard ? count(one.heard.examples) : NONE) },
   { name: "Neurons kept", cell: (one) => kept(one.heard?.kept ?? {}) },

@@ -18,7 +18,7 @@ export async function render(root, { isOperator, argument: run }) {
   root.append(
     h("div", { class: "headline" }, h("h1", {}, run, " ", status), isOperator ? actions.element : null),
     notice, summary, open,
-    section("Rounds", h("div", { class: "plots" }, charts.elements)),
+    section("Rounds", h("p", { class: "hint" }, "In each round devices train on their own examples and send what changed; together that makes the next version of the model."), h("div", { class: "plots" }, charts.elements)),
     section("Neurons", neurons.element),
     section("Who is late", h("p", { class: "hint" }, "Devices that were expected in the last rounds and were not heard in time, the worst first."), late),
     h("p", {}, h("a", { href: `/models?run=${encodeURIComponent(run)}` }, "Model versions of this run"), " \u00b7 ",
@@ -55,23 +55,23 @@ function cards(progress, rounds, spending) {
   const bar = h("progress", { max: progress.planned, value: progress.closed, "aria-label": "rounds closed" });
   return [
     ["Progress", [`${progress.closed} of ${progress.planned} rounds`, bar], left],
-    ["Accuracy", share(last?.accuracy), last?.accuracy != null ? `best so far ${share(best)}` : "", last?.loss != null ? `loss ${figure(last.loss)}` : ""],
-    ["Devices sent", saving(total("bytes_up"), total("bytes_up_dense")), "in bytes, over all rounds"],
-    ["Devices received", saving(total("bytes_down"), total("bytes_down_dense")), "in bytes, over all rounds"],
-    ["Last round", last ? counted(last.updates_accepted, "update") : NONE, last?.updates_rejected ? `${count(last.updates_rejected)} refused or declined` : "", last ? `took ${span(last.seconds)}` : ""],
-    ["Privacy", spending.protects ? `epsilon ${figure(spending.spent.at(-1)?.epsilon ?? 0)}` : "not private", spending.protects ? `of ${figure(spending.planned)} planned, for any one ${spending.protects}` : "updates tell of the examples as they are"],
+    ["Accuracy", share(last?.accuracy), last?.accuracy != null ? `best so far ${share(best)}` : "", last?.loss != null ? `loss ${figure(last.loss)}, lower is better` : ""],
+    ["Data from devices", saving(total("bytes_up"), total("bytes_up_dense")), "in bytes, over all rounds"],
+    ["Data to devices", saving(total("bytes_down"), total("bytes_down_dense")), "in bytes, over all rounds"],
+    ["Last round", last ? `${counted(last.updates_accepted, "answer")} counted` : NONE, last?.updates_rejected ? `${count(last.updates_rejected)} refused or declined` : "", last ? `took ${span(last.seconds)}` : ""],
+    ["Privacy", spending.protects ? `epsilon ${figure(spending.spent.at(-1)?.epsilon ?? 0)}` : "not private", spending.protects ? `of ${figure(spending.planned)} planned, for any one ${spending.protects}` : "what devices send may reveal their examples"],
   ];
 }
 
 function openRound(record, { open, missing }) {
-  if (!open) return h("p", { class: "open-round" }, record.status === "running" ? "No round is open: it waits for devices or for its turn." : "No round is open.");
+  if (!open) return h("p", { class: "open-round" }, record.status === "running" ? "Between rounds: the next one opens once enough devices are online and it is this run's turn." : "No round is open.");
   const answered = open.counted + open.refused;
   const since = span(Math.max(0, Date.now() / 1000 - open.opened));
   const names = open.missing.slice(0, NAMED).join(", ") + (missing > NAMED ? ` and ${count(missing - NAMED)} more` : "");
   return h("p", { class: "open-round" },
     h("strong", {}, `Round ${open.round}${open.resync ? " (resync)" : ""}`),
     ` has been open for ${since}: ${count(answered)} of ${counted(open.expected, "device")} answered.`,
-    missing ? ` Still waiting for ${names}.` : "");
+    missing ? ` Yet to answer: ${names}.` : "");
 }
 
 function lateTable({ rounds, devices, missed_most: rows }) {
