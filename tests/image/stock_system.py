@@ -45,7 +45,9 @@ _HOOKS = (
     '--customize-hook=chroot "$1" systemctl enable systemd-networkd',
 )
 _SETTINGS = {
-    "etc/fstab": "LABEL=rootfs / ext4 defaults 0 1\nLABEL=bootfs /boot/firmware vfat defaults,x-systemd.device-timeout=900 0 2\n",
+    "etc/fstab": (
+        "LABEL=rootfs / ext4 defaults 0 1\nLABEL=bootfs /boot/firmware vfat defaults,x-systemd.device-timeout=900 0 2\n"
+    ),
     "etc/hostname": "raspberrypi\n",
     "etc/machine-id": "",
     "etc/cloud/cloud.cfg.d/99_raspberry-pi.cfg": (
