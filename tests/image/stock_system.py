@@ -25,7 +25,7 @@ PACKAGES = (
 )
 KERNEL, INITRD = "kernel8.img", "initramfs8"
 BOOT_FILES = {
-    "cmdline.txt": "root=LABEL=rootfs rootfstype=ext4 rootwait systemd.default_device_timeout_sec=900\n",
+    "cmdline.txt": "root=LABEL=rootfs rootfstype=ext4 rootwait\n",
     "config.txt": f"arm_64bit=1\nkernel={KERNEL}\ninitramfs {INITRD} followkernel\n",
     "issue.txt": "Raspberry Pi reference 2025-11-24\nA stand-in\n",
     "meta-data": "dsmode: local\ninstance_id: rpios-image\n",
@@ -45,7 +45,9 @@ _HOOKS = (
     '--customize-hook=chroot "$1" systemctl enable systemd-networkd',
 )
 _SETTINGS = {
-    "etc/fstab": "LABEL=rootfs / ext4 defaults 0 1\nLABEL=bootfs /boot/firmware vfat defaults 0 2\n",
+    "etc/fstab": (
+        "LABEL=rootfs / ext4 defaults 0 1\nLABEL=bootfs /boot/firmware vfat defaults,x-systemd.device-timeout=900 0 2\n"
+    ),
     "etc/hostname": "raspberrypi\n",
     "etc/machine-id": "",
     "etc/cloud/cloud.cfg.d/99_raspberry-pi.cfg": (
