@@ -6,6 +6,7 @@ this process and those that tests start, would only wait for the processor that 
 default.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 
@@ -43,3 +44,14 @@ def postgresql() -> Iterator[Postgresql]:
     cluster = Postgresql()
     yield cluster
     cluster.close()
+
+
+@pytest.fixture(autouse=True)
+def no_log_handlers_left() -> Iterator[None]:
+    """A command that a test has run logs to that test's stderr, which is closed when it ends."""
+    root = logging.getLogger()
+    before = set(root.handlers)
+    yield
+    for handler in set(root.handlers) - before:
+        if not type(handler).__module__.startswith("_pytest"):
+            root.removeHandler(handler)

@@ -82,10 +82,11 @@ async def _start(program: Program, folder: Path) -> tuple[Process, int]:
         port = _free_port()
         process = await start_child(_command(program, port, folder), log)
         try:
-            ready = await asyncio.wait_for(_ready(process, port), _START_SECONDS)
+            async with asyncio.timeout(_START_SECONDS):
+                ready = await _ready(process, port)
         except BaseException as error:
             await stop_child(process)
-            if isinstance(error, asyncio.TimeoutError):
+            if isinstance(error, TimeoutError):
                 raise BrokerError(f"{program} did not answer within {_START_SECONDS:g} s: {log_tail(log)}") from error
             raise
         if ready:
@@ -130,9 +131,10 @@ def _mosquitto_configuration(port: int) -> str:
 async def _ready(process: Process, port: int) -> bool:
     """Wait until the broker takes MQTT connections (True) or has ended (False)."""
     while process.returncode is None:
-        with contextlib.suppress(asyncio.TimeoutError):
-            if await asyncio.wait_for(_answers(port), _PROBE_SECONDS):
-                return process.returncode is None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PROBE_SECONDS):
+                if await _answers(port):
+                    return process.returncode is None
         await asyncio.sleep(_POLL_SECONDS)
     return False
 

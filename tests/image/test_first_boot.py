@@ -74,10 +74,10 @@ def board(device_folder: Path, ssh_key: Path, tmp_path: Path) -> Iterator[Board]
 def test_cloud_init_makes_a_device_of_a_stock_system(board: Board, headquarters: Headquarters) -> None:
     board.start()
     board.wait_for(rf"{DEVICE}: run {RUN} round 1: plan")
+    device = heard_of(headquarters)  # before the run is over, with which the server ends
     assert_cloud_init_has_no_complaint(board)
     assert_the_client_is_installed(board)
     assert_the_board_is_as_it_was_told(board)
-    device = heard_of(headquarters)
     assert (device["standing"], device["online"]) == ("enrolled", True)
     headquarters.await_end()
     assert headquarters.rounds() == {1: 1}
