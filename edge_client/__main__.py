@@ -24,7 +24,7 @@ from wire_protocol.errors import FisherfleetError
 
 EXIT_REFUSED = 2
 EXIT_AGAIN = 75
-"""Asks to be started again at once, for another release: `RestartForceExitStatus=` of the unit; EX_TEMPFAIL."""
+"""Asks to be started again, for another release, as the unit always does; EX_TEMPFAIL."""
 STOP_SECONDS = 8.0
 """A training halts at its next step. What hangs longer, as a download from a server that is silent, is left: that a
 kill at any moment does no harm is what the device is built for.

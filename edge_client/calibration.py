@@ -185,11 +185,6 @@ def load_calibration(path: Path, key: str) -> Calibration | None:
     return next((one for one in _load(path) if one.key == key), None)
 
 
-def newest_calibration(path: Path) -> Calibration | None:
-    """What was measured last."""
-    return next(iter(_load(path)), None)
-
-
 def save_calibration(path: Path, calibration: Calibration) -> None:
     """Keep it, and a few others; one that cannot be written is a log line, and measured again another time."""
     others = [one for one in _load(path) if one.key != calibration.key]

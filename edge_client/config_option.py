@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-INSTALLED = Path("/var/lib/fisherfleet-edge/device.toml")
+from edge_client.updates.launch import DEFAULT_FOLDER
+
+INSTALLED = DEFAULT_FOLDER / "device.toml"
 """Where the packages and images of a device have it."""
 ENROLMENT_FILE = "enrol.toml"
 """Beside it on a device that enrols at its first start: see `enrolment_file`."""

@@ -169,8 +169,9 @@ class DeviceWork:
         )
         inner = self._runtime_of(opened, work)
         runtime = InterruptibleRuntime(inner, pacer, plan.local_steps)
-        scorer = partial(self._open_scorer, opened, plan, pacer)
-        fitting = self._begin_fitting(command, work, inner, pacer)
+        open_scorer = partial(self._open_scorer, opened, plan)
+        scorer = partial(open_scorer, pacer)
+        fitting = self._begin_fitting(command, work, inner, open_scorer, pacer)
         if command.selection is not None and command.content is not None:
             choice = Choice(command.selection.sub_model, known=True)
             base = _decode_slice(command.content, layout, choice.sub_model)
@@ -206,7 +207,12 @@ class DeviceWork:
         self._guard.seen_by_server(mark)
 
     def _begin_fitting(
-        self, command: Train, work: LocalWork, inner: TrainingRuntime, pacer: StepPacer
+        self,
+        command: Train,
+        work: LocalWork,
+        inner: TrainingRuntime,
+        open_scorer: Callable[[StepPacer], Scorer],
+        pacer: StepPacer,
     ) -> RoundFitting | None:
         """How the round is fitted, None without limits; neurons chosen before are checked against them at once."""
         if self._fitter is None:
@@ -215,9 +221,11 @@ class DeviceWork:
 
         plan, unhurried = command.plan, pacer.unhurried()
         runtime = InterruptibleRuntime(inner, unhurried)
-        open_scorer = partial(self._open_scorer, self._open_bundle(plan, self._store(pacer.stop)), plan, unhurried)
         scores = command.selection is None and plan.selection == "fisher" and bool(work.layout.groups)
-        subject = Subject(plan, work.layout, work.examples, runtime, open_scorer, scores, self._processors.threads)
+        subject = Subject(
+            *(plan, work.layout, work.examples, runtime, partial(open_scorer, unhurried), scores),
+            threads=self._processors.threads,
+        )
         fitting = self._fitter.begin(subject, pacer.working_seconds_left)
         if command.selection is not None:
             fitting.require(command.selection.sub_model.widths)

@@ -6,6 +6,9 @@ most one slice is being put together and one is kept, those of the round announc
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from edge_client.credentials import Credentials
 from wire_protocol import topics
 from wire_protocol.chunking import Assembly
@@ -13,6 +16,8 @@ from wire_protocol.envelope import SEALED_OVERHEAD
 from wire_protocol.errors import ProtocolError
 from wire_protocol.messages import Manifest, Need, Receipt, RoundPlan, Slice, decode
 from wire_protocol.releases import ModelOffer, ReleaseOffer
+
+_OfRun = TypeVar("_OfRun", RoundPlan, ModelOffer)
 
 
 class Withdrawn:
@@ -53,9 +58,9 @@ class Downlink:
             signed = self._credentials.verify_release_offer(payload) if payload else None
             return Withdrawn() if signed is None else decode(signed, ReleaseOffer)
         if topic.endswith("/plan"):
-            return self._read_plan(topic, payload)
+            return self._read_of_run(topic, payload, self._credentials.verify_plan, RoundPlan)
         if topic.endswith("/model"):
-            return self._read_model(topic, payload)
+            return self._read_of_run(topic, payload, self._credentials.verify_model, ModelOffer)
         return self._read_piece(topics.parse_part(topic), payload, max_slice + SEALED_OVERHEAD)
 
     def slice_of(self, run: str, number: int) -> Slice | None:
@@ -63,23 +68,17 @@ class Downlink:
         found = self._slice
         return found if found is not None and (found.run, found.round) == (run, number) else None
 
-    def _read_plan(self, topic: str, payload: bytes) -> RoundPlan | None:
+    def _read_of_run(
+        self, topic: str, payload: bytes, verified: Callable[[str, bytes], bytes], kind: type[_OfRun]
+    ) -> _OfRun | None:
+        """What all devices of a run are told, None where it was taken back."""
         run = self._run_of(topic)
         if not payload:
             return None
-        plan = decode(self._credentials.verify_plan(run, payload), RoundPlan)
-        if plan.run != run:
-            raise ProtocolError(f"a plan of run {plan.run} came on topic {topic!r}")
-        return plan
-
-    def _read_model(self, topic: str, payload: bytes) -> ModelOffer | None:
-        run = self._run_of(topic)
-        if not payload:
-            return None
-        offer = decode(self._credentials.verify_model(run, payload), ModelOffer)
-        if offer.run != run:
-            raise ProtocolError(f"a model of run {offer.run} came on topic {topic!r}")
-        return offer
+        message = decode(verified(run, payload), kind)
+        if message.run != run:
+            raise ProtocolError(f"a {topic.rpartition('/')[2]} of run {message.run} came on topic {topic!r}")
+        return message
 
     def _run_of(self, topic: str) -> str:
         before, _, kind = topic.rpartition("/")

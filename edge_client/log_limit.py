@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 
 SECONDS_AN_HOUR = 3600.0
-"""For what may go wrong for days, and is tried again each minute."""
+FAILURES_AN_HOUR = 12
+"""For what may go wrong for weeks, and is tried again each minute."""
 
 
 class LogLimit:

@@ -19,7 +19,7 @@ from itertools import count
 import aiomqtt
 
 from edge_client.errors import LinkError
-from edge_client.log_limit import SECONDS_AN_HOUR, LogLimit
+from edge_client.log_limit import FAILURES_AN_HOUR, SECONDS_AN_HOUR, LogLimit
 from edge_client.plan_clock import was_set
 from edge_client.tls_words import explain
 from wire_protocol.backoff import full_jitter, longest_wait
@@ -40,8 +40,6 @@ BIRTH_AGAIN_SECONDS, BIRTH_AGAIN_CEILING_SECONDS = 5.0, 300.0
 BACKOFF_BASE_SECONDS = 1.0
 BACKOFF_CEILING_SECONDS = 60.0
 CLOCK_LOOK_SECONDS = 1.0
-FAILURES_LOGGED = 12
-"""An hour, however often it is tried: a device may be without its broker for weeks."""
 STABLE_SECONDS = 30.0
 """A session that lived this long starts the back-off anew."""
 _SUBACK_FAILURE = 128
@@ -116,7 +114,7 @@ class MqttLink:
 
     def __init__(self, settings: LinkSettings, wall: Callable[[], float] = time.time) -> None:
         self.settings, self._wall = settings, wall
-        self._limit = LogLimit(logger, logging.WARNING, burst=FAILURES_LOGGED, seconds=SECONDS_AN_HOUR)
+        self._limit = LogLimit(logger, logging.WARNING, burst=FAILURES_AN_HOUR, seconds=SECONDS_AN_HOUR)
         self._client: aiomqtt.Client | None = None
         self._trouble = _SocketTrouble()
         self.why_down = ""

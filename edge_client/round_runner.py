@@ -33,7 +33,7 @@ from edge_client.errors import (
     SliceError,
     StoppedError,
 )
-from edge_client.log_limit import SECONDS_AN_HOUR, LogLimit
+from edge_client.log_limit import FAILURES_AN_HOUR, SECONDS_AN_HOUR, LogLimit
 from edge_client.machine_host import Machine, MachineHost, Make
 from edge_client.machine_watch import MachineWatch
 from edge_client.outbox import Parcel
@@ -59,8 +59,6 @@ from wire_protocol.ledger_mark import LedgerMark
 from wire_protocol.messages import Decline, DeclineCause, Receipt, RoundPlan, Slice, encode
 
 logger = logging.getLogger(__name__)
-
-FAILURES_LOGGED = 12
 
 _DOING: dict[type[Phase], str] = {
     Idle: "waits for a plan",
@@ -117,7 +115,7 @@ class RoundRunner:
         self._stop_job = Flag()
         self._job_lock = asyncio.Lock()
         self._limit = LogLimit(logger, logging.INFO)
-        self._failures = LogLimit(logger, logging.WARNING, burst=FAILURES_LOGGED, seconds=SECONDS_AN_HOUR)
+        self._failures = LogLimit(logger, logging.WARNING, burst=FAILURES_AN_HOUR, seconds=SECONDS_AN_HOUR)
 
     def plan_arrived(self, plan: RoundPlan, remaining: float) -> None:
         """A plan came, with so many seconds until its deadline."""
@@ -292,11 +290,10 @@ class RoundRunner:
         try:
             stored = await asyncio.to_thread(job)
         except Exception as error:
-            unexpected = None if isinstance(error, OutboxError) else error
-            if unexpected is not None:
-                logger.error("%s: not sent yet: unexpected error", self._where(plan), exc_info=unexpected)
-            else:
+            if isinstance(error, OutboxError):
                 self._again("%s: not sent yet: %s", self._where(plan), error)
+            else:
+                logger.error("%s: not sent yet: unexpected error", self._where(plan), exc_info=error)
             self._host.post(partial(ev.StoreFailed, **mine))
             if not self._is_at(plan):
                 self._host.spawn(self._settle(plan.run, plan.round, False, plan.bundle))

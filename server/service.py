@@ -150,8 +150,7 @@ class Service:
         )
 
     def _open_releases(self) -> ReleasePost:
-        store = self.store
-        records = ReleaseRecords(store.releases, store.tags, store.promotions, store.events, self._registry)
+        records = ReleaseRecords.of(self.store, self._registry)
         return ReleasePost(records, self._operator, self._link.send, self._traffic, self._clocks)
 
     def _on_message(self, topic: str, payload: bytes) -> None:

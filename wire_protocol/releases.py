@@ -22,7 +22,6 @@ from wire_protocol.release_version import require_version
 ReleaseStatus = Literal["none", "refused", "waiting", "fetching", "ready", "trial", "confirmed", "failed"]
 """What became of an offer on a device: `refused` it does not fit, `waiting` it cannot be fetched now, `ready` it is on
 disk, `trial` it runs and is not proven, `confirmed` and `failed` are final."""
-FINAL: frozenset[ReleaseStatus] = frozenset({"refused", "confirmed", "failed"})
 
 MAX_ARCHIVE_BYTES = 512 * 2**20
 MAX_UNPACKED_BYTES = 2 * 2**30

@@ -20,6 +20,7 @@ bears its own name, and reads what is for all; the server reads what devices wri
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from wire_protocol.errors import ProtocolError, require
@@ -169,27 +170,32 @@ def parse_part(topic: str) -> Part:
 
 def is_want(topic: str) -> bool:
     """Whether it can only be a device's request for a file; `parse_want` says whether it is one."""
-    return topic.endswith("/want") and topic.count("/") == 4
+    return _is_word(topic, "want")
 
 
 def parse_want(topic: str) -> str:
     """Device of a request for a file; raises `ProtocolError` on anything else."""
-    device = topic.removeprefix(f"{ROOT}/up/").removesuffix("/want")
-    if not _IDENTIFIER.fullmatch(device) or topic != want(device):
-        raise ProtocolError(f"not a topic on which a file is asked for: {topic!r}")
-    return device
+    return _device_of(topic, want, "a file is asked for")
 
 
 def is_report(topic: str) -> bool:
     """Whether it can only be a device's word on what it runs; `parse_report` says whether it is one."""
-    return topic.endswith("/report") and topic.count("/") == 4
+    return _is_word(topic, "report")
 
 
 def parse_report(topic: str) -> str:
     """Device of a word on what it runs; raises `ProtocolError` on anything else."""
-    device = topic.removeprefix(f"{ROOT}/up/").removesuffix("/report")
-    if not _IDENTIFIER.fullmatch(device) or topic != report(device):
-        raise ProtocolError(f"not a topic on which a device reports: {topic!r}")
+    return _device_of(topic, report, "a device reports")
+
+
+def _is_word(topic: str, kind: str) -> bool:
+    return topic.endswith(f"/{kind}") and topic.count("/") == 4
+
+
+def _device_of(topic: str, of: Callable[[str], str], what: str) -> str:
+    device = topic.removeprefix(f"{ROOT}/up/").rpartition("/")[0]
+    if not _IDENTIFIER.fullmatch(device) or topic != of(device):
+        raise ProtocolError(f"not a topic on which {what}: {topic!r}")
     return device
 
 

@@ -9,13 +9,11 @@ from collections.abc import Callable, Mapping
 from threading import Event as Flag
 
 from edge_client.errors import BundleError, PausedError, TrainingError
+from edge_client.updates.again import again_after
 from edge_client.updates.promoted_models import PromotedModels
-from wire_protocol.backoff import full_jitter
 from wire_protocol.releases import ModelOffer
 
 logger = logging.getLogger(__name__)
-
-AGAIN_SECONDS, AGAIN_CEILING_SECONDS = 60.0, 3600.0
 
 
 class ModelPost:
@@ -58,7 +56,7 @@ class ModelPost:
                 self._news.clear()
                 failures = failures + 1 if await self._take_all() else 0
                 if failures:
-                    await asyncio.sleep(_pause(failures))
+                    await asyncio.sleep(again_after(failures - 1, random.random()))
         finally:
             self._stop.set()
 
@@ -87,8 +85,3 @@ class ModelPost:
         self._models.take(offer, stop)
         logger.info("%s: model %d of run %s is the one to infer with", self._name, offer.version, offer.run)
         return True
-
-
-def _pause(failures: int) -> float:
-    spread = full_jitter(failures - 1, random.random(), base=AGAIN_SECONDS, ceiling=AGAIN_CEILING_SECONDS)
-    return AGAIN_SECONDS + spread

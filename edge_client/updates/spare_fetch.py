@@ -69,7 +69,7 @@ class SpareFetch:
     def _require_allowed(self) -> None:
         reason = None if self.limits is None else pause_reason(self.limits, self.sensors.readings(self.limits))
         if reason is not None:
-            raise PausedError(reason)
+            raise PausedError(str(reason))
         if self.day_is_used_up:
             raise PausedError("what is left of today's bytes_per_day is for rounds")
 

@@ -24,13 +24,12 @@ from typing import Any
 
 from edge_client.round_events import Event, Tick
 from edge_client.updates import update_phases as up
+from edge_client.updates.again import AGAIN_SECONDS, again_after
 from edge_client.updates.choice import MOST_RELAPSES, Choice
 from edge_client.updates.update_phases import Known, Outcome, Phase
-from wire_protocol.backoff import full_jitter
 from wire_protocol.release_version import is_newer
 from wire_protocol.releases import ReleaseStatus
 
-AGAIN_SECONDS, AGAIN_CEILING_SECONDS = 60.0, 3600.0
 PROOF_SECONDS = 600.0
 """A release that crashes within minutes has not proven itself, whatever it did before."""
 UNLINKED_SECONDS = 7200.0
@@ -180,12 +179,11 @@ def _unpack(phase: up.Fetching, _event: up.Fetched) -> Step:
 
 
 def _delay(phase: up.Pending, event: up.NotNow) -> Step:
-    wait = full_jitter(phase.failures, event.jitter, base=AGAIN_SECONDS, ceiling=AGAIN_CEILING_SECONDS)
     known = replace(phase.known, outcome=replace(phase.known.outcome, reason=event.reason))
-    again = AGAIN_SECONDS + wait
+    again = event.now + again_after(phase.failures, event.jitter)
     if isinstance(phase, up.Switching):
-        return up.Ready(known, phase.wanted, phase.failures + 1, event.now + again), ()
-    return up.Delayed(known, phase.wanted, phase.failures + 1, event.now + again), ()
+        return up.Ready(known, phase.wanted, phase.failures + 1, again), ()
+    return up.Delayed(known, phase.wanted, phase.failures + 1, again), ()
 
 
 def _give_up(phase: up.Unpacking, event: up.Illegal) -> Step:

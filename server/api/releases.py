@@ -186,8 +186,7 @@ def _add_reports(routes: APIRouter, sources: Sources) -> None:
 
 
 def _records(sources: Sources) -> ReleaseRecords:
-    store = sources.store
-    return ReleaseRecords(store.releases, store.tags, store.promotions, store.events, sources.registry)
+    return ReleaseRecords.of(sources.store, sources.registry)
 
 
 def _standing(sources: Sources, number: int) -> RolloutView:

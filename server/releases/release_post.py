@@ -22,6 +22,7 @@ from server.registry import Registry
 from server.releases.offer_book import OfferBook, Posting, Wanted
 from server.releases.release_rows import ReleaseRows, RolloutRecord
 from server.releases.rollout import Progress, Said, progress
+from server.storage import Store
 from server.traffic import Traffic
 from wire_protocol import messages, topics
 from wire_protocol.envelope import Context, sign, verify
@@ -42,6 +43,11 @@ class ReleaseRecords:
     promotions: Promotions
     events: EventLog
     registry: Registry
+
+    @classmethod
+    def of(cls, store: Store, registry: Registry) -> ReleaseRecords:
+        """Those of a service."""
+        return cls(store.releases, store.tags, store.promotions, store.events, registry)
 
     def standing(self) -> list[tuple[RolloutRecord, Progress]]:
         """How each rollout stands, the newest first."""

@@ -5,7 +5,7 @@ Every method is one transaction and may be called from any thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -159,11 +159,9 @@ class ReleaseRows:
             changed = {name: statement.excluded[name] for name in rows[0] if name != "device"}
             connection.execute(statement.on_conflict_do_update(index_elements=["device"], set_=changed), rows)
 
-    def reports(self, devices: Sequence[str] | None = None) -> tuple[ReportRecord, ...]:
-        """What all devices last said, or those named, by device."""
+    def reports(self) -> tuple[ReportRecord, ...]:
+        """What all devices last said, by device."""
         query = select(tables.release_reports).order_by(_reports.device)
-        if devices is not None:
-            query = query.where(_reports.device.in_(devices))
         with self._database.transaction() as connection:
             return tuple(ReportRecord(**row) for row in connection.execute(query).mappings())
 

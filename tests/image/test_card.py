@@ -31,25 +31,6 @@ SERVE = (
 
 
 @pytest.fixture
-def headquarters(tmp_path: Path) -> Iterator[Headquarters]:
-    folder = tmp_path / "headquarters"
-    folder.mkdir()
-    made = Headquarters(folder)
-    try:
-        made.start(SERVE)
-        yield made
-    finally:
-        made.stop()
-
-
-@pytest.fixture
-def ssh_key(tmp_path: Path) -> Path:
-    key = tmp_path / "id_ed25519"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    return key
-
-
-@pytest.fixture
 def device_folder(headquarters: Headquarters, tmp_path: Path) -> Path:
     """As `fisherfleet devices provision --token` makes it, with the device's examples."""
     folder = tmp_path / DEVICE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +13,7 @@ from devices.flashing.card.layout import BOOT_MIB, MIB
 from devices.flashing.card.programs import require_programs
 from devices.flashing.card.write import boot_partition, write_card
 from devices.flashing.card_writing import add_writing, require_target, write_to_card
-from devices.flashing.installation_options import add_installation, read_installation
+from devices.flashing.installation_options import add_installation, read_installation, say_progress
 
 _SECRET = "It holds the device's keys, so remove it then."
 
@@ -48,14 +47,10 @@ def run(arguments: argparse.Namespace) -> str:
     files = boot_partition(installation)
     require_target(arguments, BOOT_MIB * MIB)
     require_programs(("mcopy",))
-    base = arguments.base or base_image(installation.system, cache_folder(), _say, arguments.archive)
+    base = arguments.base or base_image(installation.system, cache_folder(), say_progress, arguments.archive)
     with TemporaryDirectory() as folder:
         out = arguments.out or Path(folder) / f"{installation.hostname}.img"
         write_card(base, files, out)
         if arguments.write is not None:
             return write_to_card(out, arguments)
     return f"{out}: write it to a card, as with Raspberry Pi Imager, and start the board with it. {_SECRET}"
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
