@@ -18,15 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
 from benchmarks.figures import benchmark_parser, publish
+from benchmarks.fleet_of_one import device_folder, fleet_of_one
 from edge_client.card_wear import Written, written
 from edge_client.config import load_config
 from edge_client.status_socket import ask
-from tests.faults.party import INPUT_SHAPE, Party, Plot, fisherfleet, wait_for_port
+from tests.faults.party import Party, wait_for_port
 
-EXAMPLES, BATCH, STEPS = 64, 32, 10
+STEPS = 10
 POLL_SECONDS = 0.05
 
 
@@ -48,19 +47,11 @@ class Wear:
 
 def measure(folder: Path, rounds: int, keep: float) -> Wear:
     """Run the rounds in `folder`."""
-    fisherfleet("export", "lenet", "--input", ",".join(map(str, INPUT_SHAPE)), "--out", folder / "bundle")
-    training = {"keep": keep, "batch-size": BATCH, "local-steps": STEPS}
-    options = tuple(text for name, value in training.items() for text in (f"--{name}", str(value)))
-    made = Party(folder, folder / "bundle", Plot(devices=1, groups=1, rounds=rounds, serve=options))
-    made.provision()
-    (device,) = (made.folder / "group-0").iterdir()
-    generator = np.random.default_rng(0)
-    x = generator.standard_normal((EXAMPLES, *INPUT_SHAPE)).astype(np.float32)
-    np.savez(device / "data.npz", x=x, y=generator.integers(0, 10, EXAMPLES))
+    made = fleet_of_one(folder, rounds, STEPS, keep)
     made.broker.start()
     try:
         wait_for_port(made.broker_port)
-        return _trained(made, device, rounds)
+        return _trained(made, device_folder(made), rounds)
     finally:
         made.server.stop()
         made.broker.stop()

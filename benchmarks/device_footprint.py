@@ -24,19 +24,19 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import psutil
 
 from benchmarks.figures import benchmark_parser, publish
+from benchmarks.fleet_of_one import device_folder, fleet_of_one
 from benchmarks.supernode import superlink, supernode
 from devices.flashing.caches import cache_folder
 from devices.flashing.client_tree import write_site_packages
 from devices.flashing.systems import system_named
-from tests.faults.party import INPUT_SHAPE, Party, Plot, fisherfleet, wait_for_port
+from tests.faults.party import wait_for_port
 
 FLOWER = Path(".venv-flower/bin")
 SYSTEM = "bookworm-x86-64"
-ROUNDS, EXAMPLES, BATCH, STEPS = 3, 64, 32, 20
+ROUNDS, STEPS = 3, 20
 SETTLING_SECONDS = 2.0
 READY = "connected to"
 
@@ -134,31 +134,12 @@ def ready_device(tree: Path, folder: Path) -> Iterator[int]:
             process.stderr.read()
 
 
-def party(folder: Path) -> Party:
-    """A fleet of one device, with LeNet to train; nothing runs yet."""
-    fisherfleet("export", "lenet", "--input", ",".join(map(str, INPUT_SHAPE)), "--out", folder / "bundle")
-    training = {"keep": 1.0, "batch-size": BATCH, "local-steps": STEPS}
-    options = tuple(text for name, value in training.items() for text in (f"--{name}", str(value)))
-    made = Party(folder, folder / "bundle", Plot(devices=1, groups=1, rounds=ROUNDS, serve=options))
-    made.provision()
-    generator = np.random.default_rng(0)
-    x = generator.standard_normal((EXAMPLES, *INPUT_SHAPE)).astype(np.float32)
-    np.savez(device_folder(made) / "data.npz", x=x, y=generator.integers(0, 10, EXAMPLES))
-    return made
-
-
-def device_folder(made: Party) -> Path:
-    """Where the device's configuration is."""
-    (folder,) = (made.folder / "group-0").iterdir()
-    return folder
-
-
 def measure(turns: int, flower: Path) -> dict[str, Footprint]:
     """Both sides in turn, then the device's training."""
     with TemporaryDirectory() as name, superlink(flower, Path(name)) as port:
         folder, theirs = Path(name), flower_installed(flower)
         tree = folder / "site-packages"
-        ours, made = device_installed(tree), party(folder)
+        ours, made = device_installed(tree), fleet_of_one(folder, ROUNDS, STEPS)
         made.broker.start()
         try:
             wait_for_port(made.broker_port)
