@@ -17,6 +17,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import msgspec
 import zstandard
@@ -27,6 +28,7 @@ from wire_protocol.durable_files import sync_folder
 FORMAT = 1
 _HEAD, _END = "back-up.json", "end"
 _MOST_OF_A_HEAD = 10_000
+_BLOCK_BYTES = 2**16
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,15 +87,18 @@ def writing(path: Path, head: Head) -> Iterator[Writer]:
 class Reader:
     """The members of a back-up, in order; made by `reading`. `head` is what it says of itself."""
 
-    def __init__(self, path: Path, archive: tarfile.TarFile) -> None:
+    def __init__(self, path: Path, stream: IO[bytes], archive: tarfile.TarFile) -> None:
         self._path = path
+        self._stream = stream
         self._archive = archive
         self.head = self._head()
 
     def members(self) -> Iterator[tarfile.TarInfo]:
-        """All members; raises `DamagedError` at the end of a file that was cut off."""
+        """All members; raises `DamagedError` at the end of a file that was cut off, or is not what was written."""
         while (member := self._archive.next()) is not None:
             if member.name == _END:
+                while self._stream.read(_BLOCK_BYTES):
+                    pass  # zstd's checksum stands at its end, and is looked at only there
                 return
             yield member
         raise DamagedError(f"back-up {self._path} is cut off")
@@ -129,7 +134,7 @@ def reading(path: Path) -> Iterator[Reader]:
             zstandard.ZstdDecompressor().stream_reader(file) as stream,
             tarfile.open(fileobj=stream, mode="r|") as archive,
         ):
-            yield Reader(path, archive)
+            yield Reader(path, stream, archive)
     except OSError as error:
         raise StorageError(f"back-up {path}: {error}") from error
     except (tarfile.TarError, zstandard.ZstdError, EOFError) as error:
