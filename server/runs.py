@@ -58,12 +58,14 @@ class Runs:
             self._at.store.orders.move(record.run, ACTIVE, "failed", str(error))
 
     def _clear_away(self, record: RunRecord) -> None:
-        """The plan of a run that ended with a round open may still be retained."""
-        opening = self._at.store.opening(record.run)
-        if opening is not None:
+        """The plan of a run that ended may still be retained: with its last round open, or by a service killed just as
+        the run ended.
+        """
+        opening, last = self._at.store.opening(record.run), self._at.store.last_plan(record.run)
+        if opening is not None or (last is not None and last.deadline > self._at.clocks.wall()):
             self._active.leave(record.run)
-            if record.status in FINAL:
-                self._at.store.abandon_round(record.run, opening.plan.round)
+        if opening is not None and record.status in FINAL:
+            self._at.store.abandon_round(record.run, opening.plan.round)
 
     def adopt(self, folder: Path, config: RunConfig, test: Examples | None, *, goes_on: bool = False) -> RunHost:
         """Make the run or go on with it, by this configuration, and start it unless it is paused; for a command line.

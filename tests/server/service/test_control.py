@@ -16,6 +16,8 @@ from server.errors import ConflictError, UnknownRunError
 from server.records import RunRecord
 from server.runs import Runs
 from server.service import Service
+from wire_protocol import messages, topics
+from wire_protocol.envelope import Context, sign
 from wire_protocol.errors import InvalidValueError
 
 PATIENCE = 30.0
@@ -148,6 +150,26 @@ async def test_a_stopped_run_is_over_for_good_and_its_plan_withdrawn(
                     await order("one")
         async with waiting(orders) as service:
             assert service.store.run("one").status == "stopped"
+
+
+async def test_a_plan_that_a_service_killed_at_the_end_of_its_run_left_behind_is_withdrawn(
+    orders: ServiceSettings, fleet: Any, bundle_folder: Path, connected: Callable, keeping: Callable
+) -> None:
+    async with connected("a") as a:
+        async with waiting(orders) as service:
+            control = service.control
+            await control.create("one", await control.add_bundle(bundle_folder), CONFIG | {"rounds": 1})
+            await control.start("one")
+            plan = await plan_of(a, "one", 1)
+            await answer(a, plan, keeping)
+            await until(service, "one", "finished")
+        async with asyncio.timeout(PATIENCE):
+            context = Context("plan", fleet.public.name, "one")
+            signed = sign(messages.encode(plan), context, fleet.operator.identities)
+            await a.client.publish(topics.plan("one"), signed, qos=1, retain=True)
+            assert await plan_of(a, "one", 1) == plan
+        async with waiting(orders):
+            assert await a.plans.get() is None
 
 
 async def test_a_resync_and_a_roll_back_are_made_by_the_next_round(

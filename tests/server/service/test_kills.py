@@ -9,7 +9,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 from sqlalchemy import URL
 
-from server.cancellation import end_tasks
 from server.database_url import parse_database_url
 from server.records import RoundRecord
 from server.storage import Store
@@ -116,6 +115,16 @@ async def take_part_late(device: Any, run: str) -> None:
             held = plan
 
 
+@asynccontextmanager
+async def at_work(devices: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """What devices do until the end of the context, which ends at once if one of them fails."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(device) for device in devices]
+        yield
+        for task in tasks:
+            task.cancel()
+
+
 @pytest.fixture
 def trained(
     bundle_folder: Path, broker: Any, fleet: Any, connected: Callable, keeping: Callable, tmp_path: Path
@@ -139,16 +148,13 @@ def trained(
             devices = [await stack.enter_async_context(connected(name)) for name in NAMES]
             for device in devices:
                 device.keeping = keeping
-            work = [asyncio.create_task(how(device, run)) for device in devices]
+            await stack.enter_async_context(at_work(how(device, run) for device in devices))
             for death in chain(deaths, iter(lambda: NEVER, None)):
                 status = await serve(death, options)
                 assert status in (0, KILLED), (state / "log").read_text()
                 ends.append(status)
                 if status == 0:
                     break
-            failed = [task.exception() for task in work if task.done()]
-            await end_tasks(work)
-            assert not failed
         return outcome(state, run, models=4 if how is take_part_late else 3, url=_database(more)), ends
 
     return train

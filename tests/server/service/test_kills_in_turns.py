@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from sqlalchemy import URL
 
-from server.cancellation import end_tasks
 from server.config import RunConfig
 from tests.server.service.killed_server import ENDED
 from tests.server.service.runs_in_turns import Ending, endings, make_running
-from tests.server.service.test_kills import KILLED, NAMES, NEVER, PATIENCE, POINTS, Death, everyone, killer
+from tests.server.service.test_kills import KILLED, NAMES, NEVER, PATIENCE, POINTS, Death, at_work, everyone, killer
 from tests.throwaway_postgresql import Postgresql
 
 ROUNDS = {"long": 5, "short": 3}
@@ -39,6 +38,8 @@ async def take_part(device: Any) -> None:
 def in_turns(
     bundle_folder: Path, broker: Any, fleet: Any, connected: Callable, keeping: Callable, tmp_path: Path
 ) -> Callable[..., Any]:
+    """Trains by a broker that remembers nothing of the training before it."""
+
     async def train(
         name: str, deaths: Iterable[Death], url: URL | None = None
     ) -> tuple[Mapping[str, Ending], list[int]]:
@@ -50,19 +51,18 @@ def in_turns(
         if url is not None:
             options.append(f"--database={url.render_as_string(hide_password=False)}")
         ends = []
+        broker.kill()
+        broker.start()
         async with asyncio.timeout(PATIENCE), killer(state) as serve, AsyncExitStack() as stack:
             devices = [await stack.enter_async_context(connected(one)) for one in NAMES]
             for device in devices:
                 device.keeping = keeping
-            work = [asyncio.create_task(take_part(device)) for device in devices]
+            await stack.enter_async_context(at_work(take_part(device) for device in devices))
             for death in chain(deaths, iter(lambda: NEVER, None)):
                 ends.append(await serve(death, options))
                 assert ends[-1] in (ENDED, KILLED), (state / "log").read_text()
                 if ends[-1] == ENDED:
                     break
-            failed = [task.exception() for task in work if task.done()]
-            await end_tasks(work)
-            assert not failed
         return endings(state, url), ends
 
     return train
