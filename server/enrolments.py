@@ -1,8 +1,9 @@
 """Tokens with which devices enrol themselves, each for so many devices and so long; known here by their hash only.
 
 A token is used up in the transaction in which a device is taken in, so one that failed costs nothing, and of many at
-once no more than the token is for are taken in. What is wrong with a token nobody learns: unknown, used up, expired,
-withdrawn and for another device are one answer, found by one query.
+once no more than the token is for are taken in. A device whose answer was lost on the way asks again with the same
+keys, and uses up nothing more. What is wrong with a token nobody learns: unknown, used up, expired, withdrawn and for
+another device are one answer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, or_, select, update
 
 from server import tables
 from server.database import Database
@@ -90,16 +91,19 @@ class Enrolments:
         return EnrolmentRecord(id=number, **row), secret
 
     @contextmanager
-    def using(self, secret: str, device: str) -> Iterator[EnrolmentRecord]:
-        """Use a token up for this device once the body has come to its end; raises `EnrolmentError`."""
-        opens = (_columns.sha256 == _hash(secret)) & (_columns.left > 0) & (_columns.expires > self._clock())
+    def using(self, secret: str, device: str, applicant: bytes) -> Iterator[EnrolmentRecord]:
+        """Use a token up for this device once the body has come to its end; raises `EnrolmentError`.
+
+        `applicant` is the SHA-256 of the device and its keys: whom the token has taken in, it takes in again until it
+        expires, in nobody else's place.
+        """
+        opens = (_columns.sha256 == _hash(secret)) & (_columns.expires > self._clock())
         opens &= or_(_columns.device.is_(None), _columns.device == device)
-        taken = update(tables.enrolments).where(opens).values(left=_columns.left - 1)
         with self._database.transaction() as connection:
-            row = connection.execute(taken.returning(*_SHOWN)).mappings().one_or_none()
-            if row is None:
+            record = _held(connection, opens)
+            if record is None or not _takes_in(connection, record, applicant):
                 raise EnrolmentError("the enrolment token is unknown, used up, expired, or for another device")
-            yield EnrolmentRecord(**row)
+            yield record
 
     def list(self) -> tuple[EnrolmentRecord, ...]:
         """All tokens, the newest first."""
@@ -110,11 +114,30 @@ class Enrolments:
     def withdraw(self, number: int) -> bool:
         """Let a token take nobody in any more; False where there is none of this id."""
         with self._database.transaction() as connection:
+            connection.execute(delete(tables.enrolled).where(tables.enrolled.c.enrolment == number))
             query = update(tables.enrolments).where(_columns.id == number).values(left=0)
             return connection.execute(query).rowcount > 0
 
 
 _SHOWN = tuple(column for column in _columns if column.name != "sha256")
+
+
+def _held(connection: Connection, opens: ColumnElement[bool]) -> EnrolmentRecord | None:
+    """The token that is so; whoever else shows it waits until this transaction is over."""
+    nothing = update(tables.enrolments).where(opens).values(left=_columns.left)
+    row = connection.execute(nothing.returning(*_SHOWN)).mappings().one_or_none()
+    return None if row is None else EnrolmentRecord(**row)
+
+
+def _takes_in(connection: Connection, record: EnrolmentRecord, applicant: bytes) -> bool:
+    enrolled = tables.enrolled.c
+    known = select(enrolled.enrolment).where(enrolled.enrolment == record.id, enrolled.applicant == applicant)
+    if connection.execute(known).first() is not None:
+        return True
+    if record.left:
+        connection.execute(update(tables.enrolments).where(_columns.id == record.id).values(left=record.left - 1))
+        connection.execute(tables.enrolled.insert().values(enrolment=record.id, applicant=applicant))
+    return record.left > 0
 
 
 def _hash(secret: str) -> bytes:

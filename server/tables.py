@@ -193,6 +193,14 @@ enrolments = Table(
     Column("actor", String(64), nullable=False),
 )
 
+enrolled = Table(
+    "enrolled",
+    metadata,
+    Column("enrolment", Integer, primary_key=True),
+    Column("applicant", LargeBinary(32), primary_key=True),
+)
+"""Who was taken in by which enrolment token: `Applicant.digest`."""
+
 device_tags = Table(
     "device_tags",
     metadata,

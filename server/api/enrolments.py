@@ -143,7 +143,7 @@ def _add_tokens(routes: APIRouter, sources: Sources) -> None:
 def _add_enrol(routes: APIRouter, sources: Sources, allowance: Allowance) -> None:
     @routes.post("/enrol", status_code=201, responses=problems(400, 403, 409, 422, 429, 503))
     def enrol(request: Request, wanted: Enrol, response: Response) -> Enrolled:
-        """Take the device in that shows a token. The same device may ask again with the same keys and another token."""
+        """Take the device in that shows a token. The same device may ask again with the same keys."""
         address = request.client.host if request.client else ""
         if not allowance.take(address):
             wait = {"Retry-After": str(ceil(1 / _TRIES_A_SECOND))}
@@ -151,7 +151,8 @@ def _add_enrol(routes: APIRouter, sources: Sources, allowance: Allowance) -> Non
         keys = PublicKeysText(wanted.verifying, wanted.sealing).read()
         applicant = Applicant(wanted.device, keys, read_request(wanted.device, wanted.csr))
         try:
-            with sources.store.enrolments.using(wanted.token, wanted.device) as record, locked(sources.fleet.path):
+            using = sources.store.enrolments.using(wanted.token, wanted.device, applicant.digest)
+            with using as record, locked(sources.fleet.path):
                 fleet, authority = _public(sources)
                 certificate = enrol_device(sources.fleet, applicant, datetime.now(UTC))
         except EnrolmentError:

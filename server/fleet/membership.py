@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from server.errors import ConflictError
@@ -36,6 +38,12 @@ class Applicant:
 
     def __post_init__(self) -> None:
         require_device_name(self.device)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of all of it: another applicant has another one."""
+        tls_key = self.tls_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return sha256(self.keys.verifying + self.keys.sealing + tls_key + self.device.encode()).digest()
 
 
 def read_request(device: str, pem: str) -> ec.EllipticCurvePublicKey:

@@ -5,6 +5,7 @@ import re
 import stat
 from dataclasses import replace
 from datetime import UTC, datetime
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -15,10 +16,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from edge_client import enrolment
 from edge_client.__main__ import main as edge
 from edge_client.config import load_config
 from edge_client.enrolment_file import enrol_at_first_start, read_enrolment
-from edge_client.errors import ConfigError
+from edge_client.errors import ConfigError, EnrolmentError
 from server.app import create_app
 from server.fleet.authority_folder import load_certificate
 from server.fleet.fleet_folder import create_fleet
@@ -101,6 +103,25 @@ async def test_a_token_for_two_takes_two_in_however_many_come_at_once(client, no
     assert len(sources.registry.devices()) == 2
 
 
+async def test_a_device_that_did_not_hear_the_answer_asks_again_with_the_token_that_it_used(
+    client, nobody, sources
+) -> None:
+    token = await _token(client)
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    wanted = _wanted(token, "kitchen", csr=_request("kitchen", keys[0]))
+    answers = await asyncio.gather(*[nobody.post("/api/v1/enrol", json=wanted) for _ in range(3)])
+    again = await nobody.post("/api/v1/enrol", json=wanted | {"csr": _request("kitchen", keys[0])})
+    assert [answer.status_code for answer in (*answers, again)] == [201] * 4
+    certificate = x509.load_pem_x509_certificate(again.json()["certificate"].encode())
+    assert certificate.public_key() == keys[0].public_key()
+    another = await nobody.post("/api/v1/enrol", json=wanted | {"csr": _request("kitchen", keys[1])})
+    assert another.status_code == 403
+    assert (await client.get("/api/v1/enrolments")).json()["items"][0]["left"] == 0
+    assert len(sources.registry.devices()) == 1
+    assert (await client.delete("/api/v1/enrolments/1")).status_code == 204
+    assert (await nobody.post("/api/v1/enrol", json=wanted)).status_code == 403
+
+
 async def test_a_try_that_failed_leaves_the_token(client, nobody, sources) -> None:
     token = await _token(client, devices=2)
     first = _wanted(token, "kitchen")
@@ -109,7 +130,8 @@ async def test_a_try_that_failed_leaves_the_token(client, nobody, sources) -> No
     assert (taken.status_code, "other keys" in taken.json()["detail"]) == (409, True)
     again = await nobody.post("/api/v1/enrol", json=first)
     assert again.status_code == 201
-    assert (await nobody.post("/api/v1/enrol", json=_wanted(token, "garden"))).status_code == 403
+    assert (await nobody.post("/api/v1/enrol", json=_wanted(token, "garden"))).status_code == 201
+    assert (await nobody.post("/api/v1/enrol", json=_wanted(token, "attic"))).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -185,6 +207,19 @@ async def test_the_devices_command(client, server, sources, tmp_path, capsys) ->
         assert stat.S_IMODE((out / "identity" / name).stat().st_mode) == 0o600
     assert load_fleet(out / "identity/fleet.json").name == "home"
     assert (await command(token))[0] == 2
+
+
+async def test_a_device_that_lost_power_before_it_kept_the_answer_enrols_at_its_next_start(
+    client, server, tmp_path, monkeypatch
+) -> None:
+    file = tmp_path / "enrol.toml"
+    file.write_text(f'server = "{server}"\ndevice = "kitchen"\ntoken = "{await _token(client)}"\n')
+    monkeypatch.setattr(enrolment, "_keep", Mock(side_effect=OSError("the power is gone")))
+    with pytest.raises(EnrolmentError, match="the power is gone"):
+        await asyncio.to_thread(enrol_at_first_start, file)
+    monkeypatch.undo()
+    assert (await asyncio.to_thread(enrol_at_first_start, file)).startswith("kitchen is in the fleet home")
+    assert load_config(tmp_path / "device.toml").device == "kitchen"
 
 
 async def test_a_device_enrols_at_its_first_start_with_the_file_it_finds(client, server, tmp_path) -> None:
