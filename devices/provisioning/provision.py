@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,28 +18,35 @@ from devices.flashing.device_folder import AUTHORITY, CONFIG, DATA, ENROLMENT
 from devices.profiles.profile import Profile
 from devices.provisioning.device_list import WantedDevice
 from devices.provisioning.enrolment import Surroundings, add_devices
+from edge_client.updates.consent import Consent
 from server.fleet.durable_files import PRIVATE, make_folder, sync_tree, write_file
 from server.fleet.fleet_folder import FleetFolder
 from wire_protocol.toml_text import toml_text
 
 
-def settings_of(profile: Profile) -> dict[str, Any]:
-    """What the `device.toml` of such a device says beside who it is and whom it serves."""
+def settings_of(profile: Profile, updates: Consent) -> dict[str, Any]:
+    """What the `device.toml` of such a device says beside who it is and whom it serves; its owner allows `updates`."""
     training = profile.training
     limits: dict[str, Any] = {"memory_mb": training.memory_mb}
     if training.max_temperature is not None:
         limits["max_temperature"] = training.max_temperature
-    return {"threads": training.threads, "limits": limits}
+    settings = {"threads": training.threads, "limits": limits}
+    return settings if updates == Consent() else settings | {"updates": asdict(updates)}
 
 
 def provision_with_keys(
-    folder: FleetFolder, wanted: Sequence[WantedDevice], around: Surroundings, out: Path, now: datetime
+    folder: FleetFolder,
+    wanted: Sequence[WantedDevice],
+    around: Surroundings,
+    out: Path,
+    now: datetime,
+    updates: Consent,
 ) -> list[str]:
     """Make the devices members of the fleet, and their folders in `out`; returns those that are new.
 
     `out` may be the fleet's own folder of devices. Raises `FisherfleetError`.
     """
-    settings = {device.name: settings_of(device.profile) for device in wanted}
+    settings = {device.name: settings_of(device.profile, updates) for device in wanted}
     new = add_devices(folder, list(settings), replace(around, settings=settings), now)
     for device in wanted:
         home = folder.device(device.name)
@@ -51,7 +58,12 @@ def provision_with_keys(
 
 
 def provision_with_tokens(
-    wanted: Sequence[WantedDevice], server: str, authority: bytes | None, out: Path, token: Callable[[str], str]
+    wanted: Sequence[WantedDevice],
+    server: str,
+    authority: bytes | None,
+    out: Path,
+    token: Callable[[str], str],
+    updates: Consent,
 ) -> list[str]:
     """Make folders in `out` with which devices enrol themselves; returns those that got a token now.
 
@@ -66,7 +78,8 @@ def provision_with_tokens(
             if authority is not None:
                 write_file(home / AUTHORITY, authority)
                 known["ca_file"] = AUTHORITY
-            write_file(home / ENROLMENT, toml_text({**known, **settings_of(device.profile)}).encode(), mode=PRIVATE)
+            settings = settings_of(device.profile, updates)
+            write_file(home / ENROLMENT, toml_text({**known, **settings}).encode(), mode=PRIVATE)
             new.append(device.name)
         _complete(home, device)
     return new

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from devices.provisioning.device_list import WantedDevice, named, numbered, profile_named, read_csv
 from devices.provisioning.enrolment import HTTP_PORT, Surroundings, shown_host
 from devices.provisioning.provision import provision_with_keys, provision_with_tokens
+from edge_client.updates.consent import Consent
 from server.console.link import DEFAULT_SERVER, SERVER_VARIABLE, Link, with_link
 from server.errors import ProvisioningError
 from server.fleet.durable_files import locked
@@ -38,6 +40,13 @@ def add_provision(commands: Any) -> None:
     made.add_argument("--broker", metavar="URL", help="of the broker as devices reach it (default: the fleet's host)")
     made.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for the devices' folders (default: devices/ of the fleet's)"
+    )
+    made.add_argument(
+        "--updates",
+        action="append",
+        default=[],
+        choices=[field.name for field in fields(Consent)],
+        help="let the operator put releases of the client, or promoted models, on the devices: once for each",
     )
     _add_tokens(made)
 
@@ -75,11 +84,12 @@ def _add_tokens(made: argparse.ArgumentParser) -> None:
 
 def provision_devices(arguments: argparse.Namespace) -> int:
     """Run the command; returns its exit status."""
+    updates = Consent(**dict.fromkeys(arguments.updates, True))
     try:
         folder, wanted = open_fleet(arguments.fleet), _wanted(arguments)
         out = arguments.out or folder.devices
         if not arguments.token:
-            return _say(_with_keys(arguments, folder, wanted, out), out)
+            return _say(_with_keys(arguments, folder, wanted, out, updates), out)
         server = arguments.server or f"http://{shown_host(folder)}:{HTTP_PORT}"
         authority = _authority(arguments.ca_file or folder.broker / "ca.pem") if server[:6] == "https:" else None
     except FisherfleetError as error:
@@ -92,7 +102,7 @@ def provision_devices(arguments: argparse.Namespace) -> int:
         def token(name: str) -> str:
             return str(link.post("enrolments", offer | {"device": name})["token"])
 
-        _say(provision_with_tokens(wanted, server, authority, out, token), out)
+        _say(provision_with_tokens(wanted, server, authority, out, token, updates), out)
 
     return with_link(_PROGRAM, arguments.api, with_tokens)
 
@@ -112,11 +122,11 @@ def _wanted(arguments: argparse.Namespace) -> list[WantedDevice]:
 
 
 def _with_keys(
-    arguments: argparse.Namespace, folder: FleetFolder, wanted: Sequence[WantedDevice], out: Path
+    arguments: argparse.Namespace, folder: FleetFolder, wanted: Sequence[WantedDevice], out: Path, updates: Consent
 ) -> list[str]:
     around = Surroundings(arguments.broker, arguments.server)
     with locked(folder.path):
-        return provision_with_keys(folder, wanted, around, out, datetime.now(UTC))
+        return provision_with_keys(folder, wanted, around, out, datetime.now(UTC), updates)
 
 
 def _authority(path: Path) -> bytes:

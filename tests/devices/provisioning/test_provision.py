@@ -13,6 +13,7 @@ from devices.flashing.board_file import Board, read_board
 from devices.flashing.device_folder import device_files
 from devices.flashing.installation import Wifi
 from edge_client.config import load_config
+from edge_client.updates.consent import Consent
 from server.fleet.authority_folder import load_certificate
 from server.fleet.certificates import common_name
 from server.fleet.fleet_folder import FleetFolder, create_fleet, read_registry
@@ -77,6 +78,19 @@ def test_a_hundred_take_one_command(home, capsys):
     names = [f"pi-{number:03}" for number in range(1, 101)]
     assert sorted(read_registry(home)) == names
     assert {load_config(home.device(name) / "device.toml").threads for name in names} == {2}
+
+
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [
+        ((), Consent()),
+        (("--updates", "models"), Consent(models=True)),
+        (("--updates", "client", "--updates", "models"), Consent(client=True, models=True)),
+    ],
+)
+def test_the_owner_allows_what_the_operator_may_put_on_it(home, words, allowed):
+    assert provision(home, "kitchen", "--profile", "raspberry-pi-4", *words) == 0
+    assert load_config(home.device("kitchen") / "device.toml").updates == allowed
 
 
 def test_a_file_says_kind_data_and_board_of_each(home, shares, tmp_path):
