@@ -20,9 +20,10 @@ _SEED = 1
 
 @dataclass(frozen=True)
 class Scene:
-    """A service that trains, and tokens for its pages."""
+    """A service that trains, the folder of its fleet, and tokens for its pages."""
 
     service: Service
+    fleet: Path
     operator: str
     viewer: str
 
@@ -48,7 +49,7 @@ async def dashboard_scene(folder: Path, settings: EmulationSettings, **changes: 
         asked = replace(asked, run=replace(asked.run, give_up=False, **changes))
         service = await stack.enter_async_context(Service(asked))
         tokens = service.store.tokens
-        scene = Scene(service, tokens.create("kim", "operator"), tokens.create("screen", "viewer"))
+        scene = Scene(service, fleet.path, tokens.create("kim", "operator"), tokens.create("screen", "viewer"))
         surroundings = Surroundings(broker, service.http_url, prepared.settings.runtime, None)
         for number, examples in enumerate(prepared.shares, start=1):
             write_device_folder(fleet.devices, number, examples, surroundings, _SEED)

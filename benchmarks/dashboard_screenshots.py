@@ -1,6 +1,6 @@
 """Pictures of the dashboard's pages while a small fleet trains: `python -m benchmarks.dashboard_screenshots`.
 
-Writes those of the README into docs/images; with `--all FOLDER` every page in light and dark, on a desktop and a phone.
+Writes that of the README into docs/images; with `--all FOLDER` every page in light and dark, on a desktop and a phone.
 Needs Debian's chromium.
 """
 
@@ -42,10 +42,8 @@ class Picture:
 
 
 def pictures_of_readme(run: str) -> Iterator[Picture]:
-    """A few that say what the pages are."""
+    """What the README shows."""
     yield Picture("dashboard-run", f"/runs/{run}", whole=True)
-    yield Picture("dashboard-fleet-dark", "/", theme="dark")
-    yield Picture("dashboard-run-phone", f"/runs/{run}", theme="dark", size="phone")
 
 
 def all_pictures(run: str) -> Iterator[Picture]:
@@ -56,6 +54,7 @@ def all_pictures(run: str) -> Iterator[Picture]:
         "run": f"/runs/{run}",
         "new-run": "/new-run",
         "models": f"/models?run={run}",
+        "updates": "/updates",
         "events": f"/events?run={run}",
         "login": "/login",
     }

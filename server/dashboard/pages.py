@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 _HERE = Path(__file__).parent
-PAGES = ("/", "/runs", "/runs/{run}", "/new-run", "/models", "/events", "/login")
+PAGES = ("/", "/runs", "/runs/{run}", "/new-run", "/models", "/updates", "/events", "/login")
 """The shell looks at its path and shows the page; each is a file in `static/pages`."""
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "

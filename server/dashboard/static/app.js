@@ -10,6 +10,7 @@ const PAGES = [
   [/^\/runs\/([^/]+)$/, "run"],
   [/^\/new-run$/, "new_run"],
   [/^\/models$/, "models"],
+  [/^\/updates$/, "updates"],
   [/^\/events$/, "events"],
   [/^\/login$/, "login"],
 ];

@@ -44,8 +44,8 @@ export function table(caption, columns, rows, empty = "Nothing yet.") {
 
 function cell(column, index, row) {
   const attributes = { "data-label": column.name, class: column.number && "number" };
-  if (index === 0) return h("th", { ...attributes, scope: "row" }, column.cell(row));
-  return h("td", attributes, column.cell(row));
+  const content = h("div", {}, column.cell(row)); // in one piece, beside its column's name on a phone
+  return index === 0 ? h("th", { ...attributes, scope: "row" }, content) : h("td", attributes, content);
 }
 
 /** Figures in cards: `[label, value, note]`. */

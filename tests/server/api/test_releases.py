@@ -7,7 +7,7 @@ ROOT = "/api/v1"
 
 
 async def test_a_release_is_uploaded_rolled_out_and_halted(client: httpx.AsyncClient, nobody, tmp_path, fleet) -> None:
-    content = release_file(tmp_path, fleet, a_release()).read_bytes()
+    content = release_file(tmp_path, fleet.operator, a_release()).read_bytes()
     for _ in range(2):
         made = await client.post(f"{ROOT}/releases", content=content)
         assert (made.status_code, made.json()["version"]) == (201, "0.2.0")

@@ -4,7 +4,7 @@ from wire_protocol.releases import ReleaseReport
 
 async def test_a_release_is_offered_from_the_command_line(typed, read, store, tmp_path, fleet) -> None:
     files = [
-        str(release_file(tmp_path, fleet, a_release(system=system, content=content), content))
+        str(release_file(tmp_path, fleet.operator, a_release(system=system, content=content), content))
         for system, content in (("trixie", b"one"), ("bookworm", b"two"))
     ]
     status, text, _ = await typed("devices", "update", *files, "--fraction", "0.5")
@@ -24,7 +24,7 @@ async def test_a_release_is_offered_from_the_command_line(typed, read, store, tm
 
 
 async def test_files_of_two_versions_are_refused(typed, tmp_path, fleet) -> None:
-    files = [str(release_file(tmp_path, fleet, a_release(version))) for version in ("0.2.0", "0.3.0")]
+    files = [str(release_file(tmp_path, fleet.operator, a_release(version))) for version in ("0.2.0", "0.3.0")]
     status, _, complaint = await typed("devices", "update", *files)
     assert status == 2
     assert "must be of one version, got 0.2.0, 0.3.0" in complaint

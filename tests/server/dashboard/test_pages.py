@@ -13,8 +13,11 @@ from playwright.async_api import Page, expect
 from benchmarks.dashboard_scene import Scene
 from benchmarks.dashboard_screenshots import SIZES
 from server.config import RunConfig
+from server.operator_keys import load_operator
 from server.records import DeviceRecord
+from tests.server.releases.release_files import a_release, release_file
 from wire_protocol.messages import SelectionPolicy
+from wire_protocol.releases import ReleaseReport
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -24,6 +27,7 @@ PAGES = {
     "/runs/emulation": "emulation",
     "/new-run": "New run",
     "/models": "Models",
+    "/updates": "Updates",
     "/events?device=device-001": "Events",
 }
 DESKTOP, PHONE = ({"width": SIZES[name][0], "height": SIZES[name][1]} for name in ("desktop", "phone"))
@@ -245,6 +249,40 @@ async def test_a_version_is_promoted_and_downloaded(scene: Scene, opened: Any) -
         ]
 
 
+async def test_a_release_is_added_offered_and_halted(scene: Scene, opened: Any, tmp_path: Path) -> None:
+    release = release_file(tmp_path, load_operator(scene.fleet), a_release())
+    scene.service.store.tags.replace("device-002", ["floor-2"])
+    async with opened("/updates", refused="422") as page:
+        await expect(page.get_by_text("No release is here yet")).to_be_visible()
+        await page.get_by_label("Add a release").set_input_files(__file__)
+        await expect(page.get_by_role("alert")).to_contain_text("not a release of this fleet")
+        await page.get_by_label("Add a release").set_input_files(release)
+        await expect(page.get_by_text("Release 0.2.0 for trixie is here.")).to_be_visible()
+        await page.get_by_label("First to this share").fill("2")
+        await _order(page, "Offer")
+        share = page.get_by_label("First to this share")
+        await expect(share).to_have_accessible_description(re.compile("less than or equal to 1"))
+        await share.fill("0.5")
+        await page.get_by_label("To", exact=True).select_option("devices tagged floor-2")
+        await _order(page, "Offer")
+        row = page.get_by_role("region", name="Offers").get_by_role("row").nth(1)
+        for words in ("0.2.0", "devices tagged floor-2", "going", "1 of 1", "by kim"):
+            await expect(row).to_contain_text(words)
+        said = ReleaseReport(version="0.1.0", offered="0.2.0", attempt=1, status="trial")
+        scene.service.store.releases.note_reports({"device-002": said})
+        await page.reload()
+        await expect(row.get_by_role("cell").nth(4)).to_have_text("1")
+        await page.get_by_label("Show").select_option("on their way")
+        devices = page.get_by_role("region", name="Devices")
+        await expect(devices.get_by_role("rowheader")).to_have_text(["device-002"])
+        await page.get_by_role("button", name="Halt offer").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Halt").click()
+        await expect(row).to_contain_text("halted by kim")
+        assert await _serious(page) == []
+        await page.set_viewport_size(PHONE)
+        assert await page.evaluate(WIDER) == 0
+
+
 async def test_a_viewer_sees_no_actions(scene: Scene, opened: Any) -> None:
     async with opened("/runs/emulation", token=scene.viewer) as page:
         await expect(page.get_by_role("heading", name="emulation")).to_be_visible()
@@ -253,6 +291,9 @@ async def test_a_viewer_sees_no_actions(scene: Scene, opened: Any) -> None:
         await expect(page.get_by_text("takes an operator's token")).to_be_visible()
         await page.goto("/models?run=emulation")
         await expect(page.get_by_role("link", name="Weights").first).to_be_visible()
+        await expect(page.get_by_role("main").get_by_role("button")).to_have_count(0)
+        await page.goto("/updates")
+        await expect(page.get_by_role("heading", name="Releases")).to_be_visible()
         await expect(page.get_by_role("main").get_by_role("button")).to_have_count(0)
 
 

@@ -3,6 +3,7 @@
 from hashlib import sha256
 from pathlib import Path
 
+from server.operator_keys import Operator
 from server.releases.release_file import SignedRelease, write_release_file
 from wire_protocol.envelope import Context, sign
 from wire_protocol.messages import encode
@@ -16,12 +17,11 @@ def a_release(version: str = "0.2.0", system: str = "trixie", content: bytes = b
     )  # fmt: skip
 
 
-def signed(fleet, release: Release) -> SignedRelease:
-    operator = fleet.operator
+def signed(operator: Operator, release: Release) -> SignedRelease:
     return SignedRelease(release, sign(encode(release), Context("release", operator.fleet), operator.identities))
 
 
-def release_file(folder: Path, fleet, release: Release, content: bytes = b"packages") -> Path:
+def release_file(folder: Path, operator: Operator, release: Release, content: bytes = b"packages") -> Path:
     path = folder / f"{release.version}-{release.system}.release"
-    write_release_file(path, signed(fleet, release).signed, content)
+    write_release_file(path, signed(operator, release).signed, content)
     return path

@@ -13,20 +13,23 @@ def read(path, fleet, name: str = "fleet"):
 
 
 def test_what_was_written_is_read(tmp_path, fleet):
-    assert read(release_file(tmp_path, fleet, a_release()), fleet) == (signed(fleet, a_release()), b"packages")
+    assert read(release_file(tmp_path, fleet.operator, a_release()), fleet) == (
+        signed(fleet.operator, a_release()),
+        b"packages",
+    )
 
 
 def test_another_archive_fleet_or_signer_is_refused(tmp_path, fleet):
-    path = release_file(tmp_path, fleet, a_release())
+    path = release_file(tmp_path, fleet.operator, a_release())
     with pytest.raises(ReleaseError, match="no valid signature"):
         read(path, fleet, "another")
     with pytest.raises(ReleaseError, match="no valid signature"):
         read_release_file(path, "fleet", [new_identity().public])
     for content in (b"packagez", b"package"):
         with pytest.raises(ReleaseError, match="not the one that was signed"):
-            read(release_file(tmp_path, fleet, a_release(), content), fleet)
+            read(release_file(tmp_path, fleet.operator, a_release(), content), fleet)
     with pytest.raises(ReleaseError, match="a member archive of at most 8 bytes"):
-        read(release_file(tmp_path, fleet, a_release(), b"packages!"), fleet)
+        read(release_file(tmp_path, fleet.operator, a_release(), b"packages!"), fleet)
 
 
 def test_what_is_no_release_is_refused(tmp_path):

@@ -76,7 +76,7 @@ def offered(bench: Bench) -> set[str]:
 
 
 async def test_a_part_is_offered_a_release_first_and_the_rest_when_that_part_has_proven_it(bench):
-    bench.store.releases.add(signed(bench.fleet, a_release()), b"packages")
+    bench.store.releases.add(signed(bench.fleet.operator, a_release()), b"packages")
     async with running(bench):
         bench.store.releases.roll_out(Rollout("0.2.0", fraction=0.5), "kim")
         bench.post.changed()
@@ -92,7 +92,7 @@ async def test_a_part_is_offered_a_release_first_and_the_rest_when_that_part_has
 
 
 async def test_failures_halt_it_and_the_offer_is_taken_back(bench):
-    bench.store.releases.add(signed(bench.fleet, a_release()), b"packages")
+    bench.store.releases.add(signed(bench.fleet.operator, a_release()), b"packages")
     bench.store.releases.roll_out(Rollout("0.2.0"), "kim")
     async with running(bench):
         await bench.until(lambda: len(offered(bench)) == 6)
@@ -110,7 +110,7 @@ async def test_failures_halt_it_and_the_offer_is_taken_back(bench):
 
 
 async def test_a_device_that_reports_without_knowing_of_its_offer_is_told_again(bench):
-    bench.store.releases.add(signed(bench.fleet, a_release()), b"packages")
+    bench.store.releases.add(signed(bench.fleet.operator, a_release()), b"packages")
     bench.store.releases.roll_out(Rollout("0.2.0", devices=("a", "b")), "kim")
     async with running(bench):
         await bench.until(lambda: offered(bench) == {"a", "b"})

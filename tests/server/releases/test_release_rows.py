@@ -19,29 +19,29 @@ def rows(tmp_path, database_url):
 def test_releases_are_kept_with_their_archives(rows, fleet):
     first, other = a_release(), a_release(system="bookworm", content=b"other")
     for release, content in ((first, b"packages"), (other, b"other"), (first, b"packages")):
-        record = rows.add(signed(fleet, release), content)
+        record = rows.add(signed(fleet.operator, release), content)
         assert rows.archives.content_of(record.sha256) == content
     assert {one.system for one in rows.releases()} == {"trixie", "bookworm"}
-    assert rows.signed("0.2.0") == (signed(fleet, other).signed, signed(fleet, first).signed)
+    assert rows.signed("0.2.0") == (signed(fleet.operator, other).signed, signed(fleet.operator, first).signed)
     assert rows.signed("0.3.0") == ()
     anew = a_release(content=b"anew")
-    rows.add(signed(fleet, anew), b"anew")
+    rows.add(signed(fleet.operator, anew), b"anew")
     assert anew.sha256 in {one.sha256 for one in rows.releases()}
     assert len(rows.releases()) == 2
 
 
 def test_a_version_has_so_many_systems(rows, fleet):
     for number in range(MAX_RELEASES):
-        rows.add(signed(fleet, a_release(system=f"system-{number}")), b"packages")
+        rows.add(signed(fleet.operator, a_release(system=f"system-{number}")), b"packages")
     with pytest.raises(ConflictError, match="is there for 8 systems already"):
-        rows.add(signed(fleet, a_release(system="one-more")), b"packages")
+        rows.add(signed(fleet.operator, a_release(system="one-more")), b"packages")
     assert len(rows.releases()) == MAX_RELEASES
 
 
 def test_rollouts_are_ordered_and_halted(rows, fleet):
     with pytest.raises(UnknownReleaseError, match="there is no release"):
         rows.roll_out(Rollout("0.2.0"), "kim")
-    rows.add(signed(fleet, a_release()), b"packages")
+    rows.add(signed(fleet.operator, a_release()), b"packages")
     first = rows.roll_out(Rollout("0.2.0", devices=("a", "b"), fraction=0.5), "kim")
     second = rows.roll_out(Rollout("0.2.0", tag="pi"), "kim")
     third = rows.roll_out(Rollout("0.2.0"), "kim", again=True)

@@ -17,7 +17,7 @@ async def test_offers_go_out_retained_and_reports_come_in(settings, serving, bro
     operator = fleet.public.operator
     async with serving(replace(settings, bundle=None, test=None)) as (service, _, _):
         store = service.store
-        store.releases.add(signed(fleet, a_release()), b"packages")
+        store.releases.add(signed(fleet.operator, a_release()), b"packages")
         store.releases.roll_out(Rollout("0.2.0", devices=("a",)), "kim")
         store.promotions._note("digits", 3, b"model")
         service._releases.changed()
@@ -29,7 +29,7 @@ async def test_offers_go_out_retained_and_reports_come_in(settings, serving, bro
                 found[str(message.topic)] = message.payload
             context = Context("release-offer", "fleet", device="a")
             offer = messages.decode(verify(found[topics.release("a")], context, operator), ReleaseOffer)
-            assert offer.releases == (signed(fleet, a_release()).signed,)
+            assert offer.releases == (signed(fleet.operator, a_release()).signed,)
             body = verify(found[topics.model("digits")], Context("model", "fleet", "digits"), operator)
             assert messages.decode(body, ModelOffer).version == 3
             report = ReleaseReport(
