@@ -28,6 +28,7 @@ USER = "usr/lib/sysusers.d/fisherfleet-edge.conf"
 OURS = ("edge_client", "wire_protocol")
 ON_DEVICE = Path(__file__).parent / "on_device"
 _EPOCH = 1_600_000_000
+_QUOTA = "CPUQuota=300%"
 
 
 def client_version() -> str:
@@ -58,10 +59,22 @@ def write_client_tree(system: System, root: Path, cache: Path, say: Callable[[st
     `say` gets a line before something is fetched.
     """
     write_site_packages(system, root / SITE_PACKAGES, cache, say)
-    for name, source in ((LAUNCHER, "fisherfleet-edge"), (UNIT, "fisherfleet-edge.service"), (USER, "sysusers.conf")):
+    files = {LAUNCHER: _text("fisherfleet-edge"), UNIT: unit(system), USER: _text("sysusers.conf")}
+    for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ON_DEVICE / source, root / name)
+        (root / name).write_text(text)
     settle(root)
+
+
+def unit(system: System) -> str:
+    """The service as systemd runs it there."""
+    text = _text("fisherfleet-edge.service")
+    assert _QUOTA in text
+    return text.replace(_QUOTA, f"CPUQuota={100 * system.most_threads}%")
+
+
+def _text(name: str) -> str:
+    return (ON_DEVICE / name).read_text()
 
 
 def source_time() -> int:

@@ -21,7 +21,8 @@ class System:
     """An operating system's release on one kind of processor.
 
     `release` sorts by age within a distribution, as dpkg sorts; `python` is the version that `/usr/bin/python3` has, as
-    in "3.13"; `glibc` is the minor version of its C library, 36 being glibc 2.36.
+    in "3.13"; `glibc` is the minor version of its C library, 36 being glibc 2.36. The client may train on as much
+    processor as `most_threads` threads take.
     """
 
     name: str
@@ -30,6 +31,7 @@ class System:
     python: str
     glibc: int
     machine: Machine = "aarch64"
+    most_threads: int = 3
 
     @property
     def debian_architecture(self) -> str:
@@ -54,7 +56,7 @@ SYSTEMS = {
     for system in (
         System("bookworm", "Raspberry Pi OS or Debian 12 (bookworm), 64-bit ARM", "deb12", "3.11", 36),
         System("trixie", "Raspberry Pi OS or Debian 13 (trixie), 64-bit ARM", "deb13", "3.13", 41),
-        System("jetpack6", "JetPack 6 (Ubuntu 22.04) on a Jetson Orin", "ubuntu22.04", "3.10", 35),
+        System("jetpack6", "JetPack 6 (Ubuntu 22.04) on a Jetson Orin", "ubuntu22.04", "3.10", 35, most_threads=8),
         System("bookworm-x86-64", "Debian 12 (bookworm) on a PC", "deb12", "3.11", 36, "x86_64"),
         System("trixie-x86-64", "Debian 13 (trixie) on a PC", "deb13", "3.13", 41, "x86_64"),
     )

@@ -6,6 +6,7 @@ import pytest
 
 from devices.devices_command import main
 from devices.errors import ProfileError
+from devices.flashing.client_tree import unit
 from devices.flashing.systems import SYSTEMS
 from devices.profiles.profile import FOLDER, load_profile, load_profiles
 
@@ -32,6 +33,13 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
     path = tmp_path / "board.toml"
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
     return path
+
+
+def test_the_service_may_use_all_the_threads_that_a_board_trains_with() -> None:
+    for profile in load_profiles().values():
+        for system in profile.systems:
+            (quota,) = re.findall(r"^CPUQuota=(\d+)%$", unit(SYSTEMS[system]), re.MULTILINE)
+            assert int(quota) >= 100 * profile.training.threads, profile.name
 
 
 @pytest.mark.parametrize(
