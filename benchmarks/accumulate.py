@@ -10,7 +10,8 @@ Devices have masks of their own, never seen before; or known from an earlier rou
 or one for all, as in a cohort.
 
 Values are float16 in the first table. In the second, masks are known, and updates come in every form, `top 5 %` as int4
-with positions; decoding alone stands in brackets.
+with positions: with masks of their own, with one for all, and decoding alone. The third says how long an update of
+int4 takes, and how long it took before to open its seal and to check its signature.
 
 Memory is the peak of a fresh process beyond its size before the first update.
 """
@@ -43,6 +44,8 @@ from server.aggregation.flat_model import FlatModel
 from server.aggregation.masked_mean import MaskedMean
 from server.screening import updates_together
 from server.update_values import decode_values
+from wire_protocol.envelope import Context, open_sealed, seal
+from wire_protocol.identity import new_identity
 from wire_protocol.layout import Layout
 from wire_protocol.sub_model import SubModel, element_count, positions, sub_shapes, widths_at
 from wire_protocol.tensor_codec import Codec, encode
@@ -170,11 +173,13 @@ def speeds(layout: Layout, keep: float) -> Speeds:
 
 
 def speeds_of_forms(layout: Layout, keep: float) -> Speeds:
-    """GB a second of decoding, and of decoding and accumulating, for each form of an update."""
+    """GB a second of decoding, and of decoding and accumulating, for each form of an update and for one mask of all."""
     jobs, flat = {}, FlatModel(layout)
     for name, codec in FORMS.items():
         own = [draw(layout, keep, seed, codec) for seed in range(updates_of(layout, keep))]
+        shared = [replace(own[0], weight=sent.weight) for sent in own]
         jobs[name] = partial(accumulate, layout, own, flat)
+        jobs[f"{name}, one mask"] = partial(accumulate, layout, shared, flat)
         jobs[f"{name}, decode only"] = partial(decode_only, layout, own)
     return _gb_a_second(jobs, layout, keep)
 
@@ -185,16 +190,35 @@ def updates_of(layout: Layout, keep: float) -> int:
     return min(MOST_UPDATES, max(LEAST_UPDATES, ENTRIES_OF_ALL // entries))
 
 
+def microseconds(layout: Layout, keep: float) -> Speeds:
+    """What an update of int4 takes: to be opened, and to be decoded and added."""
+    own = [draw(layout, keep, seed, FORMS["int4"]) for seed in range(updates_of(layout, keep))]
+    device, operator = new_identity(), new_identity()
+    context = Context("update", "fleet", "run", 1, "device")
+    sealed = [seal(sent.values, context, [device], operator.public) for sent in own]
+
+    def opened() -> None:
+        for payload in sealed:
+            open_sealed(payload, context, [operator], [device.public])
+
+    jobs = {"opened": opened, "decoded and added": partial(accumulate, layout, own, FlatModel(layout))}
+    return {name: taken / len(own) * MB for name, taken in _medians(jobs).items()}
+
+
 def _gb_a_second(jobs: Mapping[str, Callable[[], None]], layout: Layout, keep: float) -> Speeds:
-    """Jobs take turns."""
     entries = updates_of(layout, keep) * element_count(layout, widths_at(layout, keep))
+    return {name: entries * 4 / GB / taken for name, taken in _medians(jobs).items()}
+
+
+def _medians(jobs: Mapping[str, Callable[[], None]]) -> dict[str, float]:
+    """Seconds of the processor; jobs take turns."""
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(TURNS):
         for name, job in jobs.items():
             begun = time.process_time()
             job()
             seconds[name].append(time.process_time() - begun)
-    return {name: entries * 4 / GB / median(taken) for name, taken in seconds.items()}
+    return {name: median(taken) for name, taken in seconds.items()}
 
 
 @dataclass(frozen=True)
@@ -259,8 +283,9 @@ def plain_cells(speed: Speeds) -> Cells:
 
 
 def cells_of_forms(speed: Speeds) -> Cells:
-    """A column for each form, decoding alone in brackets."""
-    return {name: f"{speed[name]:.2f} ({speed[f'{name}, decode only']:.2f})" for name in FORMS}
+    """A column for each form: masks of their own, one for all, and decoding alone."""
+    kinds = ("", ", one mask", ", decode only")
+    return {name: " ".join(f"{speed[name + kind]:.2f}" for kind in kinds) for name in FORMS}
 
 
 def main() -> None:
@@ -270,6 +295,7 @@ def main() -> None:
         "float16": table("one core, float16 updates, GB/s", speeds, plain_cells),
         "forms": table("one core, masks known, GB/s", speeds_of_forms, cells_of_forms),
     }
+    shares = table("one core, int4, masks known, microseconds an update", microseconds, plain_cells)
     peaks, peak_rows = {}, []
     for rule in ("mean", "trimmed-mean", "median"):
         for devices in MEMORY_DEVICES:
@@ -278,7 +304,12 @@ def main() -> None:
             peak_rows.append(
                 {"rule": rule, "updates": f"{devices}", "MB more": f"{grown / MB:.1f}", "s": f"{seconds:.1f}"}
             )
-    publish("LeNet at keep 0.5 (drawing included)", peak_rows, {"gb_per_s": figures, "memory": peaks}, options.json)
+    publish(
+        "LeNet at keep 0.5 (drawing included)",
+        peak_rows,
+        {"gb_per_s": figures, "microseconds": shares, "memory": peaks},
+        options.json,
+    )
 
 
 if __name__ == "__main__":
