@@ -33,7 +33,7 @@ export async function render(root, { isOperator }) {
     reports = said;
     refill(offers, table("Offers", isOperator ? [...OFFERS, halting(refresh)] : OFFERS, rollouts, "No release was offered yet."));
     refill(here, table("Releases", RELEASES, releases, "No release is here yet: fisherfleet devices make-release makes one."));
-    form?.fill([...new Set(releases.map((one) => one.version))]);
+    await form?.fill([...new Set(releases.map((one) => one.version))]);
     draw();
   }
   await keepFresh(refresh, { matters: (event) => ["release-halted", "audit"].includes(event.kind) });
