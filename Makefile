@@ -1,11 +1,12 @@
 # make emulate   trains a fleet of simulated devices; ARGS="--devices 4 --rounds 3" are passed on
 # make docs      builds the site of docs/ into build/site
+# make quick     checks style, types and import rules and runs the tests that take little time
 # make test      checks style, types and import rules and runs all tests; ARGS are passed to pytest
 # make test-image  makes cards for boards and starts them in qemu: minutes, and half an hour the first time
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: emulate test test-image check docs install install-edge install-benchmarks clean
+.PHONY: emulate quick test test-image check docs install install-edge install-benchmarks clean
 .DEFAULT_GOAL := emulate
 
 emulate: .venv/server.installed
@@ -14,6 +15,9 @@ emulate: .venv/server.installed
 # Without ARGS in several processes (tests/conftest.py says how many), each of which takes over what another has left.
 test: check .venv-edge/installed
 	.venv/bin/pytest $(or $(ARGS),-n auto --dist worksteal)
+
+quick: check .venv-edge/installed
+	.venv/bin/pytest -n auto --dist worksteal -m "not slow and not image"
 
 test-image: .venv/dev.installed
 	.venv/bin/pytest -m image --capture=no --log-cli-level=INFO $(or $(ARGS),tests/image)

@@ -9,6 +9,7 @@ default.
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -21,6 +22,38 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
+TESTS = Path(__file__).parent
+SLOW = (
+    "edge_client/privacy/test_accountant.py",
+    "edge_client/privacy/test_audit.py",
+    "edge_client/privacy/test_device_ledger.py",
+    "edge_client/privacy/test_ledger_kills.py",
+    "edge_client/privacy/test_private_device.py",
+    "edge_client/test_device_kills.py",
+    "edge_client/test_device_trouble.py",
+    "edge_client/test_tls_link.py",
+    "edge_client/updates/test_a_flaky_week.py",
+    "edge_client/updates/test_over_the_air.py",
+    "devices/brokers",
+    "devices/doctor",
+    "faults",
+    "flashing",
+    "model_export/test_gradient_rules.py",
+    "model_export/test_rule_properties.py",
+    "model_export/test_rules_convolution.py",
+    "model_export/test_rules_pointwise.py",
+    "model_export/test_second_runtime.py",
+    "model_export/test_zoo_parity.py",
+    "server/api/test_enrolments.py",
+    "server/api/test_schema.py",
+    "server/dashboard",
+    "server/privacy/test_calibration.py",
+    "server/privacy/test_plan_command.py",
+    "server/service",
+    "server/test_main.py",
+    "system",
+)
+"""What takes three quarters of the time: kills and faults, whole fleets, roots and browsers, sums to many digits."""
 MOST_WORKERS = 4
 """Each takes half a gigabyte of memory and imports torch."""
 
@@ -32,7 +65,11 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what waits longest, so that the rest is done meanwhile."""
+    """Begin with what waits longest, so that the rest is done meanwhile; and mark what takes long."""
+    slow = [TESTS / name for name in SLOW]
+    for item in items:
+        if any(item.path.is_relative_to(one) for one in slow):
+            item.add_marker("slow")
     items.sort(key=lambda item: "faults" not in item.path.parts)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from tests.conftest import SLOW, TESTS
+
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "onnx", "fastapi", "scipy", "sklearn", "matplotlib", "sqlalchemy", "uvicorn")
 PIN = re.compile(r"[A-Za-z0-9_.-]+==[A-Za-z0-9.+]+( ; .+)?")
@@ -30,6 +32,10 @@ def test_import_time_of_edge_client_names_nothing_heavy() -> None:
     loaded = {line.split("|")[-1].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert "edge_client" in loaded
     assert set(HEAVY).isdisjoint(loaded)
+
+
+def test_what_is_left_out_of_quick_tests_is_there() -> None:
+    assert [name for name in SLOW if not (TESTS / name).exists()] == []
 
 
 @pytest.mark.parametrize("part", ["edge", "server", "dev", "benchmarks", "ray"])
