@@ -23,6 +23,9 @@ from wire_protocol.backoff import longest_wait
 from wire_protocol.broker_url import BrokerUrl
 
 logger = logging.getLogger(__name__)
+library_logger = logging.getLogger(f"{__name__}.aiomqtt")
+library_logger.addFilter(lambda record: not str(record.msg).startswith("Unexpected message ID"))
+"""The library complains of the broker's answer to a request that was cancelled meanwhile, as it is in a stop."""
 
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 30.0
@@ -132,6 +135,7 @@ class MqttLink:
             identifier=self._identifier,
             clean_session=True,
             tls_context=self._tls,
+            logger=library_logger,
         )
         client.pending_calls_threshold = _SENDERS
         return client

@@ -6,7 +6,7 @@ import aiomqtt
 import pytest
 
 from server.cancellation import end_tasks
-from server.mqtt_ingest import MqttLink, back_off
+from server.mqtt_ingest import MqttLink, back_off, library_logger
 from wire_protocol import topics
 from wire_protocol.broker_url import parse_broker_url
 
@@ -48,3 +48,14 @@ async def test_a_handler_that_raises_is_logged_and_the_link_lives_on(
     await end_tasks([task])
     errors = [record.message for record in caplog.records if record.levelno >= logging.ERROR]
     assert errors == ["handling a message failed; going on"] * 2
+
+
+async def test_an_answer_to_a_subscription_that_a_stop_has_cancelled_is_no_error(
+    broker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with asyncio.timeout(20), aiomqtt.Client("127.0.0.1", broker.port, logger=library_logger) as client:
+        cancelled = asyncio.create_task(client.subscribe("cancelled"))
+        await asyncio.sleep(0)
+        await end_tasks([cancelled])
+        await client.subscribe("answered after it")
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
