@@ -2,7 +2,7 @@
 
 import { list } from "/assets/static/api.js";
 import { h } from "/assets/static/elements.js";
-import { field } from "/assets/static/form_fields.js";
+import { field, offerChoices } from "/assets/static/form_fields.js";
 import { uploadField } from "/assets/static/upload_field.js";
 import { bytes, count } from "/assets/static/words.js";
 
@@ -25,8 +25,9 @@ export function bundleChoice() {
 
   async function fill(wanted = "") {
     const bundles = await list("/bundles");
-    const none = h("option", { value: "" }, bundles.length ? "Choose one" : "There is none yet: add one below");
-    chosen.control.replaceChildren(none, ...bundles.map((one) => h("option", { value: one.id, selected: one.id === wanted }, words(one))));
+    const none = ["", bundles.length ? "Choose one" : "There is none yet: add one below"];
+    offerChoices(chosen.control, [none, ...bundles.map((one) => [one.id, words(one)])]);
+    chosen.control.value = wanted;
   }
   return { chosen, added, fill };
 }

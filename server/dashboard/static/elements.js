@@ -59,6 +59,11 @@ export function labelled(words, field) {
   return h("label", {}, words, field);
 }
 
+/** What a cell says, with a note under it where there is one. */
+export function noted(what, note) {
+  return [what, note ? h("span", { class: "note" }, note) : null];
+}
+
 /** A status as a word in a coloured frame. */
 export function badge(word) {
   return h("span", { class: `badge ${word.replaceAll(" ", "-")}` }, word);

@@ -26,7 +26,16 @@ export function field({ place, label, help, options = null, needed = false }, in
 
 /** A select of values with their words. */
 export function choice(options) {
-  return h("select", {}, Object.entries(options).map(([value, words]) => h("option", { value }, words)));
+  const select = h("select");
+  offerChoices(select, Object.entries(options));
+  return select;
+}
+
+/** Let a select offer these, `[value, words]`; what was chosen stays chosen where it is among them. */
+export function offerChoices(select, options) {
+  const chosen = select.value;
+  select.replaceChildren(...options.map(([value, words]) => h("option", { value }, words)));
+  if (options.some(([value]) => value === chosen)) select.value = chosen;
 }
 
 /** A group of fields with a heading. */

@@ -3,11 +3,12 @@
 import { list, order } from "/assets/static/api.js";
 import { confirmed } from "/assets/static/confirm.js";
 import { h, section } from "/assets/static/elements.js";
-import { choice, field, fieldset, sayErrors, valueOf } from "/assets/static/form_fields.js";
+import { field, fieldset, offerChoices, sayErrors, valueOf } from "/assets/static/form_fields.js";
 import { uploadField } from "/assets/static/upload_field.js";
 
 /** The forms as `element`; `fill(versions)` says what can be offered, `done()` is called after an order. */
-export function offerForm(done) {
+export async function offerForm(done) {
+  const tags = new Set((await list("/devices")).flatMap((one) => one.tags ?? []));
   const words = { place: "release", label: "Add a release from this machine", help: "The file that fisherfleet devices make-release wrote. Nobody is offered it yet." };
   const added = uploadField(words, ".release,.tar", "/releases", async (release) => {
     await done();
@@ -15,7 +16,8 @@ export function offerForm(done) {
     return `Release ${release.version} for ${release.system} is here.`;
   });
   const version = field({ place: "version", label: "Version", needed: true, help: "For each system that it was made for." }, h("select"));
-  const tag = field({ place: "tag", label: "To", help: "Devices get tags by fisherfleet devices tag." }, choice({ "": "all devices" }));
+  const tag = field({ place: "tag", label: "To", help: "Devices get tags by fisherfleet devices tag." }, h("select"));
+  offerChoices(tag.control, [["", "all devices"], ...[...tags].sort().map((one) => [one, `devices tagged ${one}`])]);
   const fraction = field({ place: "fraction", label: "First to this share", help: "Above 0, at most 1. The rest is offered it by itself once nine of ten of those have confirmed it." });
   const haltAt = field({ place: "halt_at", label: "Halt above this share of failures", help: "0 to 1, of the devices that took it." });
   const again = field({ place: "again", label: "Where it failed before", help: "Say so where devices failed for want of a link.", options: { "": "not again", yes: "try again" } });
@@ -26,10 +28,9 @@ export function offerForm(done) {
   const form = h("form", { class: "settings", submit: offer },
     fieldset("Offer", fields.map((one) => one.element)), problem, h("button", { class: "primary" }, "Offer"));
 
-  async function fill(versions) {
-    offerable(version.control, versions.length ? {} : { "": "None is here yet: add one above" }, versions);
-    const tags = new Set((await list("/devices")).flatMap((one) => one.tags ?? []));
-    offerable(tag.control, { "": "all devices" }, [...tags].sort(), (one) => `devices tagged ${one}`);
+  function fill(versions) {
+    const none = versions.length ? [] : [["", "None is here yet: add one above"]];
+    offerChoices(version.control, [...none, ...versions.map((one) => [one, one])]);
   }
 
   async function offer(event) {
@@ -53,12 +54,4 @@ export function offerForm(done) {
     }
   }
   return { element: section("Offer a release", h("div", { class: "settings" }, fieldset("Add", added.element)), form), fill };
-}
-
-/** Fill a select, which keeps what was chosen. */
-function offerable(select, first, values, words = (one) => one) {
-  const chosen = select.value;
-  const options = Object.entries(first).concat(values.map((one) => [one, words(one)]));
-  select.replaceChildren(...options.map(([value, text]) => h("option", { value }, text)));
-  if (options.some(([value]) => value === chosen)) select.value = chosen;
 }

@@ -1,32 +1,27 @@
 // Who is in the fleet: online or not, how they are, what they run, what they kept, what was wrong.
 
 import { list } from "/assets/static/api.js";
-import { badge, figures, h, labelled, refill, table } from "/assets/static/elements.js";
+import { badge, figures, h, labelled, noted, refill } from "/assets/static/elements.js";
+import { growingTable } from "/assets/static/growing_table.js";
 import { keepFresh } from "/assets/static/live.js";
 import { ago, bytes, count, counted, figure, moment, NONE } from "/assets/static/words.js";
 
-const SHOWN = 100;
 const MOST_GROUPS = 3;
 
 export async function render(root) {
   const summary = h("div");
-  const devices = h("div");
+  const devices = growingTable("Devices", COLUMNS);
   const search = h("input", { id: "search", type: "search", input: draw, placeholder: "name or tag" });
   const only = h("select", { id: "only", change: draw },
     ["all devices", "online", "offline", "resting", "with faults"].map((words) => h("option", {}, words)));
   const order = h("select", { id: "order", change: draw }, Object.keys(ORDERS).map((words) => h("option", {}, words)));
   let all = [];
-  let shown = SHOWN;
   root.append(h("h1", {}, "Fleet"), summary,
-    h("div", { class: "filters" }, labelled("Search", search), labelled("Show", only), labelled("Order", order)), devices);
+    h("div", { class: "filters" }, labelled("Search", search), labelled("Show", only), labelled("Order", order)), devices.element);
 
   function draw() {
     const found = all.filter((one) => matches(one, search.value.trim().toLowerCase(), only.value)).sort(ORDERS[order.value]);
-    const more = found.length > shown
-      ? h("button", { type: "button", id: "more", click: () => { shown += SHOWN; draw(); } }, `Show more (${count(found.length - shown)} left)`)
-      : null;
-    const empty = all.length ? "No device is like that." : "No device has been heard yet.";
-    refill(devices, table("Devices", COLUMNS, found.slice(0, shown), empty), more);
+    devices.show(found, all.length ? "No device is like that." : "No device has been heard yet.");
   }
 
   async function refresh() {
@@ -58,7 +53,7 @@ const COLUMNS = [
   { name: "Temperature", number: true, cell: temperature },
   { name: "Privacy budget left", number: true, cell: (one) => budget(one.heard?.budget_left) },
   { name: "Free disk", number: true, cell: (one) => (Number.isFinite(one.heard?.free_mb) ? bytes(one.heard.free_mb * 1e6) : NONE) },
-  { name: "Software", cell: (one) => [one.heard?.client || NONE, one.heard?.release ? h("span", { class: "note" }, `release ${one.heard.release}`) : null] },
+  { name: "Software", cell: (one) => noted(one.heard?.client || NONE, one.heard?.release && `release ${one.heard.release}`) },
   { name: "Runtime", cell: (one) => one.heard?.runtime || NONE },
   { name: "Examples", number: true, cell: (one) => (one.heard ? count(one.heard.examples) : NONE) },
   { name: "Neurons kept", cell: (one) => kept(one.heard?.kept ?? {}) },
@@ -77,13 +72,13 @@ const ORDERS = {
 function status(one) {
   const standing = one.standing === "enrolled" || !one.standing ? (one.online ? "online" : "offline") : one.standing;
   const rests = one.online && one.heard?.paused;
-  return [badge(standing), rests ? h("span", { class: "note" }, `resting: ${one.heard.paused}`) : null];
+  return noted(badge(standing), rests && `resting: ${one.heard.paused}`);
 }
 
 function temperature(one) {
   const degrees = one.heard?.temperature;
   const known = Number.isFinite(degrees) ? `${degrees.toFixed(0)} \u00b0C` : NONE;
-  return one.heard?.throttled ? [known, h("span", { class: "note" }, "slowed down by heat or weak power")] : known;
+  return noted(known, one.heard?.throttled && "slowed down by heat or weak power");
 }
 
 function budget(epsilon) {

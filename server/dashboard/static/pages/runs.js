@@ -1,7 +1,7 @@
 // All runs: what stands, how far they are.
 
 import { at, get, list } from "/assets/static/api.js";
-import { badge, h, refill, table } from "/assets/static/elements.js";
+import { badge, h, noted, refill, table } from "/assets/static/elements.js";
 import { keepFresh } from "/assets/static/live.js";
 import { ago, figure, moment, NONE, share } from "/assets/static/words.js";
 
@@ -22,7 +22,7 @@ export async function render(root, { isOperator }) {
 function columns(result) {
   return [
     { name: "Run", cell: (run) => h("a", { href: at("/runs", run.run) }, run.run) },
-    { name: "Status", cell: (run) => [badge(run.status), run.reason && h("span", { class: "note" }, run.reason)] },
+    { name: "Status", cell: (run) => noted(badge(run.status), run.reason) },
     { name: "Progress", cell: progress },
     { name: "Accuracy", number: true, cell: (run) => share(result.get(run.run)?.accuracy) },
     { name: "Loss", number: true, cell: (run) => figure(result.get(run.run)?.loss) },

@@ -2,38 +2,33 @@
 
 import { at, list, order } from "/assets/static/api.js";
 import { confirmed } from "/assets/static/confirm.js";
-import { badge, h, labelled, refill, section, table } from "/assets/static/elements.js";
+import { badge, h, labelled, noted, refill, section, table } from "/assets/static/elements.js";
+import { growingTable } from "/assets/static/growing_table.js";
 import { keepFresh } from "/assets/static/live.js";
 import { offerForm } from "/assets/static/offer_form.js";
 import { ago, bytes, count, counted, moment, NONE } from "/assets/static/words.js";
 
-const SHOWN = 100;
-
 export async function render(root, { isOperator }) {
-  const [offers, here, devices] = [h("div"), h("div"), h("div")];
+  const [offers, here, devices] = [h("div"), h("div"), growingTable("Devices", DEVICES)];
   const only = h("select", { id: "only", change: draw }, Object.keys(KINDS).map((words) => h("option", {}, words)));
-  const form = isOperator ? offerForm(() => refresh()) : null;
+  const columns = isOperator ? [...OFFERS, halting(() => refresh())] : OFFERS;
+  const form = isOperator ? await offerForm(() => refresh()) : null;
   let reports = [];
-  let shown = SHOWN;
   root.append(h("h1", {}, "Updates"),
     h("p", { class: "hint" }, "A release is a version of the program on the devices. Devices whose owners allow it take it between two rounds, and go back by themselves where it does not work."),
     section("Offers", offers), form?.element ?? "", section("Releases", here),
-    section("Devices", h("div", { class: "filters" }, labelled("Show", only)), devices));
+    section("Devices", h("div", { class: "filters" }, labelled("Show", only)), devices.element));
 
   function draw() {
-    const found = reports.filter(KINDS[only.value]);
-    const more = found.length > shown
-      ? h("button", { type: "button", id: "more", click: () => { shown += SHOWN; draw(); } }, `Show more (${count(found.length - shown)} left)`)
-      : null;
-    refill(devices, table("Devices", DEVICES, found.slice(0, shown), reports.length ? "No device is like that." : "No device has said yet what it runs."), more);
+    devices.show(reports.filter(KINDS[only.value]), reports.length ? "No device is like that." : "No device has said yet what it runs.");
   }
 
   async function refresh() {
     const [rollouts, releases, said] = await Promise.all([list("/rollouts"), list("/releases"), list("/release-reports")]);
     reports = said;
-    refill(offers, table("Offers", isOperator ? [...OFFERS, halting(refresh)] : OFFERS, rollouts, "No release was offered yet."));
+    refill(offers, table("Offers", columns, rollouts, "No release was offered yet."));
     refill(here, table("Releases", RELEASES, releases, "No release is here yet: fisherfleet devices make-release makes one."));
-    await form?.fill([...new Set(releases.map((one) => one.version))]);
+    form?.fill([...new Set(releases.map((one) => one.version))]);
     draw();
   }
   await keepFresh(refresh, { matters: (event) => ["release-halted", "audit"].includes(event.kind) });
@@ -47,9 +42,9 @@ const KINDS = {
 };
 
 const OFFERS = [
-  { name: "Offer", cell: (one) => [`${one.version} `, h("span", { class: "note" }, `no. ${one.id}`)] },
+  { name: "Offer", cell: (one) => noted(one.version, `no. ${one.id}`) },
   { name: "To", cell: (one) => whom(one) },
-  { name: "Status", cell: (one) => [badge(standing(one)), one.reason ? h("span", { class: "note" }, one.reason) : null] },
+  { name: "Status", cell: (one) => noted(badge(standing(one)), one.reason) },
   { name: "Offered now", number: true, cell: (one) => `${count(one.offered)} of ${count(one.members)}` },
   { name: "Confirmed", number: true, cell: (one) => count(one.confirmed) },
   { name: "On trial", number: true, cell: (one) => count(one.trying) },
@@ -70,7 +65,7 @@ const DEVICES = [
   { name: "Device", cell: (one) => one.device },
   { name: "Runs", cell: (one) => one.version },
   { name: "Was offered", cell: (one) => one.offered || NONE },
-  { name: "What became of it", cell: (one) => (one.status === "none" ? NONE : [badge(one.status), one.reason ? h("span", { class: "note" }, one.reason) : null]) },
+  { name: "What became of it", cell: (one) => (one.status === "none" ? NONE : noted(badge(one.status), one.reason)) },
   { name: "Models it infers with", cell: (one) => Object.entries(one.models).map(([run, version]) => `${run} ${version}`).join(", ") || NONE },
   { name: "Said", cell: (one) => h("span", { title: moment(one.at) }, ago(one.at)) },
 ];
