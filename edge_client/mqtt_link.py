@@ -24,6 +24,7 @@ from edge_client.plan_clock import was_set
 from edge_client.tls_words import explain
 from wire_protocol.backoff import full_jitter, longest_wait
 from wire_protocol.broker_url import BrokerUrl
+from wire_protocol.mqtt_log import matters
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class _SocketTrouble(logging.Filter):
         super().__init__()
         self.logger = logging.Logger(f"{logger.name}.paho")
         self.logger.parent = logger
+        self.logger.addFilter(matters)
         self.logger.addFilter(self)
         self._last: OSError | None = None
 

@@ -21,11 +21,11 @@ from server.errors import LinkError
 from wire_protocol import topics
 from wire_protocol.backoff import longest_wait
 from wire_protocol.broker_url import BrokerUrl
+from wire_protocol.mqtt_log import matters
 
 logger = logging.getLogger(__name__)
 library_logger = logging.getLogger(f"{__name__}.aiomqtt")
-library_logger.addFilter(lambda record: not str(record.msg).startswith("Unexpected message ID"))
-"""The library complains of the broker's answer to a request that was cancelled meanwhile, as it is in a stop."""
+library_logger.addFilter(matters)
 
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 30.0

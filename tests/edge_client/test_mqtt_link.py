@@ -184,3 +184,14 @@ async def test_an_unexpected_error_ends_the_link_loudly(port, monkeypatch):
     async with linked(port) as (_, _events, task):
         with pytest.raises(RuntimeError, match="a mistake of ours"):
             await asyncio.wait_for(asyncio.shield(task), PATIENCE)
+
+
+async def test_an_answer_to_a_subscription_that_was_cancelled_is_no_error(tmp_path, port, caplog):
+    with broker(tmp_path, port):
+        trouble = mqtt_link._SocketTrouble()
+        async with asyncio.timeout(PATIENCE), aiomqtt.Client("127.0.0.1", port, logger=trouble.logger) as client:
+            cancelled = asyncio.create_task(client.subscribe("cancelled"))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            await client.subscribe("answered after it")
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
