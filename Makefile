@@ -4,6 +4,7 @@
 # make test      checks style, types and import rules and runs all tests; ARGS are passed to pytest
 # make test-image  makes cards for boards and starts them in qemu: minutes, and half an hour the first time
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+IN_PARALLEL := -n auto --dist worksteal
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: emulate quick test test-image check docs install install-edge install-benchmarks clean
@@ -14,10 +15,10 @@ emulate: .venv/server.installed
 
 # Without ARGS in several processes (tests/conftest.py says how many), each of which takes over what another has left.
 test: check .venv-edge/installed
-	.venv/bin/pytest $(or $(ARGS),-n auto --dist worksteal)
+	.venv/bin/pytest $(or $(ARGS),$(IN_PARALLEL))
 
 quick: check .venv-edge/installed
-	.venv/bin/pytest -n auto --dist worksteal -m "not slow and not image"
+	.venv/bin/pytest $(IN_PARALLEL) -m "not slow and not image"
 
 test-image: .venv/dev.installed
 	.venv/bin/pytest -m image --capture=no --log-cli-level=INFO $(or $(ARGS),tests/image)

@@ -69,6 +69,8 @@ MOST_UPDATES, LEAST_UPDATES, ENTRIES_OF_ALL = 64, 16, 2**22
 TURNS = 9
 MEMORY_DEVICES = (10, 1000)
 GB, MB = 10**9, 10**6
+MICROSECONDS = 10**6
+"""In a second."""
 
 Speeds = dict[str, float]
 Cells = dict[str, str]
@@ -164,7 +166,7 @@ SIDES: dict[str, Callable[[Layout, Sequence[Sent]], None]] = {
 def speeds(layout: Layout, keep: float) -> Speeds:
     """GB a second of each side, on float16 updates."""
     own = [draw(layout, keep, seed) for seed in range(updates_of(layout, keep))]
-    shared = [replace(own[0], weight=sent.weight) for sent in own]
+    shared = with_one_mask(own)
     jobs = {name: partial(side, layout, own) for name, side in SIDES.items()} | {
         "now, masks known": partial(accumulate, layout, own, FlatModel(layout)),
         "now, one mask": partial(accumulate, layout, shared),
@@ -177,11 +179,16 @@ def speeds_of_forms(layout: Layout, keep: float) -> Speeds:
     jobs, flat = {}, FlatModel(layout)
     for name, codec in FORMS.items():
         own = [draw(layout, keep, seed, codec) for seed in range(updates_of(layout, keep))]
-        shared = [replace(own[0], weight=sent.weight) for sent in own]
+        shared = with_one_mask(own)
         jobs[name] = partial(accumulate, layout, own, flat)
         jobs[f"{name}, one mask"] = partial(accumulate, layout, shared, flat)
         jobs[f"{name}, decode only"] = partial(decode_only, layout, own)
     return _gb_a_second(jobs, layout, keep)
+
+
+def with_one_mask(updates: Sequence[Sent]) -> list[Sent]:
+    """As many of the first one's, each with its own weight."""
+    return [replace(updates[0], weight=sent.weight) for sent in updates]
 
 
 def updates_of(layout: Layout, keep: float) -> int:
@@ -202,7 +209,7 @@ def microseconds(layout: Layout, keep: float) -> Speeds:
             open_sealed(payload, context, [operator], [device.public])
 
     jobs = {"opened": opened, "decoded and added": partial(accumulate, layout, own, FlatModel(layout))}
-    return {name: taken / len(own) * MB for name, taken in _medians(jobs).items()}
+    return {name: taken / len(own) * MICROSECONDS for name, taken in _medians(jobs).items()}
 
 
 def _gb_a_second(jobs: Mapping[str, Callable[[], None]], layout: Layout, keep: float) -> Speeds:

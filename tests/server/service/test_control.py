@@ -59,6 +59,11 @@ async def answer(device: Any, plan: Any, keeping: Callable) -> None:
     assert (await device.send(plan, device.update(plan, keeping(0), 0.5), again_after=0.2)).accepted
 
 
+async def one_run(control: Control, bundle: Path, **changes: object) -> None:
+    await control.create("one", await control.add_bundle(bundle), CONFIG | changes)
+    await control.start("one")
+
+
 async def both_runs(control: Control, bundle: Path, **changes: object) -> None:
     identifier = await control.add_bundle(bundle)
     for run in ("one", "two"):
@@ -137,8 +142,7 @@ async def test_a_stopped_run_is_over_for_good_and_its_plan_withdrawn(
     async with connected("a") as a:
         async with waiting(orders) as service:
             control = service.control
-            await control.create("one", await control.add_bundle(bundle_folder), CONFIG)
-            await control.start("one")
+            await one_run(control, bundle_folder)
             plan = await plan_of(a, "one", 1)
             assert (await control.stop("one")).status == "stopped"
             assert await a.plans.get() is None
@@ -157,9 +161,7 @@ async def test_a_plan_that_a_service_killed_at_the_end_of_its_run_left_behind_is
 ) -> None:
     async with connected("a") as a:
         async with waiting(orders) as service:
-            control = service.control
-            await control.create("one", await control.add_bundle(bundle_folder), CONFIG | {"rounds": 1})
-            await control.start("one")
+            await one_run(service.control, bundle_folder, rounds=1)
             plan = await plan_of(a, "one", 1)
             await answer(a, plan, keeping)
             await until(service, "one", "finished")
@@ -178,8 +180,7 @@ async def test_a_resync_and_a_roll_back_are_made_by_the_next_round(
     async with connected("a") as a:
         async with waiting(orders) as service:
             control = service.control
-            await control.create("one", await control.add_bundle(bundle_folder), CONFIG | {"rounds": 4})
-            await control.start("one")
+            await one_run(control, bundle_folder, rounds=4)
             for number in (1, 2):
                 await answer(a, await plan_of(a, "one", number), keeping)
             plan = await plan_of(a, "one", 3)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -115,11 +116,28 @@ async def take_part_late(device: Any, run: str) -> None:
             held = plan
 
 
+async def ends_of(state: Path, options: Sequence[str], deaths: Iterable[Death], ended: int) -> list[int]:
+    """How one server after the other ended, up to the first that was through: its status is `ended`."""
+    ends: list[int] = []
+    async with killer(state) as serve:
+        for death in chain(deaths, iter(lambda: NEVER, None)):
+            ends.append(await serve(death, options))
+            assert ends[-1] in (ended, KILLED), (state / "log").read_text()
+            if ends[-1] == ended:
+                break
+    return ends
+
+
 @asynccontextmanager
-async def at_work(devices: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """What devices do until the end of the context, which ends at once if one of them fails."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(device) for device in devices]
+async def at_work(
+    connected: Callable, keeping: Callable, how: Callable[[Any], Coroutine[Any, Any, None]]
+) -> AsyncIterator[None]:
+    """All devices take part until the end of the context, which ends at once if one of them fails."""
+    async with asyncio.timeout(PATIENCE), AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+        devices = [await stack.enter_async_context(connected(name)) for name in NAMES]
+        for device in devices:
+            device.keeping = keeping
+        tasks = [group.create_task(how(device)) for device in devices]
         yield
         for task in tasks:
             task.cancel()
@@ -143,18 +161,8 @@ def trained(
         ]
         options += [f"--state={state}", f"--run={run}", f"--rounds={rounds}", "--resync-every=3", "--local-steps=5"]
         options += ["--batch-size=8", "--keep=1", f"--min-devices={len(NAMES)}", *more]
-        ends = []
-        async with asyncio.timeout(PATIENCE), killer(state) as serve, AsyncExitStack() as stack:
-            devices = [await stack.enter_async_context(connected(name)) for name in NAMES]
-            for device in devices:
-                device.keeping = keeping
-            await stack.enter_async_context(at_work(how(device, run) for device in devices))
-            for death in chain(deaths, iter(lambda: NEVER, None)):
-                status = await serve(death, options)
-                assert status in (0, KILLED), (state / "log").read_text()
-                ends.append(status)
-                if status == 0:
-                    break
+        async with at_work(connected, keeping, partial(how, run=run)):
+            ends = await ends_of(state, options, deaths, ended=0)
         return outcome(state, run, models=4 if how is take_part_late else 3, url=_database(more)), ends
 
     return train

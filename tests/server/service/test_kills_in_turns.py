@@ -1,10 +1,7 @@
 """Servers killed with SIGKILL while two runs take turns: both end with the models of an undisturbed service."""
 
-import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ from sqlalchemy import URL
 from server.config import RunConfig
 from tests.server.service.killed_server import ENDED
 from tests.server.service.runs_in_turns import Ending, endings, make_running
-from tests.server.service.test_kills import KILLED, NAMES, NEVER, PATIENCE, POINTS, Death, at_work, everyone, killer
+from tests.server.service.test_kills import KILLED, NAMES, POINTS, Death, at_work, ends_of, everyone
 from tests.throwaway_postgresql import Postgresql
 
 ROUNDS = {"long": 5, "short": 3}
@@ -50,19 +47,10 @@ def in_turns(
         options = [f"--broker={broker.url}", f"--fleet={fleet.folder}", "--port=0", f"--state={state}"]
         if url is not None:
             options.append(f"--database={url.render_as_string(hide_password=False)}")
-        ends = []
         broker.kill()
         broker.start()
-        async with asyncio.timeout(PATIENCE), killer(state) as serve, AsyncExitStack() as stack:
-            devices = [await stack.enter_async_context(connected(one)) for one in NAMES]
-            for device in devices:
-                device.keeping = keeping
-            await stack.enter_async_context(at_work(take_part(device) for device in devices))
-            for death in chain(deaths, iter(lambda: NEVER, None)):
-                ends.append(await serve(death, options))
-                assert ends[-1] in (ENDED, KILLED), (state / "log").read_text()
-                if ends[-1] == ENDED:
-                    break
+        async with at_work(connected, keeping, take_part):
+            ends = await ends_of(state, options, deaths, ENDED)
         return endings(state, url), ends
 
     return train
