@@ -220,12 +220,16 @@ class Party:
 
 @dataclass
 class Chaos:
-    """Kills a component drawn at random every so often and starts it again a little later; call it often."""
+    """Kills a component drawn at random every so often and starts it again a little later; call it often.
+
+    It rests after `most` kills: on a busy machine no round may end between two of them, and it must end then.
+    """
 
     victims: list[Component]
     seed: int
     pause: tuple[float, float] = (0.3, 2.5)
     away: tuple[float, float] = (0.0, 0.6)
+    most: int = 40
 
     def __post_init__(self) -> None:
         self._draw = random.Random(self.seed)
@@ -233,7 +237,7 @@ class Chaos:
 
     def __call__(self) -> None:
         """Kill now, if it is time."""
-        if time.monotonic() < self._next:
+        if time.monotonic() < self._next or sum(victim.kills for victim in self.victims) >= self.most:
             return
         victim = self._draw.choice(self.victims)
         if victim.status is None:
