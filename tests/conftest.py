@@ -8,6 +8,7 @@ default.
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,6 +57,12 @@ SLOW = (
 """What takes three quarters of the time: kills and faults, whole fleets, roots and browsers, sums to many digits."""
 MOST_WORKERS = 4
 """Each takes half a gigabyte of memory and imports torch."""
+
+
+def pytest_configure() -> None:
+    """A shell starts its background jobs such that they, and all that they start, ignore Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

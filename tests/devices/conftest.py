@@ -19,6 +19,7 @@ from server.fleet.fleet_folder import FleetFolder, create_fleet
 
 WAIT_SECONDS = 30
 NOW = datetime.now(UTC)
+_RUNS, _RELOADS = " running\n", "Reloading config"
 
 
 @dataclass
@@ -34,18 +35,13 @@ class Mosquitto:
         return self.configuration.with_suffix(".log")
 
     def start(self) -> None:
+        """Wait until it says that it runs: it listens before it heeds signals."""
+        seen = self.log.read_text().count(_RUNS) if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [find_mosquitto(), "-c", self.configuration], stdout=log, stderr=subprocess.STDOUT
             )
-        deadline = time.monotonic() + WAIT_SECONDS
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.02)
+        self._until(lambda: self.log.read_text().count(_RUNS) > seen)
 
     def stop(self) -> None:
         if self.process is not None:
@@ -55,10 +51,15 @@ class Mosquitto:
 
     def reload(self) -> None:
         """SIGHUP, and wait until the log says that it was taken."""
-        seen = self.log.read_text().count("Reloading config")
+        seen = self.log.read_text().count(_RELOADS)
         self.process.send_signal(signal.SIGHUP)
+        self._until(lambda: self.log.read_text().count(_RELOADS) > seen)
+
+    def _until(self, happened: Callable[[], bool]) -> None:
         deadline = time.monotonic() + WAIT_SECONDS
-        while self.log.read_text().count("Reloading config") == seen:
+        while not happened():
+            assert self.process is not None
+            assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.02)
 

@@ -17,7 +17,7 @@ from edge_client.mqtt_link import LinkDown, LinkSettings, LinkUp, MessageArrived
 from wire_protocol.broker_url import BrokerUrl
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-PATIENCE = 20
+PATIENCE = 60.0
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 

@@ -50,7 +50,7 @@ from wire_protocol.topics import Part
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 CHUNK_BYTES = 50
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 EVALUATE_GRAPH = """
 <ir_version: 8, opset_import: ["" : 17]>

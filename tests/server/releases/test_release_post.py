@@ -15,7 +15,7 @@ from wire_protocol.envelope import Context, sign, verify
 from wire_protocol.errors import ProtocolError
 from wire_protocol.releases import ModelOffer, Release, ReleaseOffer, ReleaseReport
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 class Bench:

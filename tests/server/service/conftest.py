@@ -18,7 +18,7 @@ from server.service import Service
 from wire_protocol.examples import Examples
 
 CHUNK_BYTES = 50
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

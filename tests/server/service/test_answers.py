@@ -17,7 +17,7 @@ from wire_protocol import chunking, messages, topics
 from wire_protocol.topics import Part
 
 CHUNK_BYTES = 50
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 async def test_a_duplicate_is_counted_once_and_a_conflict_refused(

@@ -19,7 +19,7 @@ from wire_protocol import messages
 from wire_protocol.messages import SELECTION_UNKNOWN, RoundPlan, Update
 from wire_protocol.sub_model import selection_id
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 GOAL_2 = BufferRule(goal=2, most_stale=1, exponent=1.0)
 
 

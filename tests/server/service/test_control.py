@@ -20,7 +20,7 @@ from wire_protocol import messages, topics
 from wire_protocol.envelope import Context, sign
 from wire_protocol.errors import InvalidValueError
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 CONFIG = {"privacy": "none", "keep": 1.0, "local_steps": 5, "batch_size": 8, "resync_every": 10, "rounds": 3}
 
 
