@@ -1,8 +1,8 @@
-"""Whom the screening of outliers leaves out, honest and bad, by fleet: digits, 30 rounds, three seeds.
+"""Whom the screening of outliers leaves out, honest and bad, by fleet: digits, a run's defaults, three seeds.
 
     python -m benchmarks.outlier_rules --json outlier_rules.json
 
-Fleets of 6 to 50 devices with data of Dirichlet 0.1, 0.3 and as good as equal (100); a fifth of them is bad: it flips
+Fleets of 6 to 50 devices with data of Dirichlet 0.1, 0.5 and as good as equal (100); a fifth of them is bad: it flips
 its labels (9 - y) or the sign of what it sends, or sends it multiplied by 10. `left out` are shares of all updates,
 `held` shares of all devices that the quarantine's default rule would hold, though here they go on.
 """
@@ -20,12 +20,27 @@ from tempfile import TemporaryDirectory
 from benchmarks.figures import benchmark_parser, publish
 from benchmarks.in_memory_fleet import Method, ServerSide, accuracies
 from benchmarks.poisoning import attacked, is_bad, make_bed
-from server.config import CLIPPED_WITH_GAIN
+from model_export.zoo.mlp import HIDDEN
+from server.config import RunConfig
 from server.quarantine import QuarantineRule
 
-SIZES, ALPHAS = (6, 10, 20, 50), (0.1, 0.3, 100.0)
+SIZES, ALPHAS = (6, 8, 20, 50), (0.1, 0.5, 100.0)
 ATTACKS = ("none", "labels flipped", "sign flipped", "times 10")
-METHOD = Method(30, 0.5, local_steps=10, batch_size=16, learning_rate=0.15, training=CLIPPED_WITH_GAIN)
+DEFAULTS = RunConfig()
+METHOD = Method(
+    DEFAULTS.rounds,
+    DEFAULTS.keep,
+    DEFAULTS.selection,
+    DEFAULTS.resync_every,
+    DEFAULTS.local_steps,
+    DEFAULTS.batch_size,
+    DEFAULTS.learning_rate,
+    DEFAULTS.rate_decay,
+    training=DEFAULTS.training,
+    precision=DEFAULTS.precision,
+    downlink=DEFAULTS.downlink,
+    difference="int4",
+)
 HOLDS = QuarantineRule()
 
 
@@ -60,7 +75,7 @@ class Tally:
 def run(case: Case, seed: int) -> tuple[Tally, Tally, float]:
     """The honest, the bad, and the accuracy after the last round."""
     with TemporaryDirectory() as folder:
-        bed = make_bed(Path(folder), METHOD, case.alpha, seed, case.devices)
+        bed = make_bed(Path(folder), METHOD, case.alpha, seed, case.devices, HIDDEN)
         fleet = attacked(bed.fleet, case.attack)
         rounds = list(accuracies(fleet, METHOD, ServerSide(outliers="leave-out")))
         accuracy = rounds[-1].accuracy

@@ -72,12 +72,14 @@ def attacked(fleet: Fleet, attack: str) -> Fleet:
     return replace(fleet, sends=Multiplied(fleet.manifest.layout, devices, factor))
 
 
-def make_bed(bundle: Path, method: Method, alpha: float, seed: int, devices: int = DEVICES) -> Bed:
+def make_bed(
+    bundle: Path, method: Method, alpha: float, seed: int, devices: int = DEVICES, hidden: Sequence[int] = HIDDEN
+) -> Bed:
     """Digits dealt out by a Dirichlet split of this alpha; the bundle is written into a folder."""
     dataset = load_dataset("digits", None, seed)
     split = dirichlet_split(dataset.train.y, devices, alpha=alpha, seed=seed)
     torch.manual_seed(seed)
-    manifest = export_bundle(mlp(dataset.input_shape, dataset.classes, HIDDEN), dataset.input_shape, bundle, name="mlp")
+    manifest = export_bundle(mlp(dataset.input_shape, dataset.classes, hidden), dataset.input_shape, bundle, name="mlp")
     return Bed(Fleet(bundle, manifest, [dataset.train.take(one) for one in split], dataset.test, seed), method)
 
 

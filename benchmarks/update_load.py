@@ -167,6 +167,7 @@ def serving(party: Party, broker: BrokerUrl, rounds: int) -> Iterator[subprocess
         "run": RUN,
         "rounds": rounds,
         "keep": 1,
+        "precision": "float16",
         "resync-every": 1,
         "min-devices": count,
         "quorum": count,

@@ -65,13 +65,13 @@ class RunConfig:
     local_steps: int = 50
     batch_size: int = 16
     learning_rate: float = 0.15
-    rate_decay: RateDecay = "none"
+    rate_decay: RateDecay = "cosine"
     rate_warmup: int = 0
     initial_scale: float = 1.0
-    selection: SelectionPolicy = "fisher"
-    precision: Precision = "float16"
+    selection: SelectionPolicy = "fisher-cohort"
+    precision: Precision = "int4"
     top_k: float = 1.0
-    downlink: DownlinkPrecision = "float16"
+    downlink: DownlinkPrecision = "int8"
     difference: Difference = "int4"
     privacy: Privacy | None = None
     clipping: ClipQuantile | None = None

@@ -9,8 +9,9 @@ Outliers", which has the median for the mean and 1.4826 times the median absolut
 - Does all of it point away from where the others go? In each weight matrix its cosine is taken to the sum of all
   others, each at length 1, at the entries that it trains. All these cosines are negative, and their z-scores, cut off
   at `LARGEST_SCORE` to either side (winsorised: Tukey 1962, "The Future of Data Analysis"), are on average more than
-  `MOST_BACKWARDS` below 0. Munoz-Gonzalez, Co and Lupu 2019, "Byzantine-Robust Federated Machine Learning through
-  Adaptive Model Averaging", take the cosine of the whole update.
+  `MOST_BACKWARDS` below 0. A score counts where the median is positive, and else is 0: at the end of training updates
+  add up to little, each device pulls its own way, and the others go nowhere. Munoz-Gonzalez, Co and Lupu 2019,
+  "Byzantine-Robust Federated Machine Learning through Adaptive Model Averaging", take the cosine of the whole update.
 
 A device with labels of its own differs by the output's weights, and goes with the others in hidden ones; a flipped sign
 turns all of them. So one matrix, however far off, is not enough, and honest fleets with unequal data lose a third of
@@ -50,8 +51,9 @@ MOST_DEVIATIONS = 3.5
 """What Iglewicz and Hoaglin recommend."""
 LARGEST_SCORE, MOST_BACKWARDS = 4.0, 3.0
 """Of a weight matrix, and of all on average."""
-LARGEST_FACTOR = 3.0
-"""Times the median, up to which a norm is never too long."""
+LARGEST_FACTOR = 5.0
+"""Times the median, up to which a norm is never too long: devices that know their data send little, and one that still
+has to learn three or four times as much."""
 _DEVIATION = 1.4826
 """Of a normal distribution, in MADs."""
 _LEAST_DEVIATION = 1e-9
@@ -134,6 +136,8 @@ def _pointing_away(cosines: NDArray[np.float64], places: Sequence[int]) -> dict[
     for place, row in zip(places, cosines, strict=True):
         scores = [
             np.clip((cosine - median) / max(deviation, _LEAST_DEVIATION), -LARGEST_SCORE, LARGEST_SCORE)
+            if median > 0
+            else 0.0
             for cosine, (median, deviation) in zip(row, centres, strict=True)
             if cosine != 0
         ]

@@ -35,7 +35,16 @@ from wire_protocol.sub_model import full_sub_model, sub_shapes
 from wire_protocol.tensor_codec import decode
 
 PI4, ZERO = "raspberry-pi-4", "raspberry-pi-zero-2w"
-CONFIG = RunConfig(rounds=2, keep=1.0, local_steps=2, round_seconds=60.0, resync_every=2)
+CONFIG = RunConfig(
+    rounds=2,
+    keep=1.0,
+    local_steps=2,
+    round_seconds=60.0,
+    resync_every=2,
+    selection="fisher",
+    precision="float16",
+    downlink="float16",
+)
 
 
 class Watched(InProcess):

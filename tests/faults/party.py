@@ -197,6 +197,7 @@ class Party:
             "rounds": self.plot.rounds,
             "keep": self.plot.keep,
             "precision": "float32",
+            "downlink": "float16",
             "resync_every": 5,
             "local_steps": 2,
             "batch_size": 8,

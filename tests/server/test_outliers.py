@@ -54,6 +54,20 @@ def test_a_fifth_that_multiplies_is_found_and_told_why(
     assert all(one.reason.startswith("outlier: ") and words in one.reason for one in found)
 
 
+def test_who_has_most_to_learn_yet_is_kept(layout: Layout, moving: Callable) -> None:
+    others = [moving(device) for device in range(1, 10)]
+    assert find_outliers(layout, [moving(0, 4.5), *others]) == ()
+    assert [one.place for one in find_outliers(layout, [moving(0, 6.0), *others])] == [0]
+
+
+def test_where_all_pull_their_own_way_nobody_points_away(layout: Layout, moving: Callable) -> None:
+    """As at the end of training: all updates add up to nearly nothing, so each points away from the others."""
+    updates = [moving(device) for device in range(60, 66)]
+    mean = {name: np.mean([one.values[name] for one in updates], axis=0) for name in updates[0].values}
+    apart = [replace(one, values={name: one.values[name] - mean[name] for name in mean}) for one in updates]
+    assert find_outliers(layout, apart) == ()
+
+
 def test_a_short_update_does_no_harm(layout: Layout, moving: Callable) -> None:
     assert find_outliers(layout, [moving(device, 1e-4 if device == 0 else 1.0) for device in range(10)]) == ()
 
