@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi import Path as InPath
 from pydantic import BaseModel, Field, StringConstraints
 from starlette.concurrency import run_in_threadpool
@@ -25,6 +25,8 @@ from server.releases.release_post import ReleaseRecords
 from server.releases.release_rows import ReleaseRecord, ReportRecord, RolloutRecord
 from server.releases.rollout import MOST_DEVICES, Progress, Rollout
 
+_SHOWN = 16
+"""Names in an error."""
 _SHA256 = "6ac3c336e4094835293a3fed8a4b5fedde1b5e2626d9838fed50693bba00af0e"
 _RELEASE: dict[str, Any] = {
     "sha256": _SHA256,
@@ -158,6 +160,7 @@ def _add_rollouts(routes: APIRouter, sources: Sources) -> None:
     @routes.post("/rollouts", status_code=201, responses=problems(404) | shown(_ROLLOUT, 201))
     def add_rollout(order: Order, request: Request) -> RolloutView:
         """Offer a release to devices; those whose owners allow it take it between two rounds."""
+        _require_enrolled(sources, order.devices)
         rollout = Rollout(
             version=order.version,
             devices=tuple(order.devices),
@@ -175,6 +178,16 @@ def _add_rollouts(routes: APIRouter, sources: Sources) -> None:
         rows.halt(rollout, f"halted by {request.state.caller.name}")
         sources.offers_changed()
         return _standing(sources, rollout)
+
+
+def _require_enrolled(sources: Sources, devices: list[str]) -> None:
+    """A device is offered nothing unless it is enrolled; one that was revoked stays so."""
+    enrolled = sources.registry.devices()
+    missing = [repr(name) for name in devices if name not in enrolled or enrolled[name].revoked]
+    if missing:
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        names = ", ".join(missing[:_SHOWN]) + more
+        raise HTTPException(404, f"not enrolled: {names}; GET /api/v1/devices lists those there are")
 
 
 def _add_reports(routes: APIRouter, sources: Sources) -> None:

@@ -57,6 +57,9 @@ def _update(link: Link, arguments: argparse.Namespace) -> None:
             f"update {made['id']}: release {version} is offered to {made['members']} devices{first}\n"
             "`fisherfleet devices updates` shows who has it\n"
         )
+        if made["tag"] is not None and not made["members"]:
+            later = "those that get it later are offered it within an hour"
+            sys.stdout.write(f"no enrolled device has the tag {made['tag']!r} now; {later}\n")
 
 
 def _version_of(link: Link, releases: list[str]) -> str:

@@ -28,6 +28,21 @@ async def test_a_release_is_uploaded_rolled_out_and_halted(client: httpx.AsyncCl
     assert ([one["id"] for one in page["items"]], page["next"]) == ([rollout["id"]], None)
 
 
+async def test_devices_that_are_not_enrolled_are_named_and_offered_nothing(client, store, fleet, tmp_path) -> None:
+    await client.post(f"{ROOT}/releases", content=release_file(tmp_path, fleet.operator, a_release()).read_bytes())
+    fleet.enrol(*"abcdef", revoked="b")
+    for named, missing in (
+        (["a", "nosuch", "b"], "'nosuch', 'b'"),
+        ([f"n{i:02}" for i in range(18)], "'n15' and 2 more"),
+    ):
+        refused = await client.post(f"{ROOT}/rollouts", json={"version": "0.2.0", "devices": named})
+        assert refused.status_code == 404
+        assert f"{missing}; GET /api/v1/devices lists those there are" in refused.json()["detail"]
+        assert "'a'" not in refused.json()["detail"]
+    assert store.releases.rollouts() == ()
+    assert (await client.post(f"{ROOT}/rollouts", json={"version": "0.2.0", "devices": ["a"]})).json()["members"] == 1
+
+
 async def test_only_an_operator_rolls_out(asking, viewer) -> None:
     async with asking(viewer) as client:
         for path in ("releases", "rollouts", "release-reports"):

@@ -28,3 +28,14 @@ async def test_files_of_two_versions_are_refused(typed, tmp_path, fleet) -> None
     status, _, complaint = await typed("devices", "update", *files)
     assert status == 2
     assert "must be of one version, got 0.2.0, 0.3.0" in complaint
+
+
+async def test_whom_an_offer_reaches_nobody_of_is_said(typed, tmp_path, fleet) -> None:
+    file = str(release_file(tmp_path, fleet.operator, a_release()))
+    status, _, complaint = await typed("devices", "update", file, "--devices", "a", "nosuch")
+    assert (status, "not enrolled: 'nosuch'" in complaint) == (2, True)
+    later = "no enrolled device has the tag 'attic' now; those that get it later are offered it within an hour\n"
+    status, text, _ = await typed("devices", "update", "0.2.0", "--tag", "attic")
+    assert (status, later in text) == (0, True)
+    await typed("devices", "tag", "a", "attic")
+    assert later not in (await typed("devices", "update", "0.2.0", "--tag", "attic"))[1]
