@@ -22,6 +22,8 @@ from server.records import ModelVersionRecord, RoundRecord
 from wire_protocol.errors import require
 
 BLOBS_NAME = "blobs"
+_SHOWN = 16
+"""Versions that an error names."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,17 @@ class ModelArchive:
         with self._database.transaction() as connection:
             return tuple(ModelVersionRecord(**row) for row in connection.execute(query).mappings())
 
+    def version(self, run: str, version: int) -> ModelVersionRecord:
+        """One of them; raises `UnknownRunError` that names those there are."""
+        versions = self.versions(run)
+        found = next((each for each in versions if each.version == version), None)
+        if found is None:
+            raise _not_archived(run, version, versions)
+        return found
+
     def open(self, run: str, version: int) -> bytes:
         """A version as safetensors, float32; raises `UnknownRunError`, `DamagedError` and `StorageError`."""
-        query = select(tables.models.c.sha256).where(_is_version(run, version))
-        with self._database.transaction() as connection:
-            digest = connection.execute(query).scalar_one_or_none()
-        if digest is None:
-            raise UnknownRunError(f"version {version} of run {run} is not archived")
-        return self._blobs.get(digest)
+        return self._blobs.get(self.version(run, version).sha256)
 
     def promote(self, run: str, version: int) -> None:
         """Make this the run's version for inference, in place of any other; raises `UnknownRunError`."""
@@ -93,8 +98,10 @@ class ModelArchive:
             of_run = tables.models.c.run == run
             connection.execute(update(tables.models).where(of_run).values(promoted=tables.models.c.version == version))
             chosen = select(func.count()).where(_is_version(run, version), tables.models.c.promoted)
-            if not connection.execute(chosen).scalar_one():
-                raise UnknownRunError(f"version {version} of run {run} is not archived")
+            if connection.execute(chosen).scalar_one():
+                return
+            connection.rollback()
+        raise _not_archived(run, version, self.versions(run))
 
     def _note(self, run: str, version: ModelVersionRecord) -> str | None:
         """Write a version down; the SHA-256 of other content that it had, if any."""
@@ -117,6 +124,13 @@ class ModelArchive:
             if _rows_of(connection, digest) > spoken_for:
                 return
         self._blobs.delete(digest)
+
+
+def _not_archived(run: str, version: int, versions: tuple[ModelVersionRecord, ...]) -> UnknownRunError:
+    newest = ", ".join(str(each.version) for each in versions[-_SHOWN:])
+    older = f" and {len(versions) - _SHOWN} older ones" if len(versions) > _SHOWN else ""
+    there = f"these are: {newest}{older}" if versions else "none is"
+    return UnknownRunError(f"version {version} of run {run} is not archived; {there}")
 
 
 def _too_many(versions: tuple[ModelVersionRecord, ...], keep: int) -> tuple[ModelVersionRecord, ...]:

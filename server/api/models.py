@@ -19,7 +19,6 @@ from server.api.names import RunName, Version
 from server.api.pages import Limit, Page, page_of
 from server.api.problems import problems
 from server.api.sources import Sources
-from server.errors import UnknownRunError
 from server.records import ModelVersionRecord
 from wire_protocol.bundle_manifest import PREDICT
 
@@ -68,7 +67,7 @@ def _add_versions(routes: APIRouter, sources: Sources) -> None:
     @routes.get("/runs/{run}/models/{version}", responses=problems(404) | shown(_MODEL))
     def get_model(run: RunName, version: Version) -> ModelVersionRecord:
         """Show an archived version."""
-        return _version(sources, run, version)
+        return sources.store.archive.version(run, version)
 
     @routes.post("/runs/{run}/models/{version}/promote", responses=problems(404) | shown(_MODEL))
     def promote_model(run: RunName, version: Version) -> ModelVersionRecord:
@@ -79,14 +78,14 @@ def _add_versions(routes: APIRouter, sources: Sources) -> None:
         bundle = sources.files.bundle(sources.require_run(run).bundle)
         sources.store.promotions.promote(run, version, bundle.folder)
         sources.offers_changed()
-        return _version(sources, run, version)
+        return sources.store.archive.version(run, version)
 
 
 def _add_files(routes: APIRouter, sources: Sources) -> None:
     @routes.get(f"/runs/{{run}}/models/{{version}}/{TRAINED_WEIGHTS}", response_class=FileResponse, responses=FILE)
     def download_weights(request: Request, run: RunName, version: Version) -> Response:
         """Send a version's weights as safetensors, float32, whole or in ranges."""
-        record = _version(sources, run, version)
+        record = sources.store.archive.version(run, version)
         if names_etag(request.headers.get("If-None-Match"), f'"{record.sha256}"'):
             return Response(status_code=304, headers={"ETag": f'"{record.sha256}"'})
         return _file(sources.store.archive.open(run, version), f"{run}-{version}.safetensors", record.sha256)
@@ -94,20 +93,13 @@ def _add_files(routes: APIRouter, sources: Sources) -> None:
     @routes.get(f"/runs/{{run}}/models/{{version}}/{PREDICT}", response_class=FileResponse, responses=FILE)
     def download_predict(request: Request, run: RunName, version: Version) -> Response:
         """Send a version as an ONNX model for any runtime, whole or in ranges."""
-        record = _version(sources, run, version)
+        record = sources.store.archive.version(run, version)
         etag = f"{record.sha256}-onnx"
         if names_etag(request.headers.get("If-None-Match"), f'"{etag}"'):
             return Response(status_code=304, headers={"ETag": f'"{etag}"'})
         bundle = sources.files.bundle(sources.require_run(run).bundle)
         content = predict_model(bundle.folder, load(sources.store.archive.open(run, version)))
         return _file(content, f"{run}-{version}.onnx", etag)
-
-
-def _version(sources: Sources, run: str, version: int) -> ModelVersionRecord:
-    found = next((record for record in sources.store.archive.versions(run) if record.version == version), None)
-    if found is None:
-        raise UnknownRunError(f"version {version} of run {run!r} is not archived")
-    return found
 
 
 def _file(content: bytes, name: str, etag: str) -> Response:

@@ -51,8 +51,8 @@ def test_a_version_is_what_its_round_made(archive: ModelArchive, add: Callable) 
     assert (version.round, version.accuracy, version.loss, version.at, version.size) == (1, 0.25, 2.0, 100.0, 5)
     assert archive.open("run", 1) == b"run 1"
     assert not version.promoted
-    for run, number in (("run", 2), ("other", 1)):
-        with pytest.raises(UnknownRunError, match=f"version {number} of run {run} is not archived"):
+    for run, number, there in (("run", 2, "these are: 1"), ("other", 1, "none is")):
+        with pytest.raises(UnknownRunError, match=f"^version {number} of run {run} is not archived; {there}$"):
             archive.open(run, number)
 
 
@@ -67,9 +67,17 @@ def test_the_newest_and_the_best_and_the_promoted_stay(archive: ModelArchive, ad
     add(6, accuracy=0.2)
     assert numbers(archive) == [4, 5, 6]
     assert kept(tmp_path) == 3
-    with pytest.raises(UnknownRunError):
+    with pytest.raises(UnknownRunError, match=r"version 1 of run run is not archived; these are: 4, 5, 6$"):
         archive.promote("run", 1)
     assert [each.version for each in archive.versions("run") if each.promoted] == [5]
+
+
+def test_an_error_names_the_newest_of_many(archive: ModelArchive, add: Callable, monkeypatch) -> None:
+    monkeypatch.setattr("server.model_archive._SHOWN", 2)
+    for version in (1, 2, 3):
+        add(version, accuracy=1 / version)
+    with pytest.raises(UnknownRunError, match=r"these are: 2, 3 and 1 older ones$"):
+        archive.version("run", 4)
 
 
 def test_without_accuracy_the_least_loss_is_best(archive: ModelArchive, add: Callable) -> None:

@@ -37,7 +37,11 @@ async def test_versions_are_listed_and_promoted(client: httpx.AsyncClient) -> No
     assert (await client.get(f"{root}/promoted")).json()["version"] == 1
     for path in ("3", "3/predict.onnx", "3/model.safetensors"):
         assert (await client.get(f"{root}/{path}")).status_code == 404
-    assert (await client.post(f"{root}/3/promote")).status_code == 404
+    refused = await client.post(f"{root}/3/promote")
+    assert (refused.status_code, refused.json()["detail"]) == (
+        404,
+        "version 3 of run run is not archived; these are: 1, 2",
+    )
     assert (await client.get("/api/v1/runs/nobody/models")).status_code == 404
 
 
