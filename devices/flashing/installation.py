@@ -10,7 +10,7 @@ from zoneinfo import available_timezones
 
 from devices.flashing.device_folder import DeviceFile, device_files
 from devices.flashing.systems import System
-from wire_protocol.errors import require
+from wire_protocol.errors import InvalidValueError, require
 
 _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _COUNTRY = re.compile(r"[A-Z]{2}")
@@ -31,6 +31,16 @@ def require_timezone(name: str) -> None:
     require(name in available_timezones(), "timezone", name, "a name of the IANA database, as in Europe/Berlin")
 
 
+def _require_passphrase(password: str) -> None:
+    """As `require`, but never with the value."""
+    if _PASSPHRASE.fullmatch(password) is None:
+        legal = "8 to 63 printable ASCII characters or 64 hexadecimal digits"
+        others = "" if password.isascii() and password.isprintable() else ", not all of them printable ASCII"
+        raise InvalidValueError(
+            f"wifi password must be {legal}, got {len(password)} characters{others}", "wifi password"
+        )
+
+
 @dataclass(frozen=True)
 class Wifi:
     """A wireless network (IEEE 802.11, WPA2 or WPA3 with a passphrase, or none) and whose rules of the air hold.
@@ -46,8 +56,8 @@ class Wifi:
     def __post_init__(self) -> None:
         fits = 1 <= len(self.ssid.encode()) <= _MOST_SSID_BYTES and self.ssid.isprintable()
         require(fits, "wifi ssid", self.ssid, f"1 to {_MOST_SSID_BYTES} bytes of printable characters")
-        good = self.password is None or _PASSPHRASE.fullmatch(self.password) is not None
-        require(good, "wifi password", "another", "8 to 63 printable ASCII characters or 64 hexadecimal digits")
+        if self.password is not None:
+            _require_passphrase(self.password)
         require(
             _COUNTRY.fullmatch(self.country) is not None, "wifi country", self.country, "two capital letters, as in DE"
         )

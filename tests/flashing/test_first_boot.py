@@ -27,6 +27,7 @@ from devices.flashing.installation import Installation, Wifi
 from devices.flashing.systems import SYSTEMS
 from devices.provisioning.enrolment import Surroundings, add_devices
 from server.fleet.fleet_folder import create_fleet
+from wire_protocol.errors import InvalidValueError
 
 SCRIPT = Path("devices/flashing/first-boot.sh").resolve()
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5l me@laptop"
@@ -265,6 +266,22 @@ def test_the_key_of_a_network_is_the_standards() -> None:
         "f42c6fc52df0ebef9ebb4b90b38a5f902e83fe1b135a70e23aed762e9710a12e"
     )
     assert Wifi("IEEE", 64 * "a", "US").pre_shared_key == 64 * "a"
+
+
+@pytest.mark.parametrize(
+    ("password", "got"),
+    [
+        ("secret", "got 6 characters"),
+        ("se cret" * 10, "got 70 characters"),
+        ("secret-é", "got 8 characters, not all of them printable ASCII"),
+    ],
+)
+def test_a_password_that_is_none_is_counted_and_never_shown(password, got) -> None:
+    with pytest.raises(InvalidValueError) as refused:
+        Wifi("IEEE", password, "US")
+    legal = "8 to 63 printable ASCII characters or 64 hexadecimal digits"
+    assert str(refused.value) == f"wifi password must be {legal}, {got}"
+    assert refused.value.field == "wifi password"
 
 
 def test_the_first_run_is_a_clean_script_that_the_systems_fix_up_takes(device, tmp_path) -> None:
