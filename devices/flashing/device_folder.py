@@ -43,7 +43,8 @@ def device_files(folder: Path) -> tuple[DeviceFile, ...]:
     Raises `FlashError` where the folder makes no device, or holds what is no plain file.
     """
     if not folder.is_dir():
-        raise FlashError(f"{folder} is not there, expected the folder that `fisherfleet fleet add` made for the device")
+        makers = "`fisherfleet devices provision` or `fisherfleet fleet add`"
+        raise FlashError(f"{folder} is not there, expected the folder that {makers} made for the device")
     enrolled, enrols = (folder / CONFIG).exists(), (folder / ENROLMENT).exists()
     if enrolled == enrols:
         there = "both are there" if enrolled else "neither is there"

@@ -21,6 +21,7 @@ from devices.flashing import boot_partition as boot_partition_writing
 from devices.flashing.boot_partition import require_boot_partition, restore, write_first_boot
 from devices.flashing.cloud_init import network_config, user_data
 from devices.flashing.debian_package import package_name
+from devices.flashing.device_folder import device_files
 from devices.flashing.first_boot_files import FirstBoot, kernel_words
 from devices.flashing.firstrun import firstrun_script
 from devices.flashing.installation import Installation, Wifi
@@ -230,6 +231,9 @@ def test_other_systems_and_folders_are_refused_by_name(device, package, tmp_path
         FirstBoot(installation(device, "jetpack6"), "pi", "1")
     with pytest.raises(FlashError, match="it is of Raspberry Pi OS trixie, not bookworm"):
         require_boot_partition(boot_partition(tmp_path / "bootfs", "trixie"), SYSTEMS["bookworm"])
+    makers = "`fisherfleet devices provision` or `fisherfleet fleet add` made for the device"
+    with pytest.raises(FlashError, match=f"absent is not there, expected the folder that {makers}"):
+        device_files(tmp_path / "absent")
     with pytest.raises(FlashError, match="is not there"):
         require_boot_partition(tmp_path / "absent", SYSTEMS["bookworm"])
 
