@@ -46,12 +46,17 @@ class Examples:
 
 _UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, TokenError, zipfile.BadZipFile, zlib.error)
 """What NumPy and the modules below it raise for archives that are damaged or made up."""
+_MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"\x93NUM")
+"""How archives, empty ones and single arrays begin; NumPy takes all else for a pickle."""
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """All arrays of an .npz file; nothing is unpickled. Raises `ExamplesError`."""
     try:
         with path.open("rb") as stream:
+            if stream.read(len(_MAGIC[0])) not in _MAGIC:
+                raise ValueError("it is not an .npz file")
+            stream.seek(0)
             archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ExamplesError(f"{path} is a single array, expected an .npz archive with arrays x and y")
@@ -60,7 +65,9 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     except FileNotFoundError as error:
         raise ExamplesError(f"{path} does not exist, expected an .npz archive with arrays x and y") from error
     except _UNREADABLE as error:
-        raise ExamplesError(f"{path} cannot be read as an .npz archive with arrays x and y: {error}") from error
+        objects = "allow_pickle" in str(error)  # NumPy's advice, which nobody should follow
+        reason = "it holds Python objects, expected numbers" if objects else error
+        raise ExamplesError(f"{path} cannot be read as an .npz archive with arrays x and y: {reason}") from error
     return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
 
 

@@ -84,7 +84,7 @@ def test_a_single_array_is_refused(tmp_path: Path) -> None:
 
 def test_pickles_are_not_opened(tmp_path: Path) -> None:
     path = write(tmp_path / "d.npz", x=np.array([{"a": 1}], dtype=object), y=Y[:1])
-    with pytest.raises(ExamplesError, match=r"cannot be read as an \.npz archive"):
+    with pytest.raises(ExamplesError, match=r"d\.npz cannot be read as an \.npz archive .*: it holds Python objects"):
         load_examples(path)
 
 
@@ -93,6 +93,14 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "d.npz"
     path.write_bytes(content)
     with pytest.raises(ExamplesError, match=r"cannot be read as an \.npz archive"):
+        load_examples(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"# Fisherfleet", b"\x80\x04N."])
+def test_a_file_of_another_kind_is_said_to_be_no_npz_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "README.md"
+    path.write_bytes(content)
+    with pytest.raises(ExamplesError, match=r"README\.md cannot be read .*: it is not an \.npz file$"):
         load_examples(path)
 
 
