@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from math import inf
 from typing import Literal
 
@@ -29,6 +30,9 @@ from edge_client.owner_table import Reader, flag, number, read_table
 from wire_protocol.errors import require
 
 HOTTEST = 150.0
+_AMOUNTS = "a finite number above 0"
+_TEMPERATURES = f"a number above 0 and at most {HOTTEST:g} degrees Celsius"
+_SLOW_TEMPERATURES = "a number above 0 and below max_temperature, which is set with it"
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
@@ -66,10 +70,10 @@ class Limits:
             require(getattr(self, name) > 0, f"limits.{name}", getattr(self, name), "above 0")
         hottest = self.max_temperature
         legal = hottest is None or 0 < hottest <= HOTTEST
-        require(legal, "limits.max_temperature", hottest, f"above 0 and at most {HOTTEST:g} degrees Celsius")
+        require(legal, "limits.max_temperature", hottest, _TEMPERATURES)
         slow = self.slow_temperature
         legal = slow is None or (hottest is not None and 0 < slow < hottest)
-        require(legal, "limits.slow_temperature", slow, "above 0 and below max_temperature, which is set with it")
+        require(legal, "limits.slow_temperature", slow, _SLOW_TEMPERATURES)
 
 
 @dataclass(frozen=True)
@@ -148,8 +152,8 @@ def _outside_hours(limits: Limits, moment: datetime | None) -> Pause | None:
 
 
 def _count(name: str, value: object) -> float:
-    require(isinstance(value, int) and not isinstance(value, bool), name, value, "a whole number of bytes")
-    return number(name, value)
+    require(isinstance(value, int) and not isinstance(value, bool), name, value, "a whole number of bytes above 0")
+    return number(name, value, _AMOUNTS)
 
 
 def _hours(name: str, value: object) -> Hours:
@@ -164,11 +168,11 @@ def _hours(name: str, value: object) -> Hours:
 
 
 _READERS: dict[str, Reader] = {
-    "seconds_per_round": number,
+    "seconds_per_round": partial(number, legal=_AMOUNTS),
     "bytes_per_day": _count,
-    "memory_mb": number,
-    "slow_temperature": number,
-    "max_temperature": number,
+    "memory_mb": partial(number, legal=_AMOUNTS),
+    "slow_temperature": partial(number, legal=_SLOW_TEMPERATURES),
+    "max_temperature": partial(number, legal=_TEMPERATURES),
     "pause_on_battery": flag,
     "pause_on_metered": flag,
     "hours": _hours,

@@ -21,10 +21,10 @@ def read_table(name: str, table: object, readers: Mapping[str, Reader]) -> dict[
     return {key: readers[key](f"{name}.{key}", value) for key, value in table.items()}
 
 
-def number(name: str, value: object) -> float:
-    """A finite number, as a float."""
+def number(name: str, value: object, legal: str) -> float:
+    """A finite number, as a float; `legal` is what the key takes, in words."""
     right = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= float_info.max
-    require(right, name, value, "a finite number")
+    require(right, name, value, legal)
     assert isinstance(value, int | float)
     return float(value)
 

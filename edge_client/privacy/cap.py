@@ -14,10 +14,13 @@ What was spent is in the ledger, for ever: to allow more, raise `epsilon`. No I/
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 
 from edge_client.owner_table import Reader, flag, number, read_table
 from wire_protocol.errors import require
+
+_EPSILONS, _DELTAS = "a finite number above 0", "a number above 0 and below 1"
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Cap:
 
     def __post_init__(self) -> None:
         legal = isfinite(self.epsilon) and self.epsilon > 0
-        require(legal, "privacy.epsilon", self.epsilon, "a finite number above 0")
-        require(0 < self.delta < 1, "privacy.delta", self.delta, "above 0 and below 1")
+        require(legal, "privacy.epsilon", self.epsilon, _EPSILONS)
+        require(0 < self.delta < 1, "privacy.delta", self.delta, _DELTAS)
 
 
 def read_cap(table: object) -> Cap:
@@ -45,4 +48,9 @@ def read_cap(table: object) -> Cap:
     return Cap(**{"private_only": True, **read_table("privacy", table, _READERS)})
 
 
-_READERS: dict[str, Reader] = {"epsilon": number, "delta": number, "public_size": flag, "private_only": flag}
+_READERS: dict[str, Reader] = {
+    "epsilon": partial(number, legal=_EPSILONS),
+    "delta": partial(number, legal=_DELTAS),
+    "public_size": flag,
+    "private_only": flag,
+}
