@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from math import nan
 from typing import Any
 
 from server.console.link import DEFAULT_SERVER, SERVER_VARIABLE, TOKEN_VARIABLE, Link
 
 Action = Callable[[Link, argparse.Namespace], None]
+
+
+def share(text: str, above_zero: bool = True) -> float:
+    """A share of a whole as an option's value; raises `ArgumentTypeError`, to which argparse adds the option's name."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = nan
+    if not 0 <= value <= 1 or (above_zero and not value):
+        legal = "above 0 and at most 1" if above_zero else "0 to 1"
+        raise argparse.ArgumentTypeError(f"must be {legal}, got {text!r}")
+    return value
 
 
 def new_command(program: str, description: str) -> tuple[argparse.ArgumentParser, Any]:

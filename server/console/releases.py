@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from server.console.arguments import add_command
+from server.console.arguments import add_command, share
 from server.console.link import Link, LinkedError
 from server.console.output import moment, print_json, print_table
 from wire_protocol.release_version import is_version
@@ -27,14 +28,14 @@ def add_commands(commands: Any) -> None:
     whom.add_argument("--tag", help="to those with this tag")
     update.add_argument(
         "--fraction",
-        type=float,
+        type=share,
         default=1.0,
         metavar="SHARE",
         help="of them first; the rest when nine of ten of those have proven it (default: %(default)g)",
     )
     update.add_argument(
         "--halt-at",
-        type=float,
+        type=partial(share, above_zero=False),
         default=0.1,
         metavar="SHARE",
         help="offer it no longer when more of those that took it say that it failed (default: %(default)g)",

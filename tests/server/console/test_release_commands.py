@@ -1,3 +1,6 @@
+import pytest
+
+from devices.command_line import main
 from tests.server.releases.release_files import a_release, release_file
 from wire_protocol.releases import ReleaseReport
 
@@ -21,6 +24,28 @@ async def test_a_release_is_offered_from_the_command_line(typed, read, store, tm
     assert [one["confirmed"] for one in shown["updates"]] == [1, 0]
     text = (await typed("devices", "halt-update", "2"))[1]
     assert text == "release 0.2.0 is offered no longer; 1 devices keep it\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "legal"),
+    [
+        ("--fraction", "3", "above 0 and at most 1"),
+        ("--fraction", "0", "above 0 and at most 1"),
+        ("--fraction", "half", "above 0 and at most 1"),
+        ("--halt-at", "nan", "0 to 1"),
+        ("--halt-at", "1.5", "0 to 1"),
+    ],
+)
+def test_a_share_out_of_range_is_refused_before_anything_is_sent(option, value, legal, capsys) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["devices", "update", "0.2.0", option, value])
+    assert refused.value.code == 2
+    assert capsys.readouterr().err.endswith(f"error: argument {option}: must be {legal}, got {value!r}\n")
+
+
+async def test_an_offer_may_halt_at_the_first_failure(read, tmp_path, fleet) -> None:
+    file = str(release_file(tmp_path, fleet.operator, a_release()))
+    assert (await read("devices", "update", file, "--halt-at", "0", "--fraction", "1"))["halt_at"] == 0
 
 
 async def test_files_of_two_versions_are_refused(typed, tmp_path, fleet) -> None:
