@@ -7,6 +7,7 @@ server is `--server`, FISHERFLEET_SERVER, or this machine.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -23,12 +24,19 @@ TOKEN_VARIABLE, SERVER_VARIABLE, CONFIG_VARIABLE = "FISHERFLEET_TOKEN", "FISHERF
 DEFAULT_SERVER = "http://127.0.0.1:8765"
 EXIT_REFUSED = 2
 _TIMEOUT_SECONDS = 60.0
+_LISTING = {
+    "devices": "`fisherfleet devices list`",
+    "rollouts": "`fisherfleet devices updates`",
+    "runs": "`fisherfleet runs list`",
+    "tokens": "`fisherfleet tokens list`",
+}
+"""The commands that do what the server's words say that a GET does."""
 
 Json = Any
 
 
 class LinkedError(ServerError):
-    """A server cannot be asked, or refused; the text holds its own words."""
+    """A server cannot be asked, or refused; the text holds its own words, with commands for paths."""
 
 
 class Link:
@@ -148,4 +156,8 @@ def _require_well(answer: httpx.Response) -> None:
         words = answer.json()["detail"]
     except (ValueError, KeyError, TypeError):
         words = f"HTTP status {answer.status_code}"
-    raise LinkedError(str(words))
+    raise LinkedError(_as_commands(str(words)))
+
+
+def _as_commands(words: str) -> str:
+    return re.sub(r"GET /api/v1/(\w+)(?= lists)", lambda found: _LISTING.get(found[1], found[0]), words)

@@ -1,8 +1,11 @@
 """`fisherfleet runs | devices | models` over HTTP."""
 
+import os
+
 import numpy as np
 import safetensors.numpy
 
+from server.console.link import SERVER_VARIABLE
 from server.records import DeviceRecord, OpeningRecord, RoundRecord
 from wire_protocol.enrolment import split_token
 
@@ -95,7 +98,14 @@ async def test_models_are_listed_fetched_and_promoted(typed, read, sources, mode
 
 async def test_what_is_wrong_is_said_in_one_line(typed, monkeypatch, tmp_path) -> None:
     for words, said in (
-        (("runs", "show", "nobody"), "'nobody'"),
+        (("runs", "show", "nobody"), "'nobody'; `fisherfleet runs list` lists those there are"),
+        (("devices", "tag", "nobody", "x"), "'nobody'; `fisherfleet devices list` lists those there are"),
+        (("devices", "halt-update", "77"), "no rollout 77; `fisherfleet devices updates` lists them"),
+        (
+            ("tokens", "revoke", "nobody", "--server", os.environ[SERVER_VARIABLE]),
+            "'nobody'; `fisherfleet tokens list` lists those there are",
+        ),
+        (("devices", "update", "9.9.9"), "no release '9.9.9'; GET /api/v1/releases lists them"),
         (("runs", "create", "x", "--bundle", "0" * 64, "--set", "rounds"), "NAME=VALUE"),
         (("runs", "create", "x", "--bundle", "0" * 64, "--config", str(tmp_path / "absent")), "absent: No such file"),
         (("runs", "list", "--server", "http://127.0.0.1:9"), "cannot be asked"),
