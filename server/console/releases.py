@@ -70,8 +70,11 @@ def _version_of(link: Link, releases: list[str]) -> str:
         if is_version(one) and not Path(one).exists():
             versions.add(one)
             continue
-        with Path(one).open("rb") as file:
-            versions.add(link.upload("releases", file)["version"])
+        try:
+            with Path(one).open("rb") as file:
+                versions.add(link.upload("releases", file)["version"])
+        except LinkedError as error:
+            raise LinkedError(f"{one} was not taken: {error}") from error
     if len(versions) != 1:
         raise LinkedError(f"the releases must be of one version, got {', '.join(sorted(versions))}")
     return str(versions.pop())

@@ -64,3 +64,10 @@ async def test_whom_an_offer_reaches_nobody_of_is_said(typed, tmp_path, fleet) -
     assert (status, later in text) == (0, True)
     await typed("devices", "tag", "a", "attic")
     assert later not in (await typed("devices", "update", "0.2.0", "--tag", "attic"))[1]
+
+
+async def test_a_file_that_is_no_release_is_named(typed, tmp_path, fleet) -> None:
+    good, other = release_file(tmp_path, fleet.operator, a_release()), tmp_path / "manifest.json"
+    other.write_text("{}")
+    status, _, complaint = await typed("devices", "update", str(good), str(other))
+    assert (status, f"{other} was not taken: not a release of this fleet" in complaint) == (2, True)
