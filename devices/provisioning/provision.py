@@ -7,7 +7,7 @@ Everything can be repeated: what is there stays, and what is missing is made.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -19,8 +19,9 @@ from devices.profiles.profile import Profile
 from devices.provisioning.device_list import WantedDevice
 from devices.provisioning.enrolment import Surroundings, add_devices
 from edge_client.updates.consent import Consent
+from server.errors import ProvisioningError
 from server.fleet.durable_files import PRIVATE, make_folder, sync_tree, write_file
-from server.fleet.fleet_folder import FleetFolder
+from server.fleet.fleet_folder import DEVICE_KEY_NAME, FleetFolder, read_registry
 from wire_protocol.toml_text import toml_text
 
 
@@ -44,9 +45,11 @@ def provision_with_keys(
 ) -> list[str]:
     """Make the devices members of the fleet, and their folders in `out`; returns those that are new.
 
-    `out` may be the fleet's own folder of devices. Raises `FisherfleetError`.
+    `out` may be the fleet's own folder of devices. Raises `FisherfleetError`, also where a device is a member already
+    and its key or configuration is not in the fleet's folder any more.
     """
     settings = {device.name: settings_of(device.profile, updates) for device in wanted}
+    _require_folders(folder, settings)
     new = add_devices(folder, list(settings), replace(around, settings=settings), now)
     for device in wanted:
         home = folder.device(device.name)
@@ -83,6 +86,22 @@ def provision_with_tokens(
             new.append(device.name)
         _complete(home, device)
     return new
+
+
+def _require_folders(folder: FleetFolder, names: Collection[str]) -> None:
+    """A device's key is on no other machine than its own once its folder has gone: nothing can be made of the rest."""
+    members = [name for name, one in read_registry(folder).items() if name in names and not one.revoked]
+    gone = [
+        name
+        for name in members
+        if not ((folder.identity(name) / DEVICE_KEY_NAME).exists() and (folder.device(name) / CONFIG).exists())
+    ]
+    if gone:
+        raise ProvisioningError(
+            f"in the fleet already, but without key and {CONFIG} in {folder.devices}: {', '.join(gone)}; leave out who "
+            f"works, give a new device a name of its own, or free a name: fisherfleet fleet revoke {folder.path} "
+            f"{gone[0]}, then fisherfleet fleet add {folder.path} {gone[0]} --replace"
+        )
 
 
 def _complete(home: Path, device: WantedDevice) -> None:

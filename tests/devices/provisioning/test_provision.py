@@ -1,5 +1,6 @@
 """`fisherfleet devices provision`: what a device's folder holds, for one and for a hundred, and what is refused."""
 
+import shutil
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
@@ -170,4 +171,23 @@ def test_what_cannot_be_provisioned_is_named_and_nothing_is_made(home, words, me
     capsys.readouterr()
     assert provision(home, *words) == 2
     assert message in capsys.readouterr().err
+    assert content(home.path) == before
+
+
+@pytest.mark.parametrize("lost", ["", "device.toml", "identity/device.key"])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_member_whose_folder_has_gone_is_refused_by_name(home, tmp_path, lost, elsewhere, capsys):
+    words = ("shed", "--profile", "raspberry-pi-4", *(("--out", tmp_path / "cards") if elsewhere else ()))
+    assert provision(home, *words) == 0
+    place = home.device("shed") / lost
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    before = content(home.path)
+    capsys.readouterr()
+    assert provision(home, "new", *words) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"{home.devices}: shed; leave out who works" in said.err
+    assert (
+        f"fisherfleet fleet revoke {home.path} shed, then fisherfleet fleet add {home.path} shed --replace" in said.err
+    )
     assert content(home.path) == before
