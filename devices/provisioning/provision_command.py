@@ -14,9 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from devices.flashing.device_folder import CONFIG, ENROLMENT
 from devices.provisioning.device_list import WantedDevice, named, numbered, profile_named, read_csv
 from devices.provisioning.enrolment import HTTP_PORT, Surroundings, shown_host
 from devices.provisioning.provision import provision_with_keys, provision_with_tokens
+from devices.provisioning.provision_advice import provisioned
 from edge_client.updates.consent import Consent
 from server.console.link import DEFAULT_SERVER, SERVER_VARIABLE, Link, with_link
 from server.errors import ProvisioningError
@@ -89,7 +91,8 @@ def provision_devices(arguments: argparse.Namespace) -> int:
         folder, wanted = open_fleet(arguments.fleet), _wanted(arguments)
         out = arguments.out or folder.devices
         if not arguments.token:
-            return _say(_with_keys(arguments, folder, wanted, out, updates), out)
+            new = _with_keys(arguments, folder, wanted, out, updates)
+            return _say(provisioned(wanted, new, out, folder.device("NAME") / CONFIG))
         server = arguments.server or f"http://{shown_host(folder)}:{HTTP_PORT}"
         authority = _authority(arguments.ca_file or folder.broker / "ca.pem") if server[:6] == "https:" else None
     except FisherfleetError as error:
@@ -102,7 +105,8 @@ def provision_devices(arguments: argparse.Namespace) -> int:
         def token(name: str) -> str:
             return str(link.post("enrolments", offer | {"device": name})["token"])
 
-        _say(provision_with_tokens(wanted, server, authority, out, token, updates), out)
+        new = provision_with_tokens(wanted, server, authority, out, token, updates)
+        _say(provisioned(wanted, new, out, out / "NAME" / ENROLMENT))
 
     return with_link(_PROGRAM, arguments.api, with_tokens)
 
@@ -136,14 +140,6 @@ def _authority(path: Path) -> bytes:
         raise ProvisioningError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _say(new: Sequence[str], out: Path) -> int:
-    shown = f"{new[0]} to {new[-1]}" if len(new) > 1 else "".join(new)
-    made = f"{len(new)} new in {out}: {shown}." if new else f"All of them were in {out} already and keep their keys."
-    example = new[0] if new else "NAME"
-    sys.stdout.write(
-        f"{made}\n"
-        "Each folder has the device's secrets: once its board is flashed and works, it may be deleted here.\n"
-        f"Next, for each: fisherfleet devices flash first-boot {out / example} --boot BOOT_PARTITION --system trixie\n"
-        "(others: fisherfleet devices flash --help)\n"
-    )
+def _say(words: str) -> int:
+    sys.stdout.write(f"{words}\n")
     return 0

@@ -70,7 +70,21 @@ def test_a_folder_has_keys_certificate_pinned_operator_and_what_its_board_may_sp
     before = content(out)
     assert provision(home, "kitchen", "garden", *words) == 0
     assert content(out) == before
-    assert "keep their keys" in capsys.readouterr().out
+    assert "new in" not in capsys.readouterr().out
+
+
+def test_whoever_is_there_stays_as_it_is_and_the_operator_is_told_so_once(home, capsys):
+    assert provision(home, "shed", "garden", "--profile", "raspberry-pi-4") == 0
+    assert "already" not in capsys.readouterr().out
+    before = content(home.devices)
+    other = ("--profile", "raspberry-pi-5", "--updates", "client", "--server", "https://other")
+    assert provision(home, "shed", "garden", "new", *other) == 0
+    said = capsys.readouterr().out
+    assert f"1 new in {home.devices}: new.\n" in said
+    assert "2 there already: they keep their keys, or token, and configuration" in said
+    assert f"change it in {home.devices}/NAME/device.toml." in said
+    assert said.count("already") == 1
+    assert before.items() <= content(home.devices).items()
 
 
 def test_a_hundred_take_one_command(home, capsys):
