@@ -136,21 +136,22 @@ def _write_config(folder: FleetFolder, name: str, around: Surroundings) -> None:
     path = folder.device(name) / CONFIG_NAME
     if path.exists():
         return
-    host = shown_host(folder)
+    broker, server = addresses(folder, around)
     known = {
         "device": name,
-        "broker": around.broker or f"mqtts://{host}:{MQTTS_PORT}",
-        "server": around.server or f"http://{host}:{HTTP_PORT}",
+        "broker": broker,
+        "server": server,
         "identity": "identity",
         "data": "data.npz",
     }
     write_file(path, toml_text({**known, **around.settings.get(name, {})}).encode(), durably=False)
 
 
-def shown_host(folder: FleetFolder) -> str:
-    """The first host that the broker is reached at, as it stands in a URL."""
+def addresses(folder: FleetFolder, around: Surroundings) -> tuple[str, str]:
+    """The URLs of broker and server that new devices are told; what is not given is on the broker's first host."""
     host = broker_hosts(folder)[0]
-    return f"[{host}]" if ":" in host else host
+    shown = f"[{host}]" if ":" in host else host
+    return around.broker or f"mqtts://{shown}:{MQTTS_PORT}", around.server or f"http://{shown}:{HTTP_PORT}"
 
 
 def _present(place: Path) -> Path | None:

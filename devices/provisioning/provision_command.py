@@ -16,9 +16,10 @@ from typing import Any
 
 from devices.flashing.device_folder import CONFIG, ENROLMENT
 from devices.provisioning.device_list import WantedDevice, named, numbered, profile_named, read_csv
-from devices.provisioning.enrolment import HTTP_PORT, Surroundings, shown_host
+from devices.provisioning.enrolment import Surroundings, addresses
 from devices.provisioning.provision import provision_with_keys, provision_with_tokens
-from devices.provisioning.provision_advice import provisioned
+from devices.provisioning.provision_advice import Told, provisioned
+from edge_client.config import require_server_url
 from edge_client.updates.consent import Consent
 from server.console.link import DEFAULT_SERVER, SERVER_VARIABLE, Link, with_link
 from server.errors import ProvisioningError
@@ -39,7 +40,11 @@ def add_provision(commands: Any) -> None:
     _add_who(made)
     made.add_argument("--fleet", type=Path, required=True, metavar="FOLDER", help="the fleet's folder")
     made.add_argument("--server", metavar="URL", help="of the server as devices reach it (default: the fleet's host)")
-    made.add_argument("--broker", metavar="URL", help="of the broker as devices reach it (default: the fleet's host)")
+    made.add_argument(
+        "--broker",
+        metavar="URL",
+        help="of the broker as devices reach it (default: the fleet's host; with --token as the server reaches it)",
+    )
     made.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for the devices' folders (default: devices/ of the fleet's)"
     )
@@ -90,10 +95,12 @@ def provision_devices(arguments: argparse.Namespace) -> int:
     try:
         folder, wanted = open_fleet(arguments.fleet), _wanted(arguments)
         out = arguments.out or folder.devices
+        around = Surroundings(arguments.broker, arguments.server and require_server_url(arguments.server))
+        broker, server = addresses(folder, around)
         if not arguments.token:
-            new = _with_keys(arguments, folder, wanted, out, updates)
-            return _say(provisioned(wanted, new, out, folder.device("NAME") / CONFIG))
-        server = arguments.server or f"http://{shown_host(folder)}:{HTTP_PORT}"
+            new = _with_keys(folder, wanted, around, out, updates)
+            told = Told(server, broker, arguments.broker is None, folder.device("NAME") / CONFIG)
+            return _say(provisioned(wanted, new, out, told))
         authority = _authority(arguments.ca_file or folder.broker / "ca.pem") if server[:6] == "https:" else None
     except FisherfleetError as error:
         sys.stderr.write(f"{_PROGRAM}: {error}\n")
@@ -106,7 +113,7 @@ def provision_devices(arguments: argparse.Namespace) -> int:
             return str(link.post("enrolments", offer | {"device": name})["token"])
 
         new = provision_with_tokens(wanted, server, authority, out, token, updates)
-        _say(provisioned(wanted, new, out, out / "NAME" / ENROLMENT))
+        _say(provisioned(wanted, new, out, Told(server, arguments.broker, False, out / "NAME" / ENROLMENT)))
 
     return with_link(_PROGRAM, arguments.api, with_tokens)
 
@@ -126,9 +133,8 @@ def _wanted(arguments: argparse.Namespace) -> list[WantedDevice]:
 
 
 def _with_keys(
-    arguments: argparse.Namespace, folder: FleetFolder, wanted: Sequence[WantedDevice], out: Path, updates: Consent
+    folder: FleetFolder, wanted: Sequence[WantedDevice], around: Surroundings, out: Path, updates: Consent
 ) -> list[str]:
-    around = Surroundings(arguments.broker, arguments.server)
     with locked(folder.path):
         return provision_with_keys(folder, wanted, around, out, datetime.now(UTC), updates)
 

@@ -96,6 +96,28 @@ def test_a_hundred_take_one_command(home, capsys):
 
 
 @pytest.mark.parametrize(
+    ("words", "told", "warned"),
+    [
+        ((), "broker mqtts://fleet.local:8883, server http://fleet.local:8765", False),
+        (("--server", "https://web:8443/"), "broker mqtts://fleet.local:8883, server https://web:8443", True),
+        (
+            ("--server", "https://web", "--broker", "mqtts://me:hush@broker:1"),
+            "broker mqtts://broker:1, server https://web",
+            False,
+        ),
+    ],
+)
+def test_addresses_are_shown_and_a_broker_that_nobody_named_is_warned_of(home, words, told, warned, capsys):
+    assert provision(home, "--count", 2, "--profile", "raspberry-pi-4", *words) == 0
+    said = capsys.readouterr().out
+    assert said.count(f"They are told: {told}.\n") == 1
+    assert ("Warning: --broker was not given, so it is the fleet's own host, fleet.local;" in said) == warned
+    config = load_config(home.device("device-002") / "device.toml")
+    assert f"broker {config.broker}, server {config.server}" == told
+    assert "hush" not in said
+
+
+@pytest.mark.parametrize(
     ("words", "allowed"),
     [
         ((), Consent()),
@@ -173,6 +195,7 @@ def test_what_is_wrong_in_a_file_is_named_with_its_line_and_nothing_is_made(home
         (("--count", 0, "--profile", "raspberry-pi-4"), "count must be 1 to 100000, got 0"),
         (("--count", 2, "--prefix", "a/", "--profile", "raspberry-pi-4"), "device must be 1 to 64"),
         (("a", "--profile", "raspberry-pi-4", "--broker", "tcp://x"), "broker must be mqtt://"),
+        (("a", "--profile", "raspberry-pi-4", "--server", "web:8443"), "server must be http://host[:port] or"),
         (("a", "b", "--profile", "raspberry-pi-4", "--data", "x.npz"), "data must be a folder with NAME.npz"),
         (("a", "--profile", "raspberry-pi-4", "--data", "absent.npz"), "absent.npz does not exist"),
         (("gone", "new", "--profile", "raspberry-pi-4"), "gone was revoked"),

@@ -52,7 +52,10 @@ async def test_a_token_is_good_for_the_device_of_its_name(typed, home, tmp_path)
     url = os.environ[SERVER_VARIABLE]
     words = ("--token", "--out", str(tmp_path / "cards"), "--profile", "generic-arm64", "--server", url)
     broker = ("--broker", "mqtts://broker.local:8883")
-    assert (await typed("devices", "provision", "kitchen", "--fleet", str(home.path), *words, *broker))[0] == 0
+    status, said, _error = await typed("devices", "provision", "kitchen", "--fleet", str(home.path), *words, *broker)
+    assert (status, f"broker mqtts://broker.local:8883, server {url}." in said) == (0, True)
+    status, said, _error = await typed("devices", "provision", "garden", "--fleet", str(home.path), *words)
+    assert (status, f"server {url}, which tells them its own broker" in said) == (0, True)
     folder = tmp_path / "cards/kitchen"
     await asyncio.to_thread(enrol_at_first_start, folder / "enrol.toml")
     config = load_config(folder / "device.toml")
