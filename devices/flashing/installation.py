@@ -31,6 +31,11 @@ def require_timezone(name: str) -> None:
     require(name in available_timezones(), "timezone", name, "a name of the IANA database, as in Europe/Berlin")
 
 
+def require_country(code: str) -> None:
+    """Raise `InvalidValueError` where it is no country's code as ISO 3166 writes them."""
+    require(_COUNTRY.fullmatch(code) is not None, "country", code, "two capital letters, as in DE")
+
+
 def _require_passphrase(password: str) -> None:
     """As `require`, but never with the value."""
     if _PASSPHRASE.fullmatch(password) is None:
@@ -58,9 +63,7 @@ class Wifi:
         require(fits, "wifi ssid", self.ssid, f"1 to {_MOST_SSID_BYTES} bytes of printable characters")
         if self.password is not None:
             _require_passphrase(self.password)
-        require(
-            _COUNTRY.fullmatch(self.country) is not None, "wifi country", self.country, "two capital letters, as in DE"
-        )
+        require_country(self.country)
 
     @property
     def pre_shared_key(self) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devices.flashing.board_file import Board
-from devices.flashing.installation import Wifi
+from devices.flashing.installation import Wifi, require_country
 from devices.profiles.profile import Profile, load_profiles
 from server.errors import ProvisioningError
 from server.fleet.fleet_folder import require_device_name
@@ -119,6 +119,8 @@ def _wanted(row: Mapping[str, str], folder: Path, profile: Profile | None) -> Wa
 
 
 def _wifi(row: Mapping[str, str]) -> Wifi | None:
+    if "country" in row:
+        require_country(row["country"])
     if "wifi_ssid" not in row:
         require("wifi_password" not in row, "wifi_ssid", None, "given with wifi_password")
         return None

@@ -168,6 +168,8 @@ def test_a_file_says_kind_data_and_board_of_each(home, shares, tmp_path):
         (HEAD + "good,raspberry-pi-4,,Kitchen!,,,,\n", "line 2: hostname must be 1 to 63 lower-case"),
         (HEAD + "good,raspberry-pi-4,,,Mars/Base,,,\n", "line 2: timezone must be a name of the IANA"),
         (HEAD + "good,raspberry-pi-4,,,,shed,correct horse,\n", "line 2: country must be given with wifi_ssid"),
+        (HEAD + "good,raspberry-pi-4,,,,shed,,Deutschland\n", "line 2: country must be two capital letters, as in DE"),
+        (HEAD + "good,raspberry-pi-4,,,,,,de\n", "line 2: country must be two capital letters, as in DE, got 'de'"),
         (HEAD + "good,raspberry-pi-4,,,,shed,secret,DE\n", "line 2: wifi password must be 8 to 63 printable"),
         (HEAD + "good,raspberry-pi-4,,,,,correct horse,DE\n", "line 2: wifi_ssid must be given with wifi_password"),
         ('name\n"open\n', "cannot be read as CSV"),
