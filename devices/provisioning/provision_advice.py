@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from devices.provisioning.device_list import WantedDevice
 from wire_protocol.broker_url import parse_broker_url
 
+_RASPBERRY_PI = "raspberry-pi-"
+
 
 @dataclass(frozen=True)
 class Told:
@@ -36,13 +38,25 @@ def provisioned(wanted: Sequence[WantedDevice], new: Sequence[str], out: Path, t
             f"{there} there already: they keep their keys, or token, and configuration, whatever is asked for now; "
             f"change it in {told.configuration}."
         )
-    example = new[0] if new else wanted[0].name
-    lines += [
-        "Each folder has the device's secrets: once its board is flashed and works, it may be deleted here.",
-        f"Next, for each: fisherfleet devices flash first-boot {out / example} --boot BOOT_PARTITION --system trixie",
-        "(others: fisherfleet devices flash --help)",
-    ]
+    lines.append("Each folder has the device's secrets: once its board is flashed and works, it may be deleted here.")
+    fresh = set(new)
+    lines += _next([device for device in wanted if device.name in fresh] or wanted, out)
+    lines.append("(others: fisherfleet devices flash --help)")
     return "\n".join(lines)
+
+
+def _next(devices: Sequence[WantedDevice], out: Path) -> Iterator[str]:
+    """A way of flashing for each kind of device, with the first of the kind as example."""
+    examples: dict[str, WantedDevice] = {}
+    for device in devices:
+        examples.setdefault(device.profile.id, device)
+    for device in examples.values():
+        profile, folder = device.profile, out / device.name
+        if profile.id.startswith(_RASPBERRY_PI):
+            words = f"first-boot {folder} --boot BOOT_PARTITION --system {profile.systems[0]}"
+        else:
+            words = f"bundle {folder} --system {profile.systems[0]} --out {device.name}.tar"
+        yield f"Next, for each {profile.id}: fisherfleet devices flash {words}"
 
 
 def _addresses(told: Told) -> Iterator[str]:

@@ -149,6 +149,29 @@ def test_a_file_says_kind_data_and_board_of_each(home, shares, tmp_path):
     assert "board.toml" not in [one.name for one in device_files(kitchen)]
 
 
+def test_each_kind_is_told_its_own_way_to_the_board(home, tmp_path, capsys):
+    file = tmp_path / "devices.csv"
+    kinds = {
+        "kitchen": "raspberry-pi-4",
+        "shed": "raspberry-pi-4",
+        "bench": "jetson-orin-nano",
+        "desk": "generic-x86-64",
+    }
+    file.write_text("name,profile\n" + "".join(f"{name},{kind}\n" for name, kind in kinds.items()))
+    ways = {
+        "kitchen": "first-boot {} --boot BOOT_PARTITION --system trixie",
+        "bench": "bundle {} --system jetpack6 --out bench.tar",
+        "desk": "bundle {} --system trixie-x86-64 --out desk.tar",
+    }
+    expected = [
+        f"Next, for each {kinds[name]}: fisherfleet devices flash {way.format(home.device(name))}"
+        for name, way in ways.items()
+    ]
+    for _again in range(2):
+        assert provision(home, "--csv", file) == 0
+        assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("Next")] == expected
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
