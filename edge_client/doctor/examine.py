@@ -25,6 +25,7 @@ OF_THE_MACHINE = {
 }
 OF_THE_DEVICE = {
     "provider": "packages.examine_provider",
+    "updates": "updates.examine_launch",
     "keys": "folders.examine_keys",
     "owner": "folders.examine_owners",
     "data": "folders.examine_data",

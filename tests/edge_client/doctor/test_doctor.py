@@ -19,6 +19,7 @@ from edge_client.doctor.machine import examine_clock
 from edge_client.doctor.packages import examine_onnxruntime, examine_packages, examine_provider
 from edge_client.doctor.peers import examine_broker, examine_server
 from edge_client.privacy.ledger_files import LEDGER_FILE
+from edge_client.updates.launch import OWN_VERSION
 from tests.edge_client.scripted_server import broker, needs_mosquitto, web_server
 from tests.edge_client.test_command import write_config
 from tests.edge_client.test_tls_link import Authority
@@ -182,6 +183,21 @@ def test_a_gpu_that_is_asked_for_is_tried(tmp_path, provider, levels):
         pytest.skip("this machine has a GPU")
     assert [one.level for one in found] == levels
     assert all("was built without CUDAExecutionProvider" in one.text for one in found)
+
+
+@pytest.mark.parametrize(
+    ("updates", "launched", "levels"),
+    [("client = true", False, ["bad"]), ("client = true", True, ["good"]), ("models = true", False, [])],
+)
+def test_updates_of_a_client_that_nothing_would_go_back_from_are_named(
+    tmp_path, monkeypatch, updates, launched, levels
+):
+    config = write_device(tmp_path)
+    config.write_text(f"{config.read_text()}\n[updates]\n{updates}\n")
+    monkeypatch.setenv(OWN_VERSION, "0.1.0") if launched else monkeypatch.delenv(OWN_VERSION, raising=False)
+    found = [one for one in examine(config, SECONDS) if one.check == "updates"]
+    assert [one.level for one in found] == levels
+    assert all(("was not started by the launcher" in one.text) != launched for one in found)
 
 
 def test_two_runtimes_in_one_environment_are_named(tmp_path, monkeypatch):
