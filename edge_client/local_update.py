@@ -142,7 +142,8 @@ def choose(work: LocalWork, full: Arrays, open_scorer: OpenScorer, fitting: Fitt
     plan, layout = work.plan, work.layout
     narrower = None if fitting is None or fitting.everything_fits() else fitting
     widths: Mapping[str, int] = plan.largest_widths(layout)
-    if narrower is None and widths == layout.group_sizes and not plan.wants_scores:
+    whole = narrower is None and widths == layout.group_sizes and not plan.wants_scores
+    if whole or not layout.groups:
         return Choice(full_sub_model(layout))
     scoring = _Scoring(work, full, open_scorer)
     if narrower is not None:

@@ -42,6 +42,7 @@ class Plot:
     groups: int
     rounds: int
     keep: float = 0.5
+    selection: str = "fisher-cohort"
     serve: tuple[str, ...] = ()
 
 
@@ -197,6 +198,7 @@ class Party:
             "rounds": self.plot.rounds,
             "keep": self.plot.keep,
             "precision": "float32",
+            "selection": self.plot.selection,
             "downlink": "float16",
             "resync_every": 5,
             "local_steps": 2,

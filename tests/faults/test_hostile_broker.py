@@ -6,8 +6,8 @@ from pathlib import Path
 from tests.faults.hostile_proxy import HostileProxy, Malice
 from tests.faults.party import Party, Plot, running
 
-PLOT = Plot(devices=6, groups=2, rounds=6)
-MALICE = Malice(alter=0.06, drop=0.06, duplicate=0.06, delay=0.06, replay=0.06, redirect=0.06)
+PLOT = Plot(devices=6, groups=2, rounds=6, selection="fisher")
+MALICE = Malice(alter=0.04, drop=0.04, duplicate=0.04, delay=0.04, replay=0.04, redirect=0.04)
 
 
 def test_a_hostile_broker_changes_nothing(bundle: Path, undisturbed: Callable[[Plot], bytes], tmp_path: Path) -> None:

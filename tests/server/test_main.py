@@ -31,6 +31,7 @@ def options(bundle_folder: Path, broker: Any, fleet: Any, tmp_path: Path) -> lis
         "--privacy=none",
         "--rounds=1",
         "--keep=1",
+        "--precision=float16",
     ]
 
 

@@ -85,11 +85,12 @@ def test_bytes_and_compute_are_those_of_the_sub_models(default_run: Path) -> Non
     assert totals["bytes_down"] == sum(entry["bytes_down"] for entry in rounds)
     dense = sum(array.size * 4 for array in load_file(default_run / "model.safetensors").values())
     assert totals["bytes_up_dense"] == dense * totals["updates_accepted"]
-    assert totals["bytes_up"] * 5 < totals["bytes_up_dense"]
+    assert totals["bytes_up"] * 30 < totals["bytes_up_dense"]
     # two hidden layers at half width: 64 x 128 + 128 x 64 + 64 x 10 of 64 x 256 + 256 x 128 + 128 x 10
     assert totals["compute_fraction"] == pytest.approx((64 * 128 + 128 * 64 + 64 * 10) / (64 * 256 + 256 * 128 + 1280))
     resyncs = [entry["round"] for entry in rounds if entry["resync"]]
-    assert resyncs == list(range(1, len(rounds) + 1, report["config"]["resync_every"]))
+    # the first round's scores make the fleet's ranking, by which neurons are chosen from the second on
+    assert resyncs == [1, *range(2, len(rounds) + 1, report["config"]["resync_every"])]
     # the first model goes down whole, later ones as differences, and slices in between
     assert max(entry["bytes_down"] for entry in rounds[1:]) < rounds[0]["bytes_down"]
 

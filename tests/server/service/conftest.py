@@ -24,7 +24,17 @@ PATIENCE = 60.0
 @pytest.fixture
 def settings(broker: Any, fleet: Any, bundle_folder: Path, tmp_path: Path) -> ServiceSettings:
     test = Examples(np.eye(3, dtype=np.float32), np.array([0, 1, 0]))
-    run = RunConfig(rounds=1, keep=1.0, resync_every=2, min_devices=1, local_steps=5, batch_size=8, round_seconds=60)
+    run = RunConfig(
+        rounds=1,
+        keep=1.0,
+        resync_every=2,
+        local_steps=5,
+        batch_size=8,
+        rate_decay="none",
+        selection="fisher",
+        precision="float16",
+        downlink="float16",
+    )
     return ServiceSettings(
         bundle=bundle_folder,
         state=tmp_path / "state",

@@ -21,7 +21,15 @@ from wire_protocol.envelope import Context, sign
 from wire_protocol.errors import InvalidValueError
 
 PATIENCE = 60.0
-CONFIG = {"privacy": "none", "keep": 1.0, "local_steps": 5, "batch_size": 8, "resync_every": 10, "rounds": 3}
+CONFIG = {
+    "precision": "float16",
+    "privacy": "none",
+    "keep": 1.0,
+    "local_steps": 5,
+    "batch_size": 8,
+    "resync_every": 10,
+    "rounds": 3,
+}
 
 
 @pytest.fixture

@@ -43,7 +43,8 @@ def options(bundle_folder: Path, broker: Any, fleet: Any, tmp_path: Path) -> lis
         "--run=run",
         "--privacy=none",
     ]
-    return [*options, f"--state={tmp_path / 'state'}", "--port=0", "--rounds=2", "--min-devices=2", "--local-steps=5"]
+    options += [f"--state={tmp_path / 'state'}", "--port=0", "--rounds=2", "--min-devices=2", "--local-steps=5"]
+    return [*options, "--precision=float16"]
 
 
 async def test_on_a_full_disk_an_update_waits_until_there_is_room(

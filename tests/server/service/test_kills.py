@@ -32,6 +32,7 @@ PROGRAM = Path(__file__).with_name("killed_server.py")
 PATIENCE = 120.0
 NAMES = "abcdef"
 KILLED = -9
+AS_DEVICES_SEND = ("--selection=fisher", "--precision=float16", "--downlink=float16")
 NEVER: "Death" = ("", 0, 0.0)
 Death = tuple[str, int, float]
 Count = tuple[int, str, int]
@@ -160,7 +161,7 @@ def trained(
             "--privacy=none",
         ]
         options += [f"--state={state}", f"--run={run}", f"--rounds={rounds}", "--resync-every=3", "--local-steps=5"]
-        options += ["--batch-size=8", "--keep=1", f"--min-devices={len(NAMES)}", *more]
+        options += ["--batch-size=8", "--keep=1", f"--min-devices={len(NAMES)}", *AS_DEVICES_SEND, *more]
         async with at_work(connected, keeping, partial(how, run=run)):
             ends = await ends_of(state, options, deaths, ended=0)
         return outcome(state, run, models=4 if how is take_part_late else 3, url=_database(more)), ends
