@@ -28,18 +28,22 @@ SIZES, ALPHAS = (6, 8, 20, 50), (0.1, 0.5, 100.0)
 ATTACKS = ("none", "labels flipped", "sign flipped", "times 10")
 DEFAULTS = RunConfig()
 METHOD = Method(
-    DEFAULTS.rounds,
-    DEFAULTS.keep,
-    DEFAULTS.selection,
-    DEFAULTS.resync_every,
-    DEFAULTS.local_steps,
-    DEFAULTS.batch_size,
-    DEFAULTS.learning_rate,
-    DEFAULTS.rate_decay,
+    rounds=DEFAULTS.rounds,
+    keep=DEFAULTS.keep,
+    selection=DEFAULTS.selection,
+    resync_every=DEFAULTS.resync_every,
+    local_steps=DEFAULTS.local_steps,
+    batch_size=DEFAULTS.batch_size,
+    learning_rate=DEFAULTS.learning_rate,
+    rate_decay=DEFAULTS.rate_decay,
+    rate_warmup=DEFAULTS.rate_warmup,
+    initial_scale=DEFAULTS.initial_scale,
     training=DEFAULTS.training,
     precision=DEFAULTS.precision,
+    top_k=DEFAULTS.top_k,
     downlink=DEFAULTS.downlink,
-    difference="int4",
+    difference=None if DEFAULTS.difference == "off" else DEFAULTS.difference,
+    score_examples=DEFAULTS.score_examples,
 )
 HOLDS = QuarantineRule()
 

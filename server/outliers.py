@@ -131,20 +131,16 @@ def _pointing_away(cosines: NDArray[np.float64], places: Sequence[int]) -> dict[
     """`cosines` has a row for each update and a column for each matrix, 0 where the update leaves it as it is."""
     if len(cosines) < FEWEST:
         return {}
-    centres = [_centre(column) for column in cosines.T]
+    medians, deviations = np.transpose([_centre(column) for column in cosines.T])
+    scores = np.clip((cosines - medians) / np.maximum(deviations, _LEAST_DEVIATION), -LARGEST_SCORE, LARGEST_SCORE)
+    scores[:, medians <= 0] = 0
     found = {}
-    for place, row in zip(places, cosines, strict=True):
-        scores = [
-            np.clip((cosine - median) / max(deviation, _LEAST_DEVIATION), -LARGEST_SCORE, LARGEST_SCORE)
-            if median > 0
-            else 0.0
-            for cosine, (median, deviation) in zip(row, centres, strict=True)
-            if cosine != 0
-        ]
-        if scores and row.max() <= 0 and fmean(scores) < -MOST_BACKWARDS:
+    for place, row, scored in zip(places, cosines, scores, strict=True):
+        turned = scored[row != 0]
+        if len(turned) and row.max() <= 0 and fmean(turned) < -MOST_BACKWARDS:
             found[place] = (
                 f"outlier: all of it points away from the others' updates (cosines {row.min():.2f} to {row.max():.2f} "
-                f"in {len(scores)} weight matrices, on average {-fmean(scores):.2g} deviations below the median of "
+                f"in {len(turned)} weight matrices, on average {-fmean(turned):.2g} deviations below the median of "
                 f"{len(cosines)} updates, expected at most {MOST_BACKWARDS:g})"
             )
     return found

@@ -5,14 +5,13 @@ from __future__ import annotations
 from edge_client.config import DeviceConfig
 from edge_client.errors import ConfigError
 from edge_client.findings import Finding
+from edge_client.updates.device_updates import require_launched
 
 
 def examine_launch(config: DeviceConfig) -> list[Finding]:
     """Whether what starts the client can go back where a release fails, without which it refuses to start."""
     if not config.updates.client:
         return []
-    from edge_client.updates.device_updates import require_launched  # noqa: PLC0415 - who takes none needs none
-
     try:
         require_launched(config)
     except ConfigError as error:

@@ -14,10 +14,10 @@ import pytest
 from edge_client import mqtt_link
 from edge_client.errors import LinkError
 from edge_client.mqtt_link import LinkDown, LinkSettings, LinkUp, MessageArrived, MqttLink
+from tests.patience import PATIENCE
 from wire_protocol.broker_url import BrokerUrl
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-PATIENCE = 60.0
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 

@@ -35,6 +35,7 @@ from server.run_host import Premises
 from server.runs import Runs
 from server.storage import Store
 from server.traffic import Traffic
+from tests.patience import PATIENCE
 from wire_protocol import chunking, messages, tensor_codec, topics
 from wire_protocol.broker_url import BrokerUrl
 from wire_protocol.bundle_manifest import MANIFEST_NAME, BundleFile, BundleManifest, encode_manifest
@@ -50,7 +51,6 @@ from wire_protocol.topics import Part
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 CHUNK_BYTES = 50
-PATIENCE = 60.0
 
 EVALUATE_GRAPH = """
 <ir_version: 8, opset_import: ["" : 17]>

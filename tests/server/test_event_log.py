@@ -7,6 +7,7 @@ from sqlalchemy import URL
 
 from server.database import Database
 from server.event_log import MOST_TEXT, EventFilter, EventLog
+from tests.patience import PATIENCE
 from wire_protocol.errors import InvalidValueError
 
 
@@ -100,7 +101,7 @@ async def test_a_follower_gets_what_was_and_what_comes_and_an_end(log: EventLog)
             seen.put_nowait(record.text)
 
     following = asyncio.create_task(follow())
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         assert await seen.get() == "before"
         for number in range(20):
             log.add("alert", str(number))
@@ -113,7 +114,7 @@ async def test_a_follower_gets_what_was_and_what_comes_and_an_end(log: EventLog)
 async def test_a_slow_follower_misses_nothing(log: EventLog) -> None:
     seen: list[str] = []
     log.add("alert", "0")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         async for record in log.follow(0):
             seen.append(record.text)
             if len(seen) == 1:

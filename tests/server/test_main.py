@@ -16,8 +16,7 @@ from safetensors.numpy import load_file
 from server.__main__ import main
 from server.records import RunRecord
 from server.storage import Store
-
-PATIENCE = 60.0
+from tests.patience import PATIENCE
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 
 from server.cancellation import end_tasks
 from server.mqtt_ingest import MqttLink, back_off, library_logger
+from tests.patience import PATIENCE
 from wire_protocol import topics
 from wire_protocol.broker_url import parse_broker_url
 
@@ -38,7 +39,7 @@ async def test_a_handler_that_raises_is_logged_and_the_link_lives_on(
 
     link = MqttLink(broker.url, None, "id", connected.set, handle)
     task = asyncio.create_task(link.run())
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         await connected.wait()
         async with aiomqtt.Client("127.0.0.1", broker.port) as other:
             for payload in (b"1", b"2"):
@@ -53,7 +54,7 @@ async def test_a_handler_that_raises_is_logged_and_the_link_lives_on(
 async def test_an_answer_to_a_subscription_that_a_stop_has_cancelled_is_no_error(
     broker: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with asyncio.timeout(60), aiomqtt.Client("127.0.0.1", broker.port, logger=library_logger) as client:
+    async with asyncio.timeout(PATIENCE), aiomqtt.Client("127.0.0.1", broker.port, logger=library_logger) as client:
         cancelled = asyncio.create_task(client.subscribe("cancelled"))
         await asyncio.sleep(0)
         await end_tasks([cancelled])

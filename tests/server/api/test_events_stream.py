@@ -11,13 +11,17 @@ from server.api.sources import Sources
 from server.app import create_app
 from server.http_server import HttpServer
 from server.storage import Store
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
 async def client(sources: Sources, store: Store, operator: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
     server = HttpServer(create_app(sources), "127.0.0.1", 0)
     await server.start()
-    async with asyncio.timeout(60), httpx.AsyncClient(base_url=f"{server.url}/api/v1", headers=operator) as client:
+    async with (
+        asyncio.timeout(PATIENCE),
+        httpx.AsyncClient(base_url=f"{server.url}/api/v1", headers=operator) as client,
+    ):
         yield client
         store.events.end_following()
         await server.stop()

@@ -9,13 +9,12 @@ from server.clocks import Clocks
 from server.releases.release_post import ReleasePost, ReleaseRecords
 from server.releases.rollout import Rollout
 from server.traffic import Traffic
+from tests.patience import PATIENCE
 from tests.server.releases.release_files import a_release, signed
 from wire_protocol import messages, topics
 from wire_protocol.envelope import Context, sign, verify
 from wire_protocol.errors import ProtocolError
 from wire_protocol.releases import ModelOffer, Release, ReleaseOffer, ReleaseReport
-
-PATIENCE = 60.0
 
 
 class Bench:

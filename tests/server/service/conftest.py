@@ -15,10 +15,10 @@ from server.clocks import SYSTEM_CLOCKS, Clocks
 from server.config import RunConfig, ServiceSettings
 from server.records import RoundRecord
 from server.service import Service
+from tests.patience import PATIENCE
 from wire_protocol.examples import Examples
 
 CHUNK_BYTES = 50
-PATIENCE = 60.0
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import pytest
 
 from server.config import ServiceSettings
 from server.update_rows import UpdateRows
+from tests.patience import PATIENCE
 from wire_protocol import chunking, messages, topics
 from wire_protocol.topics import Part
 
 CHUNK_BYTES = 50
-PATIENCE = 60.0
 
 
 async def test_a_duplicate_is_counted_once_and_a_conflict_refused(

@@ -15,11 +15,11 @@ from server.aggregation.buffered import BufferRule
 from server.errors import StorageError
 from server.update_rows import UpdateRows
 from server.uplink import Complete
+from tests.patience import PATIENCE
 from wire_protocol import messages
 from wire_protocol.messages import SELECTION_UNKNOWN, RoundPlan, Update
 from wire_protocol.sub_model import selection_id
 
-PATIENCE = 60.0
 GOAL_2 = BufferRule(goal=2, most_stale=1, exponent=1.0)
 
 

@@ -16,11 +16,11 @@ from server.errors import ConflictError, UnknownRunError
 from server.records import RunRecord
 from server.runs import Runs
 from server.service import Service
+from tests.patience import PATIENCE
 from wire_protocol import messages, topics
 from wire_protocol.envelope import Context, sign
 from wire_protocol.errors import InvalidValueError
 
-PATIENCE = 60.0
 CONFIG = {
     "precision": "float16",
     "privacy": "none",

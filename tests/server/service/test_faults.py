@@ -20,8 +20,8 @@ from safetensors.numpy import load_file
 
 from server.clocks import Clocks
 from server.config import ServiceSettings
+from tests.patience import PATIENCE
 
-PATIENCE = 60.0
 DAY = 86400.0
 WAITING = ("updates wait to be counted", "lost, it is asked for again")
 """In the log: it could not be spooled, or a chunk of it could not be kept until the rest came."""

@@ -26,7 +26,6 @@ from wire_protocol.identity import IdentityError
 from wire_protocol.messages import Decline
 
 CHUNK_BYTES = 50
-PATIENCE = 60.0
 
 
 async def test_the_plan_is_published_again_after_the_broker_died(

@@ -21,7 +21,6 @@ from wire_protocol.participation import takes_part
 from wire_protocol.sub_model import gather, sub_shapes
 
 CHUNK_BYTES = 50
-PATIENCE = 60.0
 
 
 async def test_two_rounds_give_exactly_the_means(

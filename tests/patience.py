@@ -1,0 +1,2 @@
+PATIENCE = 60.0
+"""Seconds until a test gives up what takes one or two on an idle machine."""
