@@ -143,14 +143,14 @@ class Party:
         for component in reversed(self.components):
             component.stop()
 
-    def await_end(self, every_poll: Callable[[], None] = lambda: None) -> None:
+    def await_end(self, every_poll: Callable[[], None] = lambda: None, patience: float = PATIENCE_SECONDS) -> None:
         """Wait until the server ends its run; fails with the logs where it does not."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + patience
         while self.server.status is None:
             every_poll()
             time.sleep(POLL_SECONDS)
             if time.monotonic() > deadline:
-                raise AssertionError(f"the run did not end in {PATIENCE_SECONDS} s\n{self.report()}")
+                raise AssertionError(f"the run did not end in {patience} s\n{self.report()}")
         assert self.server.status == 0, self.report()
 
     def model(self) -> bytes:

@@ -7,7 +7,9 @@ from tests.faults.hostile_proxy import HostileProxy, Malice
 from tests.faults.party import Party, Plot, running
 
 PLOT = Plot(devices=6, groups=2, rounds=6, selection="fisher")
-MALICE = Malice(alter=0.04, drop=0.04, duplicate=0.04, delay=0.04, replay=0.04, redirect=0.04)
+MALICE = Malice(alter=0.06, drop=0.06, duplicate=0.06, delay=0.06, replay=0.06, redirect=0.06)
+PATIENCE_SECONDS = 480.0
+"""Half a minute a round and more: what is lost is asked for again after seconds."""
 
 
 def test_a_hostile_broker_changes_nothing(bundle: Path, undisturbed: Callable[[Plot], bytes], tmp_path: Path) -> None:
@@ -20,7 +22,7 @@ def test_a_hostile_broker_changes_nothing(bundle: Path, undisturbed: Callable[[P
         party.device_port, party.server_link_port = to_devices.port, to_server.port
         party.provision()
         with running(party):
-            party.await_end()
+            party.await_end(patience=PATIENCE_SECONDS)
     assert party.counted() == dict.fromkeys(range(1, PLOT.rounds + 1), PLOT.devices)
     assert party.model() == expected
     assert all((to_devices.done + to_server.done)[fate] for fate in vars(MALICE)), to_devices.done
