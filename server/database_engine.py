@@ -8,12 +8,15 @@ used it is replaced unseen; one that is lost in use is an error within half a mi
 
 from __future__ import annotations
 
+from sqlite3 import SQLITE_BUSY, OperationalError
+from time import monotonic, sleep
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event
 
 from server.database_url import SQLITE
 
+_BUSY_SECONDS, _AGAIN_SECONDS = 5.0, 0.01
 _NUL, _REPLACEMENT = "\0", "\N{REPLACEMENT CHARACTER}"
 _LINK = {
     "connect_timeout": 10,
@@ -39,9 +42,27 @@ def open_engine(url: URL) -> Engine:
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000"):
-        cursor.execute(f"PRAGMA {pragma}")
+    cursor.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000:.0f}")
+    _use_log(cursor)
+    cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
+
+
+def _use_log(cursor: Any) -> None:
+    """Of several that make a database's log at once all but one are told at once that it is locked, and try again."""
+    deadline = monotonic() + _BUSY_SECONDS
+    while not _log_used(cursor, may_be_locked=monotonic() < deadline):
+        sleep(_AGAIN_SECONDS)
+
+
+def _log_used(cursor: Any, *, may_be_locked: bool) -> bool:
+    try:
+        cursor.execute("PRAGMA journal_mode=WAL")
+    except OperationalError as error:
+        if may_be_locked and error.sqlite_errorcode == SQLITE_BUSY:
+            return False
+        raise
+    return True
 
 
 def _prepare_postgresql(connection: Any, _record: object) -> None:
